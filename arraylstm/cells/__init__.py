@@ -1,0 +1,29 @@
+"""The registry of cells: a row here is all that training, scripting, export, parity checks and serving need."""
+
+import inspect
+
+from arraylstm.cells.array import ArrayLSTM
+from arraylstm.cells.attention import AttentionArrayLSTM, MaxAttentionArrayLSTM
+from arraylstm.cells.base import Cell
+from arraylstm.cells.lstm import LSTM
+from arraylstm.cells.stochastic import StochasticArrayLSTM
+
+CELLS: dict[str, type[Cell]] = {
+    "lstm": LSTM,
+    "array": ArrayLSTM,
+    "attention": AttentionArrayLSTM,
+    "attention-max": MaxAttentionArrayLSTM,
+    "stochastic": StochasticArrayLSTM,
+}
+
+
+def make_cell(name: str, input_size: int, hidden_size: int, k: int) -> Cell:
+    """Construct the cell that the registry calls `name`; k reaches only cells that have lanes.
+
+    Raises:
+        ValueError: no cell has that name, or a size is smaller than 1.
+    """
+    if name not in CELLS:
+        raise ValueError(f"unknown cell {name!r}; known cells: {', '.join(CELLS)}")
+    lanes = {"k": k} if "k" in inspect.signature(CELLS[name]).parameters else {}
+    return CELLS[name](input_size, hidden_size, **lanes)

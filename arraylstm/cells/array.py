@@ -1,0 +1,140 @@
+"""ArrayLSTM: k memory cells a unit that share one hidden state (Rocki 2016, section 3)."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from arraylstm.cells.base import Cell, require_positive
+
+
+class ArrayLSTM(Cell):
+    r"""Array-LSTM layer, batch first, with the interface and weights of array-lstm 0.0.1.
+
+    For every lane j, all reading the same h (equations 3.7 to 3.12 of arXiv 1607.03085v2):
+
+        f_j, i_j, o_j = sigmoid(W_j x + U_j h + b_j)
+        g_j           = tanh(W_j x + U_j h + b_j)
+        c_j'          = f_j * c_j + i_j * g_j
+        h'            = sum_j o_j * tanh(c_j')
+
+    Row `lane * 4H + gate * H + unit` of `i2h` and `h2h` belongs to that lane, gate (f, i, o, g) and unit.
+
+    A subclass may override `update_hidden`, or `forward_cell` as a whole; `forward`, export and serving then follow it.
+
+    Args:
+        input_size: I.
+        hidden_size: H.
+        k: number of lanes.
+
+    Raises:
+        ValueError: a size is smaller than 1.
+    """
+
+    k: int
+
+    def __init__(self, input_size: int, hidden_size: int, k: int) -> None:
+        super().__init__(input_size, hidden_size)
+        require_positive("k", k)
+        self.k = k
+        self.i2h = nn.Linear(input_size, 4 * hidden_size * k)
+        self.h2h = nn.Linear(hidden_size, 4 * hidden_size * k)
+
+    def __init_subclass__(cls) -> None:
+        """Step a subclass that states its own `forward_cell` through it, on the input as it is."""
+        super().__init_subclass__()
+        if "forward_cell" in vars(cls):
+            cls.project = Cell.project  # type: ignore[method-assign]
+            cls.step = ArrayLSTM.step_by_forward_cell  # type: ignore[assignment, method-assign]
+
+    # -- the cell protocol: batch axis first ---------------------------------------------------------------
+
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return h (H) and c (k, H)."""
+        return {"h": (self.hidden_size,), "c": (self.k, self.hidden_size)}
+
+    def project(self, x: Tensor) -> Tensor:
+        """Return the input's part of the recurrence for any number of steps; see `drive`."""
+        return self.drive(x)
+
+    def step(self, projected: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Advance h (B, H) and c (B, k, H) by one step; the output is the new h."""
+        h, c = self.recur(projected, state[0], state[1])
+        return h, [h, c]
+
+    def step_by_forward_cell(self, x: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Advance by one step through an overridden `forward_cell`, handing it copies that it may write to."""
+        hidden, cells = self.forward_cell(
+            x, state[0].unsqueeze(0).clone(), state[1].transpose(0, 1).contiguous().clone()
+        )
+        return hidden[0], [hidden[0], cells.transpose(0, 1)]
+
+    # -- the mathematics -----------------------------------------------------------------------------------
+
+    def drive(self, x: Tensor) -> Tensor:
+        """Return what the input contributes to a step: (..., I) -> (..., 4Hk); a cell may add to it."""
+        return self.affine(x)
+
+    def affine(self, x: Tensor) -> Tensor:
+        """Return W x + b with both biases merged: (..., I) -> (..., 4Hk)."""
+        return F.linear(x, self.i2h.weight, self.i2h.bias + self.h2h.bias)
+
+    def gates(self, driven: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return f, i, o and g, each (B, k, H), from W x + b (B, 4Hk) and h (B, H)."""
+        a = (driven + F.linear(h, self.h2h.weight)).view(h.size(0), self.k, 4, self.hidden_size)
+        f, i, o = a[:, :, :3].sigmoid().unbind(2)
+        g = a[:, :, 3].tanh()
+        return f, i, o, g
+
+    def recur(self, driven: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """Return h' (B, H) and c' (B, k, H) from W x + b (B, 4Hk), h (B, H) and c (B, k, H)."""
+        f, i, o, g = self.gates(driven, h)  # (3.7-3.10)
+        c = f * c + i * g  # (3.11)
+        return self.pool(o, c), c  # (3.12)
+
+    def pool(self, o: Tensor, c: Tensor) -> Tensor:
+        """Return h' (B, H) from o and c', both (B, k, H), through the documented `update_hidden`."""
+        return self.update_hidden(o.transpose(0, 1), c.transpose(0, 1)).squeeze(0)
+
+    # -- the interface of array-lstm 0.0.1: lane axis first -----------------------------------------------------
+
+    def forward(self, x: Tensor, hidden: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Run the layer over whole sequences.
+
+        Args:
+            x: (B, S, I) inputs of any float dtype; B and S may be 0.
+            hidden: (h (1, B, H), c (k, B, H)) to start from, never written to; None starts from `initHidden(x)`.
+
+        Returns:
+            outputs (B, S, H) and (h (1, B, H), c (k, B, H)) after the last step.
+
+        Raises:
+            ValueError: x, h or c has another shape.
+        """
+        if x.dim() != 3 or x.size(2) != self.input_size:
+            raise ValueError(f"x must be (batch, steps, {self.input_size}), got {list(x.shape)}")
+        h, c = self.initHidden(x) if hidden is None else hidden
+        if list(h.shape) != [1, x.size(0), self.hidden_size]:
+            raise ValueError(f"hidden must be {[1, x.size(0), self.hidden_size]}, got {list(h.shape)}")
+        if list(c.shape) != [self.k, x.size(0), self.hidden_size]:
+            raise ValueError(f"state must be {[self.k, x.size(0), self.hidden_size]}, got {list(c.shape)}")
+        outputs, state = self.unroll(x, [h[0], c.transpose(0, 1)])
+        return outputs, (state[0].unsqueeze(0), state[1].transpose(0, 1).contiguous())
+
+    def forward_cell(self, x: Tensor, hidden: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Advance one step: x (B, I), hidden (1, B, H), state (k, B, H) -> (hidden, state) of the same shapes."""
+        h, c = self.recur(self.drive(x), hidden[0], state.transpose(0, 1))
+        return h.unsqueeze(0), c.transpose(0, 1)
+
+    def update_hidden(self, outputs: Tensor, states: Tensor) -> Tensor:
+        """Pool the lanes: output gates and new cells, both (k, B, H), to the new hidden (1, B, H)."""
+        return (outputs * states.tanh()).sum(0, keepdim=True)
+
+    def initHidden(self, x: Tensor) -> tuple[Tensor, Tensor]:  # noqa: N802 - the documented name
+        """Return the zero state (1, B, H), (k, B, H) for inputs x (B, S, I), in x's dtype and on its device."""
+        return (
+            x.new_zeros(1, x.size(0), self.hidden_size),
+            x.new_zeros(self.k, x.size(0), self.hidden_size),
+        )
+
+    def extra_repr(self) -> str:
+        """Show the sizes in `print(layer)`."""
+        return f"input_size={self.input_size}, hidden_size={self.hidden_size}, k={self.k}"

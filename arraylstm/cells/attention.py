@@ -1,0 +1,59 @@
+"""AttentionArrayLSTM: the input decides how much each lane takes part (Rocki 2016, section 4, as array-lstm has it)."""
+
+import torch
+from torch import Tensor, nn
+
+from arraylstm.cells.array import ArrayLSTM
+
+
+class AttentionArrayLSTM(ArrayLSTM):
+    r"""Array-LSTM whose gates are scaled by a softmax over lanes, with the weights of array-lstm 0.0.1.
+
+        s_j           = softmax over lanes of sigmoid(W_a x + b_a)_j          (4.1, 4.2; no recurrent term)
+        f_j, i_j, o_j = s_j * sigmoid(W_j x + U_j h + b_j)                    (4.3-4.5)
+        c_j'          = (1 - f_j) * c_j + i_j * g_j                           (4.7: a forget gate of 1 erases)
+        h'            = sum_j o_j * tanh(c_j')                                (4.8)
+
+    With `max_pooling` every lane's s_j becomes the largest of them, as array-lstm does; no lane is selected.
+    Row `lane * H + unit` of `i2a` belongs to that lane and unit.
+
+    Args:
+        input_size: I.
+        hidden_size: H.
+        k: number of lanes.
+        max_pooling: give every lane the largest of the lanes' weights.
+    """
+
+    max_pooling: bool
+
+    def __init__(self, input_size: int, hidden_size: int, k: int, max_pooling: bool = False) -> None:
+        super().__init__(input_size, hidden_size, k)
+        self.max_pooling = max_pooling
+        self.i2a = nn.Linear(input_size, hidden_size * k)
+
+    def drive(self, x: Tensor) -> Tensor:
+        """Return W x + b and the lane weights s side by side: (..., I) -> (..., 4Hk + Hk)."""
+        lanes = self.i2a(x).sigmoid().unflatten(-1, [self.k, self.hidden_size])
+        s = lanes.softmax(-2)  # (4.2)
+        if self.max_pooling:
+            s = s.amax(-2, keepdim=True).expand_as(s)
+        return torch.cat([self.affine(x), s.flatten(-2)], -1)
+
+    def recur(self, driven: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """Return h' (B, H) and c' (B, k, H) from `drive`'s row (B, 5Hk), h (B, H) and c (B, k, H)."""
+        width = self.k * self.hidden_size
+        f, i, o, g = self.gates(driven[:, : 4 * width], h)
+        s = driven[:, 4 * width :].view(h.size(0), self.k, self.hidden_size)
+        c = (1 - s * f) * c + s * i * g  # (4.7)
+        return self.pool(s * o, c), c  # (4.8)
+
+    def extra_repr(self) -> str:
+        """Show the sizes in `print(layer)`."""
+        return f"{super().extra_repr()}, max_pooling={self.max_pooling}"
+
+
+class MaxAttentionArrayLSTM(AttentionArrayLSTM):
+    """`AttentionArrayLSTM` with `max_pooling=True`, constructed like the other cells."""
+
+    def __init__(self, input_size: int, hidden_size: int, k: int) -> None:
+        super().__init__(input_size, hidden_size, k, max_pooling=True)

@@ -1,0 +1,29 @@
+"""StochasticArrayLSTM: one lane per unit answers (Rocki 2016, section 5.1)."""
+
+import torch
+from torch import Tensor
+
+from arraylstm.cells.array import ArrayLSTM
+
+
+class StochasticArrayLSTM(ArrayLSTM):
+    r"""Array-LSTM with stochastic output pooling, with the weights of array-lstm 0.0.1.
+
+    Every lane's cell is updated as in `ArrayLSTM`; then, for each row and unit,
+
+        p  = softmax over lanes of o                                          (5.1)
+        j  ~ p in train(), argmax p in eval() (the first of equals)           (5.2)
+        h' = o_j * tanh(c_j')
+
+    The gradient flows through the chosen lane only. The paper draws the lane and gives no rule for inference;
+    array-lstm 0.0.1 takes the argmax always, so in eval() both agree. The argmax is taken after the softmax, whose
+    rounding makes near-equal gates equal: argmax o itself would pick other lanes where gates saturate.
+    """
+
+    def update_hidden(self, outputs: Tensor, states: Tensor) -> Tensor:
+        """Pool the lanes: output gates and new cells, both (k, B, H), to the new hidden (1, B, H)."""
+        p = outputs.softmax(0)
+        if self.training:  # p_j / Exp(1) is largest at j with probability p_j
+            p = p / torch.empty_like(p).exponential_()
+        lane = p.argmax(0, keepdim=True)
+        return outputs.gather(0, lane) * states.gather(0, lane).tanh()

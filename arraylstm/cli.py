@@ -1,0 +1,177 @@
+"""`arraylstm-train`: fit a next-item model to an event file."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import torch
+from cyclopts import App, Parameter
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as ProgressBar
+from rich.table import Table
+
+from arraylstm import __version__, console, training
+from arraylstm.cells import CELLS
+from arraylstm.checkpoint import save
+from arraylstm.data import DataOptions, Sessions, read_sessions, split
+from arraylstm.eventlog import generate_sessions
+from arraylstm.model import NextItemModel
+from arraylstm.training import Metrics, TrainingOptions
+from arraylstm.vocabulary import Vocabulary
+
+app = App(name="arraylstm-train", version=__version__, result_action="return_value")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """What model is fitted."""
+
+    cell: Annotated[str, Parameter(help=f"Recurrent cell: {', '.join(CELLS)}.")] = "array"
+    hidden_size: int = 64
+    """Hidden units of a layer."""
+    k: int = 4
+    """Memory cells a unit, for the cells that have several."""
+    num_layers: int = 1
+    """Layers of cells."""
+    embedding_size: int = 64
+    """Width of the item embedding; 0 feeds one-hot vectors."""
+    dropout: float = 0.0
+    """Probability of dropping an output of a layer while training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitOptions:
+    """What is kept from training."""
+
+    holdout: float = 0.2
+    """Share of sessions that the reported figures are measured on."""
+    validation: float = 0.1
+    """Share of sessions that choose the best epoch."""
+    min_count: int = 1
+    """Items seen less often share one unknown item; 1 keeps every item."""
+    generated_sessions: int = 2000
+    """Sessions to generate where no DATA is given."""
+
+    def __post_init__(self) -> None:
+        """Refuse shares that leave nothing to train on."""
+        for name in ("holdout", "validation"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)!r}")
+
+
+@app.default
+def train(
+    data: Path | None = None,
+    /,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    overwrite: bool = False,
+    read: Annotated[DataOptions, Parameter(name="*")] = DataOptions(),
+    kept: Annotated[SplitOptions, Parameter(name="*")] = SplitOptions(),
+    shape: Annotated[ModelOptions, Parameter(name="*")] = ModelOptions(),
+    options: Annotated[TrainingOptions, Parameter(name="*")] = TrainingOptions(),
+) -> int:
+    """Fit a next-item model to an event file and write it, with its vocabulary, as one .pt or .safetensors file.
+
+    Sessions are split at random into training, validation and held-out ones. The epoch with the lowest validation loss
+    is kept; the figures printed at the end are those of the held-out sessions.
+
+    Args:
+        data: event file; without one, a generated web-shop log is used.
+        output: file to write the model to.
+        overwrite: replace the output file if it exists; training always starts anew.
+    """
+    out = Console()
+    _check_output(output, overwrite)
+    _check_device(options.device)
+    sessions = generate_sessions(kept.generated_sessions, options.seed) if data is None else read_sessions(data, read)
+    vocabulary = Vocabulary.from_sessions(sessions, kept.min_count)
+    parts = split([vocabulary.encode(session) for session in sessions], (kept.validation, kept.holdout), options.seed)
+    out.print(_describe(data, sessions, vocabulary, parts))
+    torch.manual_seed(options.seed)
+    arguments = {**asdict(shape), "embedding_size": shape.embedding_size or None}
+    model = NextItemModel(**arguments, num_items=len(vocabulary), vocabulary=vocabulary).to(options.device)
+    best = _fit_with_progress(model, parts[0], parts[1], options, out)
+    out.print(_held_out_table(training.evaluate(model, parts[2], options.batch_size), best))
+    save(model, output)
+    out.print(f"Wrote [bold]{output}[/bold]. Next: arraylstm-export {output} -o bundle", soft_wrap=True)
+    return 0
+
+
+def _check_output(output: Path, overwrite: bool) -> None:
+    if output.suffix not in (".pt", ".safetensors"):
+        raise ValueError(f"--output must end in .pt or .safetensors, got {str(output)!r}")
+    if not output.parent.is_dir():
+        raise ValueError(f"--output {str(output)!r}: there is no folder {str(output.parent)!r}")
+    if output.exists() and not overwrite:
+        raise ValueError(f"--output {str(output)!r} exists; training resumes nothing: pass --overwrite to replace it")
+
+
+def _check_device(name: str) -> None:
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"--device {name!r} cannot be used by this torch: {reason}") from None
+
+
+def _describe(data: Path | None, sessions: Sessions, vocabulary: Vocabulary, parts: list[list[list[int]]]) -> str:
+    events = sum(map(len, sessions))
+    sizes = ", ".join(f"{len(part)} {name}" for part, name in zip(parts, ("train", "validation", "held out")))
+    return f"{data or 'Generated log'}: {len(sessions)} sessions ({sizes}), {events} events, {len(vocabulary)} items"
+
+
+def _fit_with_progress(
+    model: NextItemModel,
+    train: list[list[int]],
+    validation: list[list[int]],
+    options: TrainingOptions,
+    out: Console,
+) -> int:
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[speed]:>8,.0f} items/s")
+    with ProgressBar(*columns, TextColumn("loss {task.fields[loss]:.4f}"), TimeRemainingColumn(), console=out) as bar:
+        task = bar.add_task("", total=None, loss=float("nan"), speed=0.0)
+
+        def show(progress: training.Progress) -> None:
+            completed = (progress.epoch - 1) * progress.total + progress.done
+            bar.update(
+                task,
+                description=f"epoch {progress.epoch}/{options.epochs}",
+                completed=completed,
+                total=options.epochs * progress.total,
+                loss=progress.loss,
+                speed=completed / max(bar.tasks[task].elapsed or 0.0, 1e-9),
+            )
+            if progress.validation is not None:
+                bar.print(_epoch_line(progress, progress.validation))
+
+        return training.fit(model, train, validation, options, show)
+
+
+def _epoch_line(progress: training.Progress, validation: Metrics) -> str:
+    return (
+        f"epoch {progress.epoch:3}   loss {progress.loss:.4f}   validation: loss {validation.loss:.4f}   "
+        f"top-1 {validation.top1:.4f}   MRR {validation.mrr:.4f}"
+    )
+
+
+def _held_out_table(metrics: Metrics, best_epoch: int) -> Table:
+    table = Table(title=f"Held-out sessions, weights of epoch {best_epoch}")
+    figures = {
+        "predictions": f"{metrics.predictions}",
+        "top-1": f"{metrics.top1:.4f}",
+        "top-5": f"{metrics.top5:.4f}",
+        "top-10": f"{metrics.top10:.4f}",
+        "MRR": f"{metrics.mrr:.4f}",
+        "perplexity": f"{metrics.perplexity:.3f}",
+    }
+    for name in figures:
+        table.add_column(name, justify="right")
+    table.add_row(*figures.values())
+    return table
+
+
+def main() -> NoReturn:
+    """Run the program."""
+    console.run(app)

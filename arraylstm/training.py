@@ -1,0 +1,187 @@
+"""Fitting a next-item model to sessions, and measuring how well it predicts."""
+
+import copy
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+
+from arraylstm.cells.base import require_positive
+from arraylstm.errors import DataError
+from arraylstm.model import NextItemModel
+
+_PADDING = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """How a model is fitted."""
+
+    epochs: int = 10
+    """Passes over the training sessions."""
+    batch_size: int = 64
+    """Sessions to a batch."""
+    learning_rate: float = 0.003
+    """Step size of the Adam optimiser; it falls to a tenth along a cosine."""
+    bptt: int = 128
+    """Steps that gradients flow back; longer sessions are cut there, their state carried over."""
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+    seed: int = 0
+    """Seed of the weights, the split and the order of sessions."""
+    device: str = "cpu"
+    """Torch device to train on: cpu, cuda, cuda:1, ..."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that no fit can use."""
+        for name in ("epochs", "batch_size", "bptt"):
+            require_positive(name, getattr(self, name))
+        for name in ("learning_rate", "clip"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be a number above 0, got {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a fit stands after a batch or at the end of an epoch."""
+
+    epoch: int
+    """Epoch, from 1."""
+    done: int
+    """Predictions learned from in this epoch."""
+    total: int
+    """Predictions in an epoch."""
+    loss: float
+    """Mean cross-entropy of this epoch so far, in nats."""
+    validation: "Metrics | None" = None
+    """At an epoch's end: the figures on the validation sessions."""
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """How well the next items of sessions were predicted; every item but a session's first counts."""
+
+    predictions: int
+    top1: float
+    """Share of items that were the likeliest one."""
+    top5: float
+    top10: float
+    mrr: float
+    """Mean reciprocal rank."""
+    loss: float
+    """Mean cross-entropy in nats."""
+
+    @property
+    def perplexity(self) -> float:
+        """The exponential of the mean cross-entropy."""
+        return math.exp(min(self.loss, 700.0))
+
+
+def fit(
+    model: NextItemModel,
+    train: Sequence[Sequence[int]],
+    validation: Sequence[Sequence[int]],
+    options: TrainingOptions,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> int:
+    """Train on sessions of item ids, in place, and keep the weights of the epoch with the lowest validation loss.
+
+    Returns:
+        The epoch (from 1) whose weights were kept.
+
+    Raises:
+        DataError: no session has a second item to predict, or the loss became NaN.
+    """
+    total = _predictions(train)
+    batches_per_epoch = math.ceil(sum(len(session) > 1 for session in train) / options.batch_size)
+    optimiser = torch.optim.Adam(model.parameters(), lr=options.learning_rate)
+    steps = options.epochs * batches_per_epoch
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps, eta_min=options.learning_rate / 10)
+    order = random.Random(options.seed)
+    best_epoch, best_loss, best_weights = 0, math.inf, model.state_dict()
+    for epoch in range(1, options.epochs + 1):
+        model.train()
+        done, loss = 0, 0.0
+        for batch in _batches(train, options.batch_size, order):
+            count, nats = _learn(model, batch.to(options.device), optimiser, options)
+            schedule.step()
+            done, loss = done + count, loss + nats
+            on_progress(Progress(epoch, done, total, loss / done))
+        metrics = evaluate(model, validation, options.batch_size)
+        on_progress(Progress(epoch, done, total, loss / done, metrics))
+        if metrics.loss < best_loss:
+            best_epoch, best_loss, best_weights = epoch, metrics.loss, copy.deepcopy(model.state_dict())
+    if best_epoch == 0:
+        raise DataError(f"the loss became {loss / done}; try a smaller learning rate than {options.learning_rate}")
+    model.load_state_dict(best_weights)
+    model.eval()
+    return best_epoch
+
+
+@torch.no_grad()
+def evaluate(model: NextItemModel, sessions: Sequence[Sequence[int]], batch_size: int = 64) -> Metrics:
+    """Predict every item of the sessions but each one's first, and count how well.
+
+    Raises:
+        DataError: no session has a second item to predict.
+    """
+    model.eval()
+    count = _predictions(sessions)
+    sums = torch.zeros(5, dtype=torch.float64)
+    for batch in _batches(sessions, batch_size):
+        batch = batch.to(model.linear.weight.device)
+        logits, _ = model(batch[:, :-1].clamp(min=0))
+        seen = batch[:, 1:] != _PADDING
+        scores, targets = logits[seen], batch[:, 1:][seen]
+        ranks = 1 + (scores > scores.gather(1, targets[:, None])).sum(1)
+        loss = F.cross_entropy(scores, targets, reduction="sum")
+        figures = [(ranks <= 1).sum(), (ranks <= 5).sum(), (ranks <= 10).sum(), (1 / ranks).sum(), loss]
+        sums += torch.stack([figure.double().cpu() for figure in figures])
+    return Metrics(count, *(sums / count).tolist())
+
+
+def _learn(
+    model: NextItemModel, batch: Tensor, optimiser: torch.optim.Optimizer, options: TrainingOptions
+) -> tuple[int, float]:
+    """Take one optimiser step on a batch (B, S), back-propagating `bptt` steps at a time; return count and nats."""
+    count = int((batch[:, 1:] != _PADDING).sum())
+    nats = 0.0
+    state = model.initial_state(batch.size(0))
+    optimiser.zero_grad()
+    for start in range(0, batch.size(1) - 1, options.bptt):
+        piece = batch[:, start : start + options.bptt + 1]
+        logits, state = model(piece[:, :-1].clamp(min=0), [tensor.detach() for tensor in state])
+        loss = F.cross_entropy(logits.flatten(0, 1), piece[:, 1:].flatten(), ignore_index=_PADDING, reduction="sum")
+        (loss / count).backward()  # type: ignore[no-untyped-call]
+        nats += loss.item()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip)
+    optimiser.step()
+    return count, nats
+
+
+def _batches(
+    sessions: Sequence[Sequence[int]], batch_size: int, order: random.Random | None = None
+) -> Iterator[Tensor]:
+    """Yield sessions of similar length as (B, S) int64, padded at the end; shuffled when `order` is given."""
+    kept = [session for session in sessions if len(session) > 1]
+    if order is not None:
+        order.shuffle(kept)
+    kept.sort(key=len)
+    starts = list(range(0, len(kept), batch_size))
+    if order is not None:
+        order.shuffle(starts)
+    for start in starts:
+        rows = [torch.tensor(session) for session in kept[start : start + batch_size]]
+        yield pad_sequence(rows, batch_first=True, padding_value=_PADDING)
+
+
+def _predictions(sessions: Sequence[Sequence[int]]) -> int:
+    count = sum(len(session) - 1 for session in sessions)
+    if count == 0:
+        raise DataError(f"none of {len(sessions)} sessions has a second item to predict")
+    return count

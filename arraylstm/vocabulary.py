@@ -1,0 +1,95 @@
+"""Vocabulary: the two-way map between item labels and the integer ids a model works with."""
+
+from collections.abc import Iterable, Sequence
+
+from arraylstm.errors import UnknownItemError
+
+Label = str | int
+
+
+class Vocabulary:
+    """Item labels by id, with an optional item that stands for every unknown one.
+
+    Labels are strings or integers and keep their type: 5 and "5" are two labels.
+
+    Args:
+        labels: the label of id 0, 1, ...
+        unknown: the label among them that unknown labels are encoded as; None refuses unknown labels.
+
+    Raises:
+        ValueError: no labels, a label twice, a label of another type, or `unknown` not among them.
+    """
+
+    def __init__(self, labels: Sequence[Label], unknown: Label | None = None) -> None:
+        self.labels = list(labels)
+        self.unknown = unknown
+        self._ids = {label: id for id, label in enumerate(self.labels)}
+        for label in self.labels:
+            if type(label) not in (str, int):
+                raise ValueError(f"a label must be a string or an integer, got {label!r}")
+        if not self.labels:
+            raise ValueError("a vocabulary needs at least one label")
+        if len(self._ids) != len(self.labels):
+            raise ValueError(f"label {self._first_repeated()!r} stands in the vocabulary twice")
+        if unknown is not None and unknown not in self._ids:
+            raise ValueError(f"the unknown item {unknown!r} is not among the labels")
+
+    @classmethod
+    def from_sessions(cls, sessions: Iterable[Sequence[Label]], min_count: int = 1) -> "Vocabulary":
+        """Collect the labels of sessions, most frequent first (ties in order of first appearance).
+
+        With `min_count` above 1, labels seen less often are left out and stand behind the unknown item `<unk>`.
+        """
+        counts: dict[Label, int] = {}
+        for session in sessions:
+            for label in session:
+                counts[label] = counts.get(label, 0) + 1
+        kept = sorted((label for label in counts if counts[label] >= min_count), key=lambda label: -counts[label])
+        return cls([*kept, "<unk>"], unknown="<unk>") if min_count > 1 else cls(kept)
+
+    def __len__(self) -> int:
+        """Return the number of items."""
+        return len(self.labels)
+
+    def __contains__(self, label: object) -> bool:
+        """Tell whether the label has an id of its own."""
+        return label in self._ids
+
+    def __eq__(self, other: object) -> bool:
+        """Compare labels, their order and the unknown item."""
+        return isinstance(other, Vocabulary) and (self.labels, self.unknown) == (other.labels, other.unknown)
+
+    __hash__ = None  # type: ignore[assignment]  # compared by content, as lists are
+
+    def id(self, label: Label) -> int:
+        """Return the id of a label.
+
+        Raises:
+            UnknownItemError: the label is not in the vocabulary, which has no unknown item.
+        """
+        if label in self._ids:
+            return self._ids[label]
+        if self.unknown is not None:
+            return self._ids[self.unknown]
+        some = ", ".join(repr(known) for known in self.labels[:5])
+        raise UnknownItemError(f"unknown item {label!r}; the vocabulary has {len(self)} items, such as {some}")
+
+    def encode(self, labels: Iterable[Label]) -> list[int]:
+        """Return the ids of labels; raises as `id` does."""
+        return [self.id(label) for label in labels]
+
+    def decode(self, ids: Iterable[int]) -> list[Label]:
+        """Return the labels of ids.
+
+        Raises:
+            IndexError: an id is negative or not below the number of items.
+        """
+        return [self.labels[self._checked(id)] for id in ids]
+
+    def _checked(self, id: int) -> int:
+        if not 0 <= id < len(self):
+            raise IndexError(f"item id {id} is outside 0..{len(self) - 1}")
+        return id
+
+    def _first_repeated(self) -> Label:
+        return next(label for id, label in enumerate(self.labels) if self._ids[label] != id)
