@@ -1,0 +1,8 @@
+"""Turn trained arraylstm models into ONNX and TorchScript graphs with explicit state, and prove them equal."""
+
+from arraylstm_export.bundle import export as export
+from arraylstm_export.bundle import fingerprint as fingerprint
+from arraylstm_export.errors import ExportError as ExportError
+from arraylstm_export.parity import Check as Check
+from arraylstm_export.parity import Report as Report
+from arraylstm_export.parity import verify as verify

@@ -1,0 +1,210 @@
+"""The bundle: a folder with everything an embedding or a server needs, written whole or not at all."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from onnx import ModelProto
+
+from arraylstm import NextItemModel
+from arraylstm_export import graphs, report
+from arraylstm_export.errors import ExportError
+from arraylstm_export.parity import Report, verify
+from arraylstm_export.runners import Runner, SequenceGraph, StepGraph, StepMethod, Whole
+from arraylstm_export.signature import Signature, State, sequence_signature, states_of, step_signature
+from arraylstm_export.vectors import write_vectors
+
+SCHEMA_VERSION = 1
+STEP, SEQUENCE, TORCHSCRIPT = "step.onnx", "sequence.onnx", "model.torchscript.pt"
+_MANIFEST = "manifest.json"
+
+OnStage = Callable[[str, int, int], None]
+"""Told a stage's name, the units of it that are done, and their total."""
+
+
+def export(
+    model: NextItemModel,
+    directory: str | Path,
+    tolerance: float = 1e-5,
+    on_stage: OnStage = lambda name, done, total: None,
+) -> Report:
+    """Write the model as a bundle and prove its graphs equal to the model.
+
+    A bundle that already stands under `directory` is replaced, but only by one that passed.
+
+    Args:
+        model: the model; it is exported in eval mode and float32, and is itself left as it is.
+        directory: folder to create.
+        tolerance: largest difference from float64 eager PyTorch that passes.
+        on_stage: told of progress.
+
+    Returns:
+        The parity report. Unless it passed, nothing was left under `directory`.
+
+    Raises:
+        ExportError: the folder holds something else than a bundle, or cannot be written.
+    """
+    target = Path(directory)
+    _check_target(target)
+    if not 0 < tolerance < float("inf"):
+        raise ExportError(f"tolerance must be a number above 0, got {tolerance!r}")
+    model = _frozen(model)
+    try:
+        with _scratch_beside(target) as folder:
+            _write_graphs(model, folder, on_stage)
+            _write_vocabulary(model, folder)
+            write_vectors(model, folder / "vectors")
+            parity = verify(model, forms(model, folder), tolerance, lambda done, total: on_stage("parity", done, total))
+            (folder / "parity.json").write_text(report.as_json(parity))
+            (folder / "parity.md").write_text(report.as_markdown(parity))
+            _write_manifest(model, folder, tolerance, parity)
+            if parity.passed:
+                _put_in_place(folder, target)
+    except OSError as error:
+        raise ExportError(f"{target}: cannot be written: {error.strerror or error}") from None
+    return parity
+
+
+def forms(model: NextItemModel, folder: Path) -> dict[str, Runner]:
+    """Return a runner for every form of the model that the folder holds, and for the model itself."""
+    scripted = torch.jit.load(folder / TORCHSCRIPT)  # type: ignore[no-untyped-call]
+    states = states_of(model)
+    return {
+        "pytorch": Whole(model),
+        "pytorch step": StepMethod(model),
+        STEP: StepGraph(folder / STEP, states),
+        SEQUENCE: SequenceGraph(folder / SEQUENCE, states),
+        "torchscript": Whole(scripted),
+        "torchscript step": StepMethod(scripted),
+    }
+
+
+def fingerprint(model: NextItemModel) -> str:
+    """Return `sha256:<hex>` over configuration, vocabulary and weights."""
+    digest = hashlib.sha256(json.dumps([model.config, _vocabulary(model)], sort_keys=True).encode())
+    for name, weight in sorted(model.state_dict().items()):
+        digest.update(f"{name} {weight.dtype} {list(weight.shape)}\n".encode())
+        digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return f"sha256:{digest.hexdigest()}"
+
+
+# -- parts ------------------------------------------------------------------------------------------------------
+
+
+def _frozen(model: NextItemModel) -> NextItemModel:
+    """Return a copy on the CPU in eval mode and float32."""
+    copied = NextItemModel(**model.config, vocabulary=model.vocabulary)
+    copied.load_state_dict({name: weight.detach().cpu().float() for name, weight in model.state_dict().items()})
+    return copied.eval().requires_grad_(False)
+
+
+def _write_graphs(model: NextItemModel, folder: Path, on_stage: OnStage) -> None:
+    states = states_of(model)
+    on_stage(STEP, 0, 1)
+    step = graphs.step_graph(model)
+    on_stage(SEQUENCE, 0, 1)
+    sequence = graphs.sequence_graph(step, states, model.num_items)
+    for name, graph, signature in (
+        (STEP, step, step_signature(states, model.num_items)),
+        (SEQUENCE, sequence, sequence_signature(states, model.num_items)),
+    ):
+        _describe(graph, model, signature)
+        onnx.save(graph, folder / name)
+    on_stage(TORCHSCRIPT, 0, 1)
+    with graphs.quiet():
+        torch.jit.script(model).save(str(folder / TORCHSCRIPT))  # type: ignore[no-untyped-call]
+
+
+def _describe(graph: ModelProto, model: NextItemModel, signature: Signature) -> None:
+    """Write into the graph's own metadata what the manifest says of it, so that a lone file explains itself."""
+    properties = {
+        "schema_version": SCHEMA_VERSION,
+        "fingerprint": fingerprint(model),
+        "model": model.config,
+        "states": [asdict(state) for state in states_of(model)],
+        **asdict(signature),
+    }
+    for name, value in properties.items():
+        text = value if isinstance(value, str) else json.dumps(value)
+        graph.metadata_props.add(key=f"arraylstm.{name}", value=text)
+
+
+def _write_vocabulary(model: NextItemModel, folder: Path) -> None:
+    (folder / "vocabulary.json").write_text(json.dumps(_vocabulary(model), indent=1, ensure_ascii=False) + "\n")
+
+
+def _vocabulary(model: NextItemModel) -> dict[str, Any]:
+    if model.vocabulary is None:
+        return {"labels": None, "unknown": None}
+    return {"labels": model.vocabulary.labels, "unknown": model.vocabulary.unknown}
+
+
+def _write_manifest(model: NextItemModel, folder: Path, tolerance: float, parity: Report) -> None:
+    states: list[State] = states_of(model)
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "fingerprint": fingerprint(model),
+        "model": model.config,
+        "opset": graphs.OPSET,
+        "ir_version": graphs.IR_VERSION,
+        "states": [asdict(state) for state in states],
+        "graphs": {
+            STEP: asdict(step_signature(states, model.num_items)),
+            SEQUENCE: asdict(sequence_signature(states, model.num_items)),
+        },
+        "tolerance": {"allowed": tolerance, "reached": parity.reached},
+        "versions": {name: version(name) for name in ("arraylstm", "torch", "onnx", "onnxruntime")},
+        "files": {name: _fingerprint_file(folder / name) for name in _files(folder)},
+    }
+    (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def _fingerprint_file(path: Path) -> dict[str, Any]:
+    content = path.read_bytes()
+    return {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+
+
+# -- all or nothing -----------------------------------------------------------------------------------------------
+
+
+def _check_target(target: Path) -> None:
+    if not target.parent.is_dir():
+        raise ExportError(f"{target}: there is no folder {str(target.parent)!r} to write it in")
+    if target.exists() and not target.is_dir():
+        raise ExportError(f"{target}: is a file; name a folder")
+    if target.is_dir() and any(target.iterdir()) and not (target / _MANIFEST).is_file():
+        raise ExportError(f"{target}: is a folder with other content, not a bundle; name a new or an empty folder")
+
+
+@contextmanager
+def _scratch_beside(target: Path) -> Iterator[Path]:
+    """Yield a folder on the target's file system, removed at the end unless it was put in place."""
+    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _put_in_place(folder: Path, target: Path) -> None:
+    """Give the finished folder the target's name; an older bundle goes only when the new one stands."""
+    folder.chmod(0o755)
+    if not target.exists():
+        folder.replace(target)
+        return
+    with _scratch_beside(target) as attic:
+        target.replace(attic / "old")
+        folder.replace(target)

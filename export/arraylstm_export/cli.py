@@ -1,0 +1,71 @@
+"""`arraylstm-export`: turn a model file into a verified bundle."""
+
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+from cyclopts import App, Parameter
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from arraylstm import CELLS, NextItemModel, __version__, console, load
+from arraylstm_export.bundle import SEQUENCE, STEP, TORCHSCRIPT, export
+from arraylstm_export.parity import Report
+from arraylstm_export.report import as_table
+
+PARITY_FAILED = 1
+
+app = App(name="arraylstm-export", version=__version__, result_action="return_value")
+
+
+@app.default
+def export_model(
+    model: Path,
+    /,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    cell: Annotated[str | None, Parameter(help=f"Cell of a bare state dict: {', '.join(CELLS)}.")] = None,
+    tolerance: float = 1e-5,
+) -> int:
+    """Write a model as ONNX and TorchScript graphs with explicit recurrent state, proven equal to PyTorch.
+
+    Exit status: 0 written and within tolerance; 1 a parity check failed, nothing was written; 2 bad input.
+
+    Args:
+        model: model.pt or model.safetensors of arraylstm-train, or a MyNetwork state dict.
+        output: folder to create; a bundle that is already there is replaced.
+        tolerance: largest difference from float64 PyTorch that passes: |a - b| / max(1, |b|).
+    """
+    out = Console()
+    loaded = load(model, cell)
+    parity = _export_with_progress(loaded, output, tolerance, out)
+    out.print(as_table(parity))
+    if not parity.passed:
+        out.print(f"[red]Parity failed[/red]: nothing was written to {output}.", soft_wrap=True)
+        return PARITY_FAILED
+    out.print(_sizes(output))
+    out.print(f"Wrote [bold]{output}[/bold]. Next: arraylstm-serve {output}", soft_wrap=True)
+    return 0
+
+
+def _export_with_progress(model: NextItemModel, output: Path, tolerance: float, out: Console) -> Report:
+    with Progress(console=out, transient=True) as bar:
+        task = bar.add_task("", total=None)
+
+        def show(stage: str, done: int, total: int) -> None:
+            bar.update(task, description=f"{stage:20}", completed=done, total=total)
+
+        return export(model, output, tolerance, show)
+
+
+def _sizes(output: Path) -> Table:
+    table = Table("file", "bytes")
+    table.columns[1].justify = "right"
+    for name in (STEP, SEQUENCE, TORCHSCRIPT):
+        table.add_row(name, f"{(output / name).stat().st_size:,}")
+    return table
+
+
+def main() -> NoReturn:
+    """Run the program."""
+    console.run(app)
