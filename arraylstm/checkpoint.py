@@ -7,6 +7,7 @@ bare state dict of the documentation's `MyNetwork` (`lstm.*`, `linear.*`).
 import json
 import pickle
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,9 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
 
 def _read_torch(path: Path) -> dict[str, Any]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's hints about files that are refused just below
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{path}: {_explain_refusal(str(error))}") from None
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:

@@ -32,6 +32,10 @@ class NextItemModel(nn.Module):
         ValueError: an unknown cell, a size smaller than 1, a dropout outside [0, 1), or a vocabulary of another size.
     """
 
+    config: dict[str, Any]
+    state_names: list[str]
+    state_shapes: list[list[int]]
+
     def __init__(
         self,
         cell: str,
@@ -50,7 +54,7 @@ class NextItemModel(nn.Module):
             raise ValueError(f"dropout must be at least 0 and below 1, got {dropout!r}")
         if vocabulary is not None and len(vocabulary) != num_items:
             raise ValueError(f"the vocabulary has {len(vocabulary)} items, the model {num_items}")
-        self.config: dict[str, Any] = {
+        self.config = {
             "cell": cell,
             "num_items": num_items,
             "hidden_size": hidden_size,
@@ -67,8 +71,8 @@ class NextItemModel(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(hidden_size, num_items)
         per_layer = self.cells[0].state_shapes()  # type: ignore[operator]  # ModuleList hides the cells' type
-        self.state_names: list[str] = [f"{name}_l{layer}" for layer in range(num_layers) for name in per_layer]
-        self.state_shapes: list[list[int]] = [list(shape) for shape in per_layer.values()] * num_layers
+        self.state_names = [f"{name}_l{layer}" for layer in range(num_layers) for name in per_layer]
+        self.state_shapes = [list(shape) for shape in per_layer.values()] * num_layers
         self.states_per_layer = len(per_layer)
 
     def forward(self, items: Tensor, state: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from arraylstm.errors import UnknownItemError
 
 Label = str | int
+UNKNOWN = "<unk>"
 
 
 class Vocabulary:
@@ -38,14 +39,16 @@ class Vocabulary:
     def from_sessions(cls, sessions: Iterable[Sequence[Label]], min_count: int = 1) -> "Vocabulary":
         """Collect the labels of sessions, most frequent first (ties in order of first appearance).
 
-        With `min_count` above 1, labels seen less often are left out and stand behind the unknown item `<unk>`.
+        With `min_count` above 1, labels seen less often are left out, and the unknown item `<unk>` stands for them.
         """
         counts: dict[Label, int] = {}
         for session in sessions:
             for label in session:
                 counts[label] = counts.get(label, 0) + 1
         kept = sorted((label for label in counts if counts[label] >= min_count), key=lambda label: -counts[label])
-        return cls([*kept, "<unk>"], unknown="<unk>") if min_count > 1 else cls(kept)
+        if min_count == 1:
+            return cls(kept)
+        return cls([*(label for label in kept if label != UNKNOWN), UNKNOWN], UNKNOWN)
 
     def __len__(self) -> int:
         """Return the number of items."""

@@ -1,5 +1,6 @@
 """ArrayLSTM: k memory cells a unit that share one hidden state (Rocki 2016, section 3)."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -79,10 +80,10 @@ class ArrayLSTM(Cell):
 
     def gates(self, driven: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return f, i, o and g, each (B, k, H), from W x + b (B, 4Hk) and h (B, H)."""
-        a = (driven + F.linear(h, self.h2h.weight)).view(h.size(0), self.k, 4, self.hidden_size)
-        f, i, o = a[:, :, :3].sigmoid().unbind(2)
-        g = a[:, :, 3].tanh()
-        return f, i, o, g
+        a = torch.addmm(driven, h, self.h2h.weight.t()).view(h.size(0), self.k, 4 * self.hidden_size)
+        gates, candidate = a.split([3 * self.hidden_size, self.hidden_size], 2)
+        f, i, o = gates.sigmoid().chunk(3, 2)
+        return f, i, o, candidate.tanh()
 
     def recur(self, driven: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """Return h' (B, H) and c' (B, k, H) from W x + b (B, 4Hk), h (B, H) and c (B, k, H)."""

@@ -1,5 +1,6 @@
 """The bundle: a folder with everything an embedding or a server needs, written whole or not at all."""
 
+import copy
 import hashlib
 import json
 import shutil
@@ -102,9 +103,7 @@ def fingerprint(model: NextItemModel) -> str:
 
 def _frozen(model: NextItemModel) -> NextItemModel:
     """Return a copy on the CPU in eval mode and float32."""
-    copied = NextItemModel(**model.config, vocabulary=model.vocabulary)
-    copied.load_state_dict({name: weight.detach().cpu().float() for name, weight in model.state_dict().items()})
-    return copied.eval().requires_grad_(False)
+    return copy.deepcopy(model).to("cpu", torch.float32).eval().requires_grad_(False)
 
 
 def _write_graphs(model: NextItemModel, folder: Path, on_stage: OnStage) -> None:

@@ -1,0 +1,32 @@
+"""Fixtures that every part of the suite uses."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # spinning thread pools of torch starve what runs beside them
+
+ROOT = Path(__file__).parent.parent
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The folder of reference vectors and real data beside a checkout; tests that need it skip where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip("the reference vectors and real data (../shared) are not beside this checkout")
+    return SHARED
+
+
+@pytest.fixture
+def run_program(tmp_path):
+    """Run an installed console script as a user does, in an empty folder; returns the finished process."""
+
+    def run(name, *arguments, timeout=300):
+        command = [Path(sys.executable).parent / name, *map(str, arguments)]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=timeout, check=False)
+
+    return run

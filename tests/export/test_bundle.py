@@ -1,0 +1,219 @@
+"""The bundle as a whole: what is in it, and that it is written whole or not at all."""
+
+import hashlib
+import json
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, numpy_helper
+
+import arraylstm_export
+from arraylstm_export import ExportError, bundle
+
+from .conftest import make_model
+
+
+def test_the_manifest_lists_every_file_with_its_hash(array_bundle):
+    """Every file but the manifest is listed with size and sha256."""
+    _, folder, _ = array_bundle
+    manifest = json.loads((folder / "manifest.json").read_text())
+    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert set(manifest["files"]) == present - {"manifest.json"}
+    assert {"step.onnx", "sequence.onnx", "model.torchscript.pt", "vocabulary.json", "parity.md"} <= present
+    for name, entry in manifest["files"].items():
+        content = (folder / name).read_bytes()
+        assert entry == {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+
+
+def test_the_manifest_describes_model_and_states(array_bundle):
+    """Schema version, configuration, states in order with their row shapes, and the tolerance reached."""
+    model, folder, parity = array_bundle
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["schema_version"] == 1
+    assert manifest["model"] == model.config
+    assert [(state["name"], state["shape"]) for state in manifest["states"]] == [
+        ("h_l0", [6]), ("c_l0", [3, 6]), ("h_l1", [6]), ("c_l1", [3, 6]),
+    ]  # fmt: skip
+    assert manifest["tolerance"] == {"allowed": 1e-5, "reached": parity.reached}
+    assert json.loads((folder / "vocabulary.json").read_text()) == {
+        "labels": ["a", "b", "ü", 4, "e", "f", "g"],
+        "unknown": None,
+    }
+
+
+def test_parity_is_written_as_data_and_as_a_page(array_bundle):
+    """parity.json holds every check; parity.md leads with the verdict."""
+    _, folder, parity = array_bundle
+    data = json.loads((folder / "parity.json").read_text())
+    assert data["passed"] is True
+    assert len(data["checks"]) == len(parity.checks)
+    assert data["largest_difference"] == max(check["difference"] for check in data["checks"])
+    assert (folder / "parity.md").read_text().startswith("# Parity: passed at tolerance 1e-05")
+    assert {check["form"] for check in data["checks"]} == {
+        "pytorch", "pytorch step", "step.onnx", "sequence.onnx", "torchscript", "torchscript step",
+    }  # fmt: skip
+
+
+def test_the_vectors_replay_in_onnxruntime(exported):
+    """Both layouts hold the same numbers, and the graphs give them."""
+    _, folder, _ = exported
+    for graph in ("step", "sequence"):
+        session = onnxruntime.InferenceSession(folder / f"{graph}.onnx", providers=["CPUExecutionProvider"])
+        for data_set in sorted((folder / "vectors" / graph).glob("test_data_set_?")):
+            arrays = np.load(data_set.with_suffix(".npz"))
+            inputs = read_protos(data_set, "input")
+            assert [entry.name for entry in session.get_inputs()] == list(inputs)
+            outputs = dict(zip([entry.name for entry in session.get_outputs()], session.run(None, inputs), strict=True))
+            for name, expected in read_protos(data_set, "output").items():
+                np.testing.assert_allclose(outputs[name], expected, atol=1e-5)
+                np.testing.assert_array_equal(arrays[name], expected)
+            for name, expected in inputs.items():
+                np.testing.assert_array_equal(arrays[name], expected)
+
+
+def read_protos(data_set, kind):
+    count = len(list(data_set.glob(f"{kind}_*.pb")))
+    protos = [TensorProto.FromString((data_set / f"{kind}_{index}.pb").read_bytes()) for index in range(count)]
+    return {proto.name: numpy_helper.to_array(proto) for proto in protos}
+
+
+def test_the_torchscript_file_runs_alone(exported):
+    """torch.jit.load gives forward, step and initial_state without this package's classes."""
+    model, folder, _ = exported
+    scripted = torch.jit.load(folder / "model.torchscript.pt")
+    items = torch.tensor([[0, 6, 3], [1, 1, 1]])
+    torch.testing.assert_close(scripted(items)[0], model(items)[0])
+    state = scripted.initial_state(2)
+    for t in range(3):
+        logits, state = scripted.step(items[:, t], state)
+    torch.testing.assert_close(logits, model(items)[0][:, -1])
+
+
+def test_the_fingerprint_follows_weights_configuration_and_labels():
+    """One weight, one label or another dropout make another model; a copy does not."""
+    model, other = make_model("array"), make_model("array")
+    assert bundle.fingerprint(model) == bundle.fingerprint(other)
+    with torch.no_grad():
+        other.linear.bias[0] += 1e-6
+    assert bundle.fingerprint(model) != bundle.fingerprint(other)
+    relabelled = make_model("array")
+    relabelled.vocabulary.labels[0] = "A"
+    assert bundle.fingerprint(model) != bundle.fingerprint(relabelled)
+
+
+def test_exporting_leaves_the_model_as_it_was(tmp_path):
+    """Training mode, dtype, gradients and the random state of torch are untouched."""
+    model = make_model("stochastic").double().train()
+    weights = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    random_state = torch.get_rng_state()
+    assert arraylstm_export.export(model, tmp_path / "bundle").passed
+    assert model.training
+    assert all(parameter.requires_grad and parameter.dtype == torch.float64 for parameter in model.parameters())
+    assert all(torch.equal(weights[key], tensor) for key, tensor in model.state_dict().items())
+    assert torch.equal(random_state, torch.get_rng_state())
+
+
+def spoil(monkeypatch):
+    """Let the sequence graph lose its second state, as a wrong exporter would."""
+    right = bundle.SequenceGraph.__call__
+
+    def wrong(self, items, lengths, state):
+        logits, (first, second, *rest) = right(self, items, lengths, state)
+        return logits, [first, second * 0.999, *rest]
+
+    monkeypatch.setattr(bundle.SequenceGraph, "__call__", wrong)
+
+
+def test_a_failed_parity_leaves_nothing_behind(tmp_path, monkeypatch):
+    """Neither the target nor a scratch folder remains."""
+    spoil(monkeypatch)
+    report = arraylstm_export.export(make_model("array"), tmp_path / "bundle")
+    assert not report.passed
+    assert [check.form for check in report.worst_by_form() if not check.passed] == ["sequence.onnx"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_older_bundle_is_replaced_only_by_one_that_passed(tmp_path, monkeypatch):
+    """A failing export leaves the bundle that was there; a passing one takes its place whole."""
+    target = tmp_path / "bundle"
+    arraylstm_export.export(make_model("array"), target)
+    before = (target / "manifest.json").read_bytes()
+    (target / "stray").write_text("left from before")
+    with monkeypatch.context() as spoiled:
+        spoil(spoiled)
+        arraylstm_export.export(make_model("lstm"), target)
+    assert (target / "manifest.json").read_bytes() == before
+    arraylstm_export.export(make_model("lstm"), target)
+    assert json.loads((target / "manifest.json").read_text())["model"]["cell"] == "lstm"
+    assert not (target / "stray").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_crash_half_way_leaves_nothing_behind(tmp_path, monkeypatch):
+    """An interruption while the graphs are being checked removes the scratch folder."""
+    monkeypatch.setattr(bundle, "verify", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        arraylstm_export.export(make_model("array"), tmp_path / "bundle")
+    assert list(tmp_path.iterdir()) == []
+
+
+class TestTarget:
+    """Where a bundle may be written."""
+
+    def test_a_folder_with_other_content_is_refused_untouched(self, tmp_path):
+        """Only a bundle or an empty folder is replaced."""
+        (tmp_path / "thesis.tex").write_text("precious")
+        with pytest.raises(ExportError, match="is a folder with other content, not a bundle"):
+            arraylstm_export.export(make_model("array"), tmp_path)
+        assert (tmp_path / "thesis.tex").read_text() == "precious"
+
+    def test_a_file_is_refused(self, tmp_path):
+        """A file is not a folder."""
+        (tmp_path / "bundle").write_text("precious")
+        with pytest.raises(ExportError, match="is a file; name a folder"):
+            arraylstm_export.export(make_model("array"), tmp_path / "bundle")
+
+    def test_a_missing_parent_is_named(self, tmp_path):
+        """The folder to create it in must exist."""
+        with pytest.raises(ExportError, match="there is no folder .*nowhere"):
+            arraylstm_export.export(make_model("array"), tmp_path / "nowhere" / "bundle")
+
+
+class TestProgram:
+    """arraylstm-export."""
+
+    def test_it_writes_a_bundle_and_shows_the_parity_table(self, run_program, model_file, tmp_path):
+        """Status 0, every form in the table, and the next step named."""
+        done = run_program("arraylstm-export", model_file.name, "-o", "bundle")
+        assert (done.returncode, done.stderr) == (0, "")
+        for expected in ("passed at tolerance 1e-05", "step.onnx", "sequence.onnx", "torchscript", "arraylstm-serve"):
+            assert expected in done.stdout
+        assert (tmp_path / "bundle" / "manifest.json").is_file()
+
+    def test_a_tolerance_that_float32_cannot_keep_is_status_1_and_no_bundle(self, run_program, model_file, tmp_path):
+        """The table shows which form failed; nothing stands under the target's name."""
+        done = run_program("arraylstm-export", model_file.name, "-o", "bundle", "--tolerance", "1e-12")
+        assert done.returncode == 1
+        assert "FAILED at tolerance 1e-12" in done.stdout
+        assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["missing.pt", "-o", "bundle"], "missing.pt: no such file"),
+            (["broken.pt", "-o", "bundle"], "broken.pt: not a torch file"),
+            (["model.pt", "-o", "broken.pt"], "broken.pt: is a file; name a folder"),
+            (["model.pt", "-o", "bundle", "--tolerance", "0"], "tolerance must be a number above 0, got 0.0"),
+            (["model.pt"], "--output"),
+        ],
+    )
+    def test_bad_input_is_one_clear_message_and_status_2(self, run_program, model_file, tmp_path, arguments, message):
+        """No traceback, and nothing written."""
+        (tmp_path / "broken.pt").write_text("not a model")
+        done = run_program("arraylstm-export", *arguments)
+        assert done.returncode == 2
+        assert message in " ".join(done.stderr.replace("│", " ").split())
+        assert "Traceback" not in done.stderr
+        assert {path.name for path in tmp_path.iterdir()} == {"model.pt", "broken.pt"}

@@ -1,0 +1,121 @@
+"""The exported graphs, run as users run them and compared with the model."""
+
+import collections
+import json
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx.reference import ReferenceEvaluator
+
+from arraylstm import NextItemModel
+from arraylstm_export.graphs import sequence_graph, step_graph
+from arraylstm_export.signature import states_of
+
+
+def session(folder, name):
+    return onnxruntime.InferenceSession(folder / name, providers=["CPUExecutionProvider"])
+
+
+def draw(model, batch, steps, seed=0):
+    source = torch.Generator().manual_seed(seed)
+    items = torch.randint(0, model.num_items, (batch, steps), generator=source)
+    return items, [torch.rand([batch, *shape], generator=source) for shape in model.state_shapes]
+
+
+def feeds(model, state):
+    return {f"state_{name}": tensor.numpy() for name, tensor in zip(model.state_names, state, strict=True)}
+
+
+@pytest.mark.parametrize("batch", [0, 1, 5, 64])
+def test_the_step_graph_is_the_models_step_at_any_batch(exported, batch):
+    """logits and next states agree for batches other than the exported example's, 0 among them."""
+    model, folder, _ = exported
+    items, state = draw(model, batch, 1)
+    outputs = session(folder, "step.onnx").run(None, {"items": items[:, 0].numpy(), **feeds(model, state)})
+    logits, following = model.step(items[:, 0], state)
+    for actual, expected in zip(outputs, [logits, *following], strict=True):
+        np.testing.assert_allclose(actual, expected.detach(), atol=1e-6)
+
+
+@pytest.mark.parametrize(("batch", "steps"), [(1, 1), (4, 13), (3, 100)])
+def test_the_sequence_graph_freezes_every_row_at_its_length(exported, batch, steps):
+    """A row's states are those after its own length, its logits zero from there on; length 0 moves nothing."""
+    model, folder, _ = exported
+    items, state = draw(model, batch, steps)
+    lengths = np.linspace(steps, 0, batch).astype(np.int64)
+    feed = {"items": items.numpy(), "lengths": lengths, **feeds(model, state)}
+    logits, *following = session(folder, "sequence.onnx").run(None, feed)
+    for row, length in enumerate(lengths):
+        one = slice(row, row + 1)
+        expected, after = model(items[one, :length], [tensor[one] for tensor in state])
+        np.testing.assert_allclose(logits[one, :length], expected.detach(), atol=1e-5)
+        assert not logits[row, length:].any()
+        for actual, tensor in zip(following, after, strict=True):
+            np.testing.assert_allclose(actual[one], tensor.detach(), atol=1e-5)
+
+
+def test_onnxs_own_reference_evaluator_runs_both_graphs(array_bundle):
+    """The graphs are plain ONNX: its specification's evaluator gives what onnxruntime gives."""
+    model, folder, _ = array_bundle
+    items, state = draw(model, 3, 5)
+    for name, feed in (
+        ("step.onnx", {"items": items[:, 0].numpy()}),
+        ("sequence.onnx", {"items": items.numpy(), "lengths": np.array([5, 2, 0])}),
+    ):
+        feed |= feeds(model, state)
+        expected = session(folder, name).run(None, feed)
+        for actual, wanted in zip(ReferenceEvaluator(str(folder / name)).run(None, feed), expected, strict=True):
+            np.testing.assert_allclose(actual, wanted, atol=1e-6)
+
+
+def test_the_graphs_use_standard_operators_and_the_step_has_no_loop(exported):
+    """Only the default operator set at version 18, IR 10, one file; Scan stands in the sequence graph alone."""
+    _, folder, _ = exported
+    for name, loops in (("step.onnx", 0), ("sequence.onnx", 1)):
+        graph = onnx.load(folder / name)
+        onnx.checker.check_model(graph, full_check=True)
+        assert [(entry.domain, entry.version) for entry in graph.opset_import] == [("", 18)]
+        assert graph.ir_version == 10
+        kinds = collections.Counter(node.op_type for node in graph.graph.node)
+        assert kinds["Scan"] + kinds["Loop"] + kinds["If"] == loops
+        assert not any(tensor.external_data for tensor in graph.graph.initializer)
+
+
+def test_a_lone_graph_describes_itself(array_bundle):
+    """Metadata carries fingerprint, model and signature as the manifest has them, and nothing about the machine."""
+    _, folder, _ = array_bundle
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for name in ("step.onnx", "sequence.onnx"):
+        properties = session(folder, name).get_modelmeta().custom_metadata_map
+        assert properties["arraylstm.fingerprint"] == manifest["fingerprint"]
+        for key, expected in (
+            ("states", manifest["states"]),
+            ("model", manifest["model"]),
+            ("inputs", manifest["graphs"][name]["inputs"]),
+            ("outputs", manifest["graphs"][name]["outputs"]),
+        ):
+            assert json.loads(properties[f"arraylstm.{key}"]) == expected
+        assert b".py" not in (folder / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"num_items": 1, "hidden_size": 1, "k": 1},
+        {"num_items": 3, "hidden_size": 2, "k": 2, "num_layers": 3},
+        {"num_items": 5, "hidden_size": 3, "k": 2, "embedding_size": 1},
+    ],
+    ids=["smallest", "deep", "narrow"],
+)
+def test_unusual_sizes_export(sizes, tmp_path):
+    """One item, one unit, one lane; several layers; one-hot and tiny embeddings."""
+    model = NextItemModel("array", **sizes).eval()
+    step = step_graph(model)
+    onnx.save(sequence_graph(step, states_of(model), model.num_items), tmp_path / "sequence.onnx")
+    items, state = draw(model, 2, 4)
+    feed = {"items": items.numpy(), "lengths": np.array([4, 4]), **feeds(model, state)}
+    logits = session(tmp_path, "sequence.onnx").run(["logits"], feed)[0]
+    np.testing.assert_allclose(logits, model(items, state)[0].detach(), atol=1e-6)

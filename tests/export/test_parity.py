@@ -1,0 +1,129 @@
+"""The parity check: what it covers, and that it fails when a form is wrong."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from arraylstm import NextItemModel
+from arraylstm_export import verify
+from arraylstm_export.runners import StepMethod, Whole
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(2)
+    return NextItemModel("array", 9, 6, k=3, embedding_size=4).eval()
+
+
+def failures(model, run):
+    report = verify(model, {"form": run}, tolerance=1e-5)
+    return [check for check in report.checks if not check.passed]
+
+
+def test_a_right_form_passes_and_the_report_says_where_it_was_worst(model):
+    """Every scenario is there for every tensor; the largest difference has its place."""
+    report = verify(model, {"whole": Whole(model), "step": StepMethod(model)}, tolerance=1e-5)
+    assert report.passed
+    assert 0 < report.reached < 1e-6
+    assert {check.tensor for check in report.checks} == {"logits", "next_state_h_l0", "next_state_c_l0"}
+    assert {(check.batch, check.steps) for check in report.checks} >= {
+        (batch, steps) for batch in (1, 2, 3, 7, 64) for steps in (1, 2, 17, 100)
+    } | {(1, 1000)}
+    assert {check.scenario for check in report.checks} == {
+        "zero state", "random state", "ragged", "ragged, in chunks", "ragged, row by row", "horizon",
+    }  # fmt: skip
+    worst = report.worst_by_form()
+    assert [check.form for check in worst] == ["whole", "step"]
+    assert worst[0].difference == max(check.difference for check in report.checks if check.form == "whole")
+    assert len(worst[0].where) == (3 if worst[0].tensor in ("logits", "next_state_c_l0") else 2)
+
+
+@pytest.mark.parametrize("key", ["embedding.weight", "cells.0.i2h.weight", "cells.0.h2h.bias", "linear.bias"])
+def test_one_nudged_weight_fails(model, key):
+    """A single weight off by a thousandth is found."""
+    nudged = copy.deepcopy(model)
+    with torch.no_grad():
+        nudged.get_parameter(key).view(-1)[0] += 1e-3
+    assert failures(model, Whole(nudged))
+
+
+class Wrong:
+    """A form that is right but for one mistake."""
+
+    def __init__(self, model, mistake):
+        self.right = Whole(model)
+        self.mistake = mistake
+
+    def __call__(self, items, lengths, state):
+        return self.mistake(self.right, items, lengths, state)
+
+
+def forgets_the_initial_state(run, items, lengths, state):
+    return run(items, lengths, [np.zeros_like(tensor) for tensor in state])
+
+
+def loses_a_state(run, items, lengths, state):
+    logits, (h, c) = run(items, lengths, state)
+    return logits, [h, np.zeros_like(c)]
+
+
+def ignores_lengths(run, items, lengths, state):
+    return run(items, np.full_like(lengths, items.shape[1]), state)
+
+
+def freezes_the_length(run, items, lengths, state):
+    return run(items, np.minimum(lengths, 17), state)
+
+
+def mixes_rows(run, items, lengths, state):
+    logits, (h, c) = run(items, lengths, state)
+    return logits, [np.roll(h, 1, 0), c]
+
+
+def lets_the_batch_leak(run, items, lengths, state):
+    logits, following = run(items, lengths, state)
+    return logits + 1e-4 * (len(items) == 64), following
+
+
+def drifts(run, items, lengths, state):
+    logits, following = run(items, lengths, state)
+    return logits + 1e-4 * (items.shape[1] > 500), following
+
+
+def answers_nan(run, items, lengths, state):
+    logits, following = run(items, lengths, state)
+    logits[0, 0, 0] = np.nan
+    return logits, following
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        forgets_the_initial_state,
+        loses_a_state,
+        ignores_lengths,
+        freezes_the_length,
+        mixes_rows,
+        lets_the_batch_leak,
+        drifts,
+        answers_nan,
+    ],
+)
+def test_a_wrong_form_fails(model, mistake):
+    """Each way of being wrong is found by some scenario."""
+    assert failures(model, Wrong(model, mistake))
+
+
+def test_rows_on_an_exact_tie_are_undecided_not_wrong():
+    """Where float32 cannot tell the lanes apart, rows are counted as undecided, and too many of them fail."""
+    torch.manual_seed(0)
+    model = NextItemModel("stochastic", 9, 16, k=4).eval()
+    with torch.no_grad():
+        for weight in model.cells.parameters():
+            weight.mul_(30)
+    report = verify(model, {"step": StepMethod(model)}, tolerance=1e-5)
+    assert report.undecided > 0.1
+    assert all(check.passed for check in report.checks)
+    assert not report.passed

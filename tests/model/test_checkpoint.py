@@ -1,0 +1,181 @@
+"""Model files: what is read, and what is refused with which words."""
+
+import json
+import pickle
+
+import arrayLSTM
+import pytest
+import safetensors.torch
+import torch
+
+import arraylstm
+from arraylstm import CELLS, CheckpointError, NextItemModel, Vocabulary, load, save
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(5)
+    vocabulary = Vocabulary(["a", "b", 3, "<unk>"], unknown="<unk>")
+    return NextItemModel("attention", 4, 6, k=2, num_layers=2, embedding_size=3, vocabulary=vocabulary).eval()
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_model_comes_back_as_it_was_saved(model, name, dtype, tmp_path):
+    """Configuration, vocabulary, dtype and weights survive; the model comes back in eval mode."""
+    save(model.to(dtype).train(), tmp_path / name)
+    loaded = load(tmp_path / name)
+    assert loaded.config == model.config
+    assert loaded.vocabulary == model.vocabulary
+    assert not loaded.training
+    torch.testing.assert_close(loaded.state_dict(), model.state_dict(), rtol=0, atol=0)
+
+
+def test_the_file_is_readable_without_running_code(model, tmp_path):
+    """torch.load(weights_only=True) reads what save wrote."""
+    save(model, tmp_path / "model.pt")
+    content = torch.load(tmp_path / "model.pt", weights_only=True)
+    assert content["config"] == model.config
+    assert content["vocabulary"] == {"labels": ["a", "b", 3, "<unk>"], "unknown": "<unk>"}
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_bare_state_dict_of_the_documented_network_loads(cell, suffix, tmp_path):
+    """lstm.* and linear.* become the model's weights; the caller names the cell where the keys do not tell."""
+    model = NextItemModel(cell, 5, 6, k=3)
+    bare = {key.replace("cells.0.", "lstm."): tensor for key, tensor in model.state_dict().items()}
+    path = tmp_path / f"network{suffix}"
+    safetensors.torch.save_file(bare, path) if suffix == ".safetensors" else torch.save(bare, path)
+    loaded = load(path, cell=None if cell == "lstm" else cell)
+    assert loaded.config == {**model.config, "k": 1 if cell == "lstm" else 3}
+    torch.testing.assert_close(loaded.state_dict(), model.state_dict(), rtol=0, atol=0)
+
+
+def test_a_bare_state_dict_that_does_not_tell_its_cell_asks_for_it(tmp_path):
+    """The message lists the cells and how to name one."""
+    bare = {f"lstm.{key}": tensor for key, tensor in arrayLSTM.ArrayLSTM(5, 6, 3).state_dict().items()}
+    torch.save({**bare, "linear.weight": torch.zeros(5, 6), "linear.bias": torch.zeros(5)}, tmp_path / "network.pt")
+    with pytest.raises(CheckpointError, match=r"k=3, whose keys do not tell the cell; name it .* lstm, array"):
+        load(tmp_path / "network.pt")
+    with pytest.raises(CheckpointError, match="Missing key.*i2a"):
+        load(tmp_path / "network.pt", cell="attention")
+    with pytest.raises(CheckpointError, match="unknown cell 'gru'"):
+        load(tmp_path / "network.pt", cell="gru")
+
+
+class Malicious:
+    """Runs code when it is unpickled."""
+
+    def __reduce__(self):
+        return pytest.fail, ("the file's code was run",)
+
+
+def write_pickled_module(path):
+    torch.save(arraylstm.LSTM(2, 2), path)
+
+
+def write_malicious(path):
+    torch.save({"state_dict": Malicious()}, path)
+
+
+def write_plain_pickle(path):
+    path.write_bytes(pickle.dumps(Malicious()))
+
+
+@pytest.mark.parametrize("write", [write_pickled_module, write_malicious, write_plain_pickle])
+def test_files_that_hold_code_are_refused_unrun_with_a_way_out(write, tmp_path):
+    """The error names what to do instead."""
+    write(tmp_path / "model.pt")
+    with pytest.raises(CheckpointError, match=r"refused; save the weights alone instead, torch.save\(model.state_dict"):
+        load(tmp_path / "model.pt")
+
+
+def test_a_pickled_modules_class_is_named(tmp_path):
+    """The user learns which code the file wanted to run."""
+    write_pickled_module(tmp_path / "model.pt")
+    with pytest.raises(CheckpointError, match=r"needs the code of arraylstm\.cells\.lstm\.LSTM"):
+        load(tmp_path / "model.pt")
+
+
+def test_a_torchscript_file_is_told_apart(model, tmp_path):
+    """A scripted program is not weights."""
+    torch.jit.script(model).save(tmp_path / "model.pt")
+    with pytest.raises(CheckpointError, match="is a TorchScript program, not weights"):
+        load(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
+@pytest.mark.parametrize("kept", [0, 1, 100, 0.5, 0.99])
+def test_a_truncated_file_is_refused(model, name, kept, tmp_path):
+    """Wherever the file was cut, one clear error comes."""
+    path = tmp_path / name
+    save(model, path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content)) if kept < 1 else kept])
+    with pytest.raises(CheckpointError, match=r"not a (readable|torch)"):
+        load(path)
+
+
+@pytest.mark.parametrize("content", [b"hello\n", b"\x89PNG\r\n", b"{}", bytes(1000)])
+@pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
+def test_a_foreign_file_is_refused(name, content, tmp_path):
+    """Text, images, JSON and zeros are no models."""
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError):
+        load(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1, 2], "holds a list, not a model"),
+        ({"epoch": 3}, "neither an arraylstm model nor a MyNetwork state dict: it lacks lstm.i2h.weight"),
+        ({"lstm.i2h.weight": torch.tensor(1.0)}, "lacks"),
+        ({"arraylstm_format": 9}, "is of format 9; this version reads 1"),
+        ({"arraylstm_format": 1}, "does not describe a model"),
+        ({"arraylstm_format": 1, "vocabulary": None, "config": {"cell": "array"}}, "does not describe a model"),
+    ],
+)
+def test_other_contents_are_refused_by_what_they_lack(content, message, tmp_path):
+    """The message tells a foreign file from a newer or a broken one."""
+    torch.save(content, tmp_path / "model.pt")
+    with pytest.raises(CheckpointError, match=message):
+        load(tmp_path / "model.pt")
+
+
+def test_weights_of_other_sizes_are_refused_by_name(model, tmp_path):
+    """A key of the wrong shape is named with both shapes."""
+    save(model, tmp_path / "model.pt")
+    content = torch.load(tmp_path / "model.pt", weights_only=True)
+    content["state_dict"]["linear.bias"] = torch.zeros(9)
+    torch.save(content, tmp_path / "model.pt")
+    with pytest.raises(CheckpointError, match="size mismatch for linear.bias"):
+        load(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_nan_and_infinity_are_refused_by_key(model, name, value, tmp_path):
+    """A model that diverged does not reach production."""
+    with torch.no_grad():
+        model.linear.bias[1] = value
+    save(model, tmp_path / name)
+    with pytest.raises(CheckpointError, match="linear.bias holds 1 values that are NaN or infinite"):
+        load(tmp_path / name)
+
+
+def test_a_missing_file_and_a_folder_are_told_apart(tmp_path):
+    """The message says which it was."""
+    with pytest.raises(CheckpointError, match="no such file"):
+        load(tmp_path / "model.pt")
+    with pytest.raises(CheckpointError, match="is not a file"):
+        load(tmp_path)
+
+
+def test_safetensors_with_a_foreign_header_is_refused(model, tmp_path):
+    """A header that is not ours describes no model."""
+    path = tmp_path / "model.safetensors"
+    safetensors.torch.save_file({"x": torch.zeros(1)}, path, {"arraylstm": json.dumps({"arraylstm_format": 1})})
+    with pytest.raises(CheckpointError, match="does not describe a model"):
+        load(path)

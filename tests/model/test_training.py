@@ -1,0 +1,149 @@
+"""Fitting, measuring, and the program that does both."""
+
+import math
+import re
+
+import pytest
+import torch
+
+import arraylstm
+from arraylstm import DataError, NextItemModel
+from arraylstm.training import Metrics, TrainingOptions, evaluate, fit
+
+CYCLE = [[(start + step) % 5 for step in range(3 + start)] for start in range(5)] * 8
+QUICK = TrainingOptions(epochs=30, batch_size=8, learning_rate=0.02)
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return NextItemModel("array", 5, 8, k=2, embedding_size=4)
+
+
+def test_a_deterministic_sequence_is_learned(model):
+    """Items that follow from the one before are predicted without error."""
+    fit(model, CYCLE, CYCLE, QUICK)
+    metrics = evaluate(model, CYCLE)
+    assert (metrics.top1, metrics.mrr) == (1.0, 1.0)
+    assert metrics.perplexity < 1.1
+
+
+@pytest.mark.parametrize("bptt", [1, 3])
+def test_cutting_the_gradient_still_carries_the_state(model, bptt):
+    """With bptt shorter than the sessions every item is still learned from once."""
+    seen = []
+    fit(model, CYCLE, CYCLE, TrainingOptions(epochs=1, bptt=bptt), seen.append)
+    assert seen[-1].done == seen[-1].total == sum(len(session) - 1 for session in CYCLE)
+
+
+def test_figures_are_those_of_a_count_by_hand(model):
+    """top-k, MRR and loss agree with a plain loop over single sessions; padding counts for nothing."""
+    sessions = [[0, 1, 2, 3], [4, 0], [2], [1, 1, 1]]
+    ranks, nats = [], 0.0
+    for session in sessions:
+        logits, _ = model.eval()(torch.tensor([session]))
+        for scores, target in zip(logits[0], session[1:]):
+            ranks.append(1 + int((scores > scores[target]).sum()))
+            nats -= scores.log_softmax(0)[target].item()
+    expected = Metrics(
+        len(ranks),
+        *(sum(rank <= k for rank in ranks) / len(ranks) for k in (1, 5, 10)),
+        sum(1 / rank for rank in ranks) / len(ranks),
+        nats / len(ranks),
+    )
+    actual = evaluate(model, sessions, batch_size=3)
+    assert vars(actual) == pytest.approx(vars(expected), rel=1e-6)
+    assert actual.perplexity == pytest.approx(math.exp(nats / len(ranks)))
+
+
+def test_the_best_epochs_weights_are_kept(model):
+    """After fitting, the validation loss is the lowest that any epoch had."""
+    epochs = []
+    options = TrainingOptions(epochs=6, learning_rate=1.0)  # jumps about, the last need not be best
+    best = fit(
+        model, CYCLE, CYCLE, options, lambda progress: progress.validation and epochs.append(progress.validation)
+    )
+    losses = [metrics.loss for metrics in epochs]
+    assert losses.index(min(losses)) + 1 == best
+    assert evaluate(model, CYCLE).loss == pytest.approx(min(losses))
+
+
+def test_a_seed_repeats_a_fit_bit_for_bit():
+    """Same seed, same weights; another seed, others."""
+
+    def weights(seed):
+        torch.manual_seed(0)
+        model = NextItemModel("stochastic", 5, 8, k=2, dropout=0.1)
+        fit(model, CYCLE, CYCLE, TrainingOptions(epochs=2, batch_size=8, seed=seed))
+        return model.linear.weight
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
+
+
+def test_sessions_without_a_second_item_are_refused(model):
+    """There is nothing to predict in them."""
+    with pytest.raises(DataError, match="none of 2 sessions has a second item"):
+        fit(model, [[1], [2]], CYCLE, QUICK)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 0}, "epochs must be an integer of at least 1, got 0"),
+        ({"batch_size": -1}, "batch_size must be an integer of at least 1, got -1"),
+        ({"learning_rate": 0.0}, r"learning_rate must be a number above 0, got 0\.0"),
+        ({"learning_rate": math.nan}, "learning_rate must be a number above 0, got nan"),
+    ],
+)
+def test_options_that_train_nothing_are_refused_by_name(options, message):
+    """ValueError says what was given and what is allowed."""
+    with pytest.raises(ValueError, match=message):
+        TrainingOptions(**options)
+
+
+class TestProgram:
+    """arraylstm-train."""
+
+    def test_it_trains_on_a_file_reports_and_writes_a_model_that_loads(self, run_program, tmp_path):
+        """The report has the promised figures; the model carries the file's labels."""
+        sessions = ["login view", "login view buy", "login view buy logout"] * 20
+        (tmp_path / "log.txt").write_text("\n".join(sessions))
+        done = run_program("arraylstm-train", "log.txt", "-o", "model.pt", "--epochs", 2, "--hidden-size", 4)
+        assert (done.returncode, done.stderr) == (0, "")
+        for figure in ("top-1", "top-5", "top-10", "MRR", "perplexity", "60 sessions", "epoch   2"):
+            assert figure in done.stdout
+        assert set(arraylstm.load(tmp_path / "model.pt").vocabulary.labels) == {"login", "view", "buy", "logout"}
+
+    def test_without_data_it_trains_on_the_generated_log(self, run_program, tmp_path):
+        """Nothing has to be downloaded for a first try; a rare item hides behind the unknown one on request."""
+        options = ["--epochs", 1, "--hidden-size", 8, "--generated-sessions", 200, "--min-count", 3]
+        done = run_program("arraylstm-train", "-o", "model.safetensors", *options)
+        assert done.returncode == 0, done.stderr
+        assert re.search(r"Generated log: 200 sessions \(140 train, 20 validation, 40 held out\)", done.stdout)
+        assert arraylstm.load(tmp_path / "model.safetensors").vocabulary.unknown == "<unk>"
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["-o", "model.onnx"], "--output must end in .pt or .safetensors, got 'model.onnx'"),
+            (["-o", "nowhere/model.pt"], "there is no folder 'nowhere'"),
+            (["-o", "there.pt"], "exists; training resumes nothing: pass --overwrite"),
+            (["missing.txt", "-o", "model.pt"], "missing.txt: No such file"),
+            (["-o", "model.pt", "--cell", "gru"], "unknown cell 'gru'; known cells: lstm, array"),
+            (["-o", "model.pt", "--epochs", "0"], "epochs must be an integer of at least 1, got 0"),
+            (["-o", "model.pt", "--device", "cuda:99"], "--device 'cuda:99' cannot be used"),
+            (["-o", "model.pt", "--holdout", "1.5"], "holdout must lie between 0 and 1, got 1.5"),
+            (["-o", "model.pt", "--epochs", "many"], "unable to convert"),
+            ([], "--output"),
+        ],
+    )
+    def test_bad_input_is_one_clear_message_and_status_2(self, run_program, tmp_path, arguments, message):
+        """No traceback, nothing written, nothing replaced."""
+        (tmp_path / "there.pt").write_text("precious")
+        done = run_program("arraylstm-train", *arguments)
+        assert done.returncode == 2
+        assert message in " ".join(done.stderr.replace("│", " ").split())
+        assert "Traceback" not in done.stderr
+        assert [path.name for path in tmp_path.iterdir()] == ["there.pt"]
+        assert (tmp_path / "there.pt").read_text() == "precious"
