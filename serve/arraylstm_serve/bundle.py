@@ -1,0 +1,189 @@
+"""The exported bundle: read, verified file by file, and handed on as plain values."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Self, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from arraylstm_serve.errors import BundleError
+from arraylstm_serve.problems import shortened
+from arraylstm_serve.schemas import Item
+from arraylstm_serve.vocabulary import Vocabulary
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+VOCABULARY = "vocabulary.json"
+STEP_GRAPH = "step.onnx"
+
+Size = Annotated[int, Meta(ge=1)]
+Decoded = TypeVar("Decoded")
+
+
+class ModelConfig(Struct):
+    """What the server needs to know of the model."""
+
+    num_items: Size
+    cell: str
+
+
+class State(Struct, frozen=True):
+    """A recurrent state: one row of `shape` a session."""
+
+    name: str
+    shape: tuple[Size, ...]
+    dtype: str
+    initial: str
+
+
+class Tensor(Struct, frozen=True):
+    """An input or output of a graph; a dimension is a size or the name of a free one."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+class Graph(Struct):
+    """The signature of one ONNX file."""
+
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+
+
+class FileEntry(Struct):
+    """What a file of the bundle must be."""
+
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    bytes: Annotated[int, Meta(ge=0)]
+
+
+class Manifest(Struct):
+    """The fields of manifest.json that the server relies on."""
+
+    schema_version: int
+    fingerprint: Annotated[str, Meta(pattern="^sha256:[0-9a-f]{64}$")]
+    model: ModelConfig
+    states: list[State]
+    graphs: dict[str, Graph]
+    files: dict[str, FileEntry]
+
+
+class VocabularyFile(Struct):
+    """The content of vocabulary.json."""
+
+    labels: list[Item] | None
+    unknown: Item | None
+
+
+class SchemaVersion(Struct):
+    """The one field every version of manifest.json has."""
+
+    schema_version: int
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle.
+
+    Attributes:
+        path: its directory.
+        manifest: the fields the server relies on.
+        document: manifest.json as the exporter wrote it.
+        vocabulary: item labels and ids.
+    """
+
+    path: Path
+    manifest: Manifest
+    document: bytes
+    vocabulary: Vocabulary
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a bundle and verify every file of it.
+
+        Raises:
+            BundleError: a file is missing, unreadable, changed, or says what the server does not understand.
+        """
+        if not path.is_dir():
+            raise BundleError(f"{path} is not a directory; expected a bundle written by arraylstm-export.")
+        raw = _read(path / MANIFEST)
+        version = _decode(raw, SchemaVersion, path / MANIFEST).schema_version
+        if version != SCHEMA_VERSION:
+            raise BundleError(f"{path / MANIFEST} has schema_version {version}; this server reads {SCHEMA_VERSION}.")
+        manifest = _decode(raw, Manifest, path / MANIFEST)
+        _verify_contents(path, manifest)
+        return cls(path, manifest, raw, _load_vocabulary(path, manifest))
+
+    @property
+    def fingerprint(self) -> str:
+        """The model's fingerprint, `sha256:` and 64 hexadecimal digits."""
+        return self.manifest.fingerprint
+
+    @property
+    def step_path(self) -> Path:
+        """The file of the graph that steps one item a row."""
+        return self.path / STEP_GRAPH
+
+    @property
+    def step_graph(self) -> Graph:
+        """The signature the manifest promises for that graph."""
+        return self.manifest.graphs[STEP_GRAPH]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _decode(raw: bytes, kind: type[Decoded], path: Path) -> Decoded:
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except msgspec.ValidationError as error:
+        raise BundleError(f"{path} does not have the expected fields: {shortened(str(error), 200)}.") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path} is not valid JSON: {shortened(str(error), 200)}.") from error
+
+
+def _verify_contents(path: Path, manifest: Manifest) -> None:
+    for name in (STEP_GRAPH, VOCABULARY):
+        if name not in manifest.files:
+            raise BundleError(f"{path / MANIFEST} lists no {name} in files; the server needs it.")
+    if STEP_GRAPH not in manifest.graphs:
+        raise BundleError(f"{path / MANIFEST} describes no {STEP_GRAPH} in graphs; the server needs it.")
+    for name, entry in manifest.files.items():
+        _verify_file(path / name, entry)
+    for state in manifest.states:
+        if (state.dtype, state.initial) != ("float32", "zeros"):
+            raise BundleError(
+                f"{path / MANIFEST} declares state {state.name} as {state.dtype}, initially {state.initial}; "
+                "this server keeps float32 states that start from zeros."
+            )
+
+
+def _verify_file(path: Path, entry: FileEntry) -> None:
+    try:
+        with path.open("rb") as file:
+            seen = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}; the manifest lists it.") from error
+    if seen != entry.sha256:
+        raise BundleError(
+            f"{path} has sha256 {seen[:12]}... and {path.stat().st_size} bytes; "
+            f"the manifest says {entry.sha256[:12]}... and {entry.bytes}."
+        )
+
+
+def _load_vocabulary(path: Path, manifest: Manifest) -> Vocabulary:
+    file = path / VOCABULARY
+    content = _decode(_read(file), VocabularyFile, file)
+    try:
+        return Vocabulary(manifest.model.num_items, content.labels, content.unknown)
+    except ValueError as error:
+        raise BundleError(f"{file} does not fit the model: {error}.") from error

@@ -1,0 +1,45 @@
+"""The command `arraylstm-serve`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from cyclopts import App
+from cyclopts.config import Env
+
+from arraylstm_serve import __version__
+from arraylstm_serve.errors import StartupError
+from arraylstm_serve.server import serve
+from arraylstm_serve.settings import Settings
+
+BAD_INPUT = 2
+
+app = App(
+    name="arraylstm-serve",
+    help="Serve an exported model over HTTP, its recurrent state kept per session.",
+    version=__version__,
+    config=Env("ARRAYLSTM_", command=False),
+    result_action="return_int_as_exit_code_else_zero",
+)
+
+
+@app.default
+def run(bundle: Path, /, *, settings: Settings = Settings()) -> int:
+    """Serve a bundle until told to stop.
+
+    Args:
+        bundle: the directory that arraylstm-export wrote.
+        settings: how to serve.
+    """
+    try:
+        serve(bundle, settings)
+    except StartupError as error:
+        sys.stderr.write(f"arraylstm-serve: {error}\n")
+        return BAD_INPUT
+    return 0
+
+
+def main() -> int:
+    """Run the command line; 0 after a clean stop, 2 for bad input."""
+    return int(app(sys.argv[1:]))

@@ -1,0 +1,9 @@
+"""The faults that keep a server from starting."""
+
+
+class StartupError(Exception):
+    """The server cannot start; the message is one sentence for the person who started it."""
+
+
+class BundleError(StartupError):
+    """The bundle is missing, damaged or not what the server understands."""

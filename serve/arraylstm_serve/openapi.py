@@ -1,0 +1,127 @@
+"""The OpenAPI document, derived from the operations and the schemas they name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from arraylstm_serve.problems import MEDIA_TYPE, Kind
+from arraylstm_serve.schemas import ProblemBody, SessionId
+
+JSON = "application/json"
+REFERENCE = "#/components/schemas/{name}"
+KEY_HEADER = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "Names the request: a repeat gets the first answer and moves nothing.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
+}
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """One method of one path.
+
+    Attributes:
+        method: in upper case.
+        path: with `{session_id}` where it has one.
+        name: the operation's stable id.
+        summary: one line.
+        answers: the type of each status's JSON body, None for no body.
+        body: the type of the request's JSON body.
+        query: the type whose fields are the query's parameters.
+        keyed: whether Idempotency-Key is heeded.
+        problems: what the operation can be refused for.
+    """
+
+    method: str
+    path: str
+    name: str
+    summary: str
+    answers: dict[int, type | None]
+    body: type | None = None
+    query: type | None = None
+    keyed: bool = False
+    problems: Sequence[Kind] = field(default=())
+
+
+def document(operations: Sequence[Operation], version: str) -> Json:
+    """The OpenAPI 3.1 document of the operations."""
+    paths: dict[str, Json] = {}
+    for operation in operations:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _describe(operation)
+    _, components = msgspec.json.schema_components(_types(operations), ref_template=REFERENCE)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "arraylstm-serve",
+            "version": version,
+            "description": "Next-item predictions from an ArrayLSTM, the recurrent state kept per session.",
+        },
+        "paths": paths,
+        "components": {"schemas": components},
+    }
+
+
+def _types(operations: Sequence[Operation]) -> list[type]:
+    named: list[type] = [ProblemBody]
+    for operation in operations:
+        named += [kind for kind in (operation.body, *operation.answers.values()) if kind is not None]
+    return list(dict.fromkeys(named))
+
+
+def _describe(operation: Operation) -> Json:
+    described: Json = {
+        "operationId": operation.name,
+        "summary": operation.summary,
+        "parameters": _parameters(operation),
+        "responses": _responses(operation),
+    }
+    if operation.body is not None:
+        described["requestBody"] = {"required": True, "content": _content(JSON, operation.body)}
+    return described
+
+
+def _parameters(operation: Operation) -> list[Json]:
+    parameters: list[Json] = []
+    if "{session_id}" in operation.path:
+        schema = msgspec.json.schema(SessionId)
+        parameters.append({"name": "session_id", "in": "path", "required": True, "schema": schema})
+    if operation.query is not None:
+        _, components = msgspec.json.schema_components([operation.query])
+        properties = components[operation.query.__name__]["properties"]
+        parameters += [
+            {"name": name, "in": "query", "required": "default" not in schema, "schema": schema}
+            for name, schema in properties.items()
+        ]
+    if operation.keyed:
+        parameters.append(KEY_HEADER)
+    return parameters
+
+
+def _responses(operation: Operation) -> Json:
+    responses: Json = {}
+    for status, answer in operation.answers.items():
+        body = {} if answer is None else {"content": _content(JSON, answer)}
+        responses[str(status)] = {"description": _summary(answer), **body}
+    for status in sorted({kind.status for kind in operation.problems}):
+        kinds = [kind for kind in operation.problems if kind.status == status]
+        responses[str(status)] = {
+            "description": "; ".join(f"{kind.code}: {kind.title}" for kind in kinds),
+            "content": _content(MEDIA_TYPE, ProblemBody),
+        }
+    return responses
+
+
+def _summary(answer: type | None) -> str:
+    return "Done." if answer is None else (answer.__doc__ or "").strip()
+
+
+def _content(media_type: str, kind: type) -> Json:
+    return {media_type: {"schema": {"$ref": REFERENCE.format(name=kind.__name__)}}}

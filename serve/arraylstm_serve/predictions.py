@@ -1,0 +1,77 @@
+"""From logits to what a client reads: the most likely items, and how likely an item was.
+
+Every row is worked out by itself, so that its numbers do not depend on the rows beside it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from arraylstm_serve.arrays import Doubles, Floats, Integers
+
+
+class Ask(NamedTuple):
+    """Which predictions a request wants: at most top_k of them, none of the excluded ids."""
+
+    top_k: int
+    exclude: frozenset[int] = frozenset()
+
+    def reach(self, num_items: int) -> int:
+        """How many of the most likely items to look at so that the excluded ones can be dropped."""
+        return min(num_items, self.top_k + len(self.exclude)) if self.top_k else 0
+
+    def choose(self, ranking: Ranking) -> list[tuple[int, float]]:
+        """Ids and probabilities, most likely first."""
+        pairs = list(zip(ranking.ids, ranking.probabilities, strict=True))
+        if not self.exclude:
+            return pairs
+        return [pair for pair in pairs if pair[0] not in self.exclude][: self.top_k]
+
+
+class Ranking(NamedTuple):
+    """The most likely items of one row, most likely first."""
+
+    ids: list[int]
+    probabilities: list[float]
+
+
+NOTHING = Ranking([], [])
+
+
+def log_sum_exp(logits: Floats) -> Doubles:
+    """The log-sum-exp (B,) float64 of each row of logits (B, V); not finite where a logit is NaN or +inf."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        tops = logits.max(axis=1, keepdims=True)
+        sums = np.exp(logits - tops).sum(axis=1, dtype=np.float64)
+        log_sums: Doubles = np.log(sums) + tops[:, 0]
+    return log_sums
+
+
+def rank(logits: Floats, log_sums: Doubles, reach: int) -> list[Ranking]:
+    """The `reach` most likely items of each row of logits (B, V) whose log-sum-exp is log_sums (B,)."""
+    if reach == 0:
+        return [NOTHING] * len(logits)
+    ids = top_ids(logits, reach)
+    values = np.take_along_axis(logits, ids, axis=1).astype(np.float64)
+    chances = np.exp(values - log_sums[:, None])
+    return [Ranking(*row) for row in zip(ids.tolist(), np.minimum(chances, 1.0).tolist(), strict=True)]
+
+
+def top_ids(logits: Floats, k: int) -> Integers:
+    """The ids (B, k) of the k largest logits of each row (B, V), largest first, ties by id; 1 <= k <= V."""
+    rows, width = logits.shape
+    thresholds = np.partition(logits, width - k, axis=1)[:, width - k]
+    owners, ids = np.divmod(np.flatnonzero(logits >= thresholds[:, None]), width)
+    order = np.lexsort((-logits[owners, ids], owners))
+    starts = np.searchsorted(owners, np.arange(rows))
+    best: Integers = ids[order][starts[:, None] + np.arange(k)]
+    return best
+
+
+def observe(logits: Floats, log_sums: Doubles, items: Integers) -> tuple[Doubles, Integers]:
+    """Probabilities (B,) and ranks (B,) that rows of logits (B, V) give to items (B,); rank 1 is the top."""
+    values = logits[np.arange(len(items)), items]
+    ranks = 1 + np.count_nonzero(logits > values[:, None], axis=1)
+    return np.minimum(np.exp(values - log_sums), 1.0), ranks

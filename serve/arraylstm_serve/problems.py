@@ -1,0 +1,103 @@
+"""Everything a request can be refused for, and how a refusal looks on the wire (RFC 9457)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import msgspec
+
+from arraylstm_serve.schemas import ProblemBody
+
+MEDIA_TYPE = "application/problem+json"
+SHORT = 80
+"""Characters of a client's value that a message repeats."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One stable kind of refusal: its code never changes, its title says it in words."""
+
+    code: str
+    status: int
+    title: str
+
+
+INVALID_JSON = Kind("invalid_json", 400, "The body is not valid JSON")
+UNKNOWN_SESSION = Kind("unknown_session", 404, "No such session is held")
+NOT_FOUND = Kind("not_found", 404, "No such resource")
+METHOD_NOT_ALLOWED = Kind("method_not_allowed", 405, "The resource does not know this method")
+STEP_CONFLICT = Kind("step_conflict", 409, "The session stands at another step")
+SESSION_GONE = Kind("session_gone", 410, "The session is no longer held")
+PAYLOAD_TOO_LARGE = Kind("payload_too_large", 413, "The body is too large")
+INVALID_REQUEST = Kind("invalid_request", 422, "The request does not fit the schema")
+INVALID_SESSION_ID = Kind("invalid_session_id", 422, "The session id is malformed")
+UNKNOWN_ITEM = Kind("unknown_item", 422, "The model does not know this item")
+IDEMPOTENCY_KEY_REUSED = Kind("idempotency_key_reused", 422, "The idempotency key belongs to another request")
+INTERNAL = Kind("internal", 500, "The server failed")
+OVERLOADED = Kind("overloaded", 503, "Too many requests are pending")
+CAPACITY = Kind("capacity", 503, "Every session slot is busy")
+
+KINDS = {kind.code: kind for kind in list(globals().values()) if isinstance(kind, Kind)}
+
+
+class Problem(Exception):  # noqa: N818 - the word of RFC 9457
+    """A refused request.
+
+    Args:
+        kind: what went wrong, in kind.
+        detail: what went wrong this time: the value seen and the value allowed.
+        headers: further HTTP headers of the answer.
+        session_id: the session concerned.
+        step: where that session stands.
+    """
+
+    def __init__(
+        self,
+        kind: Kind,
+        detail: str,
+        *,
+        headers: dict[str, str] | None = None,
+        session_id: str | None = None,
+        step: int | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.detail = detail
+        self.headers = headers or {}
+        self.session_id = session_id
+        self.step = step
+
+    def body(self) -> bytes:
+        """The problem as JSON."""
+        return msgspec.json.encode(
+            ProblemBody(
+                type=f"urn:arraylstm:problem:{self.kind.code}",
+                title=self.kind.title,
+                status=self.kind.status,
+                detail=self.detail,
+                code=self.kind.code,
+                session_id=msgspec.UNSET if self.session_id is None else self.session_id,
+                step=msgspec.UNSET if self.step is None else self.step,
+            )
+        )
+
+
+def retry_later(kind: Kind, detail: str, seconds: int = 1) -> Problem:
+    """A refusal that the client should answer by trying again after some seconds."""
+    return Problem(kind, detail, headers={"Retry-After": str(seconds)})
+
+
+def internal(detail: str = "The request failed inside the server; its log has the cause.") -> Problem:
+    """A failure whose cause stays in the server's log."""
+    return Problem(INTERNAL, detail)
+
+
+def shown(value: object) -> str:
+    """A client's value as JSON, shortened so that a message stays readable."""
+    return shortened(json.dumps(value, ensure_ascii=False))
+
+
+def shortened(text: str, limit: int = SHORT) -> str:
+    """The text, or its beginning and its length where it is long."""
+    return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"

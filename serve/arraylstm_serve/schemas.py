@@ -1,0 +1,122 @@
+"""The wire format: every request and answer, stated once; the OpenAPI document derives from these types."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Item = Integer | str
+Natural = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+SessionId = Annotated[
+    str, Meta(pattern="^[A-Za-z0-9._:~-]{1,128}$", description="The session's name, chosen by the client.")
+]
+TopK = Annotated[
+    Natural,
+    Meta(description="How many predictions to answer; more than the model has items means all of them."),
+]
+Items = Annotated[
+    list[Item],
+    Meta(min_length=1, description="Item labels, or integer ids where the model has no labels, oldest first."),
+]
+Exclude = Annotated[
+    list[Item],
+    Meta(description="Items to leave out of the predictions; the probabilities of the others do not change."),
+]
+Fingerprint = Annotated[str, Meta(description="The fingerprint of the model that answered.")]
+Step = Annotated[int, Meta(ge=0, description="How many items the session has consumed.")]
+
+
+class EventsRequest(Struct, forbid_unknown_fields=True, gc=False):
+    """Items that a session has just seen."""
+
+    items: Items
+    top_k: TopK = 10
+    expected_step: Annotated[Natural, Meta(description="Apply only if the session stands at this step.")] | None = None
+    exclude: Exclude = []
+
+
+class PredictRequest(Struct, forbid_unknown_fields=True, gc=False):
+    """A whole history, answered without keeping a session."""
+
+    items: Items
+    top_k: TopK = 10
+    exclude: Exclude = []
+
+
+class PeekQuery(Struct):
+    """The query of a look at a session's predictions."""
+
+    top_k: TopK = 10
+
+
+class Prediction(Struct, gc=False):
+    """An item that may come next."""
+
+    item: Item
+    probability: Annotated[float, Meta(ge=0, le=1)]
+
+
+class Observation(Struct, gc=False):
+    """What the model had thought of an item before it saw it; null for a session's very first item."""
+
+    item: Item
+    probability: Annotated[float, Meta(ge=0, le=1)] | None
+    rank: Annotated[int, Meta(ge=1, description="1 + the number of items held more likely.")] | None
+
+
+class PredictAnswer(Struct):
+    """The predictions after a history."""
+
+    model: Fingerprint
+    predictions: Annotated[list[Prediction], Meta(description="Most likely first; ties in order of item id.")]
+    observed: Annotated[list[Observation], Meta(description="One entry for each item sent.")]
+
+
+class SessionAnswer(Struct):
+    """The predictions for a session, and where the session stands."""
+
+    session_id: SessionId
+    step: Step
+    state: Annotated[
+        Literal["new", "continued"],
+        Meta(description="new: the session began with this request; continued: it went on from its state."),
+    ]
+    model: Fingerprint
+    predictions: Annotated[list[Prediction], Meta(description="Most likely first; ties in order of item id.")]
+    observed: Annotated[list[Observation], Meta(description="One entry for each item sent.")]
+
+
+class SessionInfo(Struct):
+    """A session's place and times."""
+
+    session_id: SessionId
+    step: Step
+    model: Fingerprint
+    created_at: datetime
+    last_used_at: datetime
+    expires_at: datetime
+
+
+class Health(Struct):
+    """Whether the server lives or is ready."""
+
+    status: Literal["ok", "ready", "draining"]
+
+
+class ProblemBody(Struct):
+    """A refusal (RFC 9457); `code` is stable, the texts are not."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    session_id: str | UnsetType = UNSET
+    step: int | UnsetType = UNSET
+
+
+encode = msgspec.json.encode

@@ -1,0 +1,118 @@
+"""Between bytes and values: bodies in, answers and problems out, for raw ASGI and Starlette alike."""
+
+from __future__ import annotations
+
+import re
+from typing import TypeVar
+
+import msgspec
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from arraylstm_serve.problems import (
+    INVALID_JSON,
+    INVALID_REQUEST,
+    INVALID_SESSION_ID,
+    MEDIA_TYPE,
+    PAYLOAD_TOO_LARGE,
+    Problem,
+    shortened,
+    shown,
+)
+
+JSON = "application/json"
+MAX_DETAIL = 300
+IDEMPOTENCY_KEY = re.compile(rb"[\x20-\x7e]{1,255}")
+SESSION_ID = re.compile(r"[A-Za-z0-9._:~-]{1,128}")
+
+Decoded = TypeVar("Decoded")
+
+
+async def read_body(receive: Receive, limit: int) -> bytes:
+    """The whole request body.
+
+    Raises:
+        Problem: `payload_too_large`, as soon as more than limit bytes have come.
+        ClientDisconnect: the client has gone.
+    """
+    chunks: list[bytes] = []
+    size = 0
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk = message.get("body", b"")
+        more = message.get("more_body", False)
+        size += len(chunk)
+        if size > limit:
+            raise Problem(PAYLOAD_TOO_LARGE, f"The body has more than {limit} bytes, the most that is allowed.")
+        chunks.append(chunk)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def decode(decoder: msgspec.json.Decoder[Decoded], body: bytes) -> Decoded:
+    """The request in a body.
+
+    Raises:
+        Problem: `invalid_json` or `invalid_request`.
+    """
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise invalid_request(error) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Problem(INVALID_JSON, f"{shortened(str(error), MAX_DETAIL)}.") from None
+
+
+def invalid_request(error: msgspec.ValidationError) -> Problem:
+    """The problem of a request that does not fit its schema."""
+    return Problem(INVALID_REQUEST, f"{shortened(str(error), MAX_DETAIL)}.")
+
+
+def valid_session_id(text: str) -> str:
+    """The session id itself.
+
+    Raises:
+        Problem: `invalid_session_id`.
+    """
+    if SESSION_ID.fullmatch(text) is None:
+        detail = f"Session id {shown(text)} is not 1 to 128 characters of A-Z a-z 0-9 . _ : ~ -"
+        raise Problem(INVALID_SESSION_ID, detail)
+    return text
+
+
+def idempotency_key(scope: Scope) -> str | None:
+    """The request's Idempotency-Key, if it has one.
+
+    Raises:
+        Problem: `invalid_request`, where the key is empty, too long or not printable ASCII.
+    """
+    for name, value in scope["headers"]:
+        if name == b"idempotency-key":
+            if IDEMPOTENCY_KEY.fullmatch(value) is None:
+                detail = "Idempotency-Key must be 1 to 255 printable ASCII characters, "
+                raise Problem(INVALID_REQUEST, f"{detail}not {shown(value.decode('latin-1'))}.")
+            return bytes(value).decode("ascii")
+    return None
+
+
+def problem_response(problem: Problem) -> Response:
+    """A problem as a Starlette response."""
+    return Response(problem.body(), status_code=problem.kind.status, headers=problem.headers, media_type=MEDIA_TYPE)
+
+
+async def send_answer(send: Send, body: bytes) -> None:
+    """Send a JSON answer with status 200."""
+    await send(
+        {
+            "type": "http.response.start",
+            "status": 200,
+            "headers": [
+                (b"content-type", JSON.encode()),
+                (b"content-length", str(len(body)).encode()),
+            ],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,1 @@
+"""Tests of arraylstm_serve, against a bundle built by hand."""

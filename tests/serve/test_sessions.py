@@ -1,0 +1,229 @@
+"""The table of sessions: exactly-once, atomicity, eviction, bounds."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from .bundles import expected_predictions
+from .harness import Harness, predictions
+from .test_events import near
+
+pytestmark = pytest.mark.anyio
+
+
+def refusal(response: httpx.Response) -> tuple[int, str]:
+    """A refused request's status and code."""
+    return response.status_code, response.json()["code"]
+
+
+async def step_of(harness: Harness, session_id: str) -> int:
+    """Where a session stands."""
+    return int((await harness.client.get(f"/v1/sessions/{session_id}")).json()["step"])
+
+
+async def test_a_repeated_key_answers_again_and_moves_nothing(harness: Harness) -> None:
+    """A retry under the same key gets the first answer byte for byte, whatever came in between."""
+    first = await harness.send("u", "a", "b", key="k1", expected_step=0)
+    await harness.send("u", "c")
+    again = await harness.send("u", "a", "b", key="k1", expected_step=0)
+    assert again.content == first.content
+    assert await step_of(harness, "u") == 3
+
+
+async def test_concurrent_repeats_apply_once(harness: Harness) -> None:
+    """Copies of a request sent at once under one key are applied once and answered alike."""
+    responses = await asyncio.gather(*(harness.send("u", "a", "b", key="k") for _ in range(20)))
+    assert len({response.content for response in responses}) == 1
+    assert await step_of(harness, "u") == 2
+
+
+@pytest.mark.parametrize("change", [{"top_k": 3}, {"exclude": ["a"]}, {"expected_step": 1}])
+async def test_a_key_belongs_to_one_request(harness: Harness, change: dict[str, Any]) -> None:
+    """The same key with another body is refused and moves nothing."""
+    await harness.send("u", "a", key="k")
+    assert refusal(await harness.send("u", "b", key="k")) == (422, "idempotency_key_reused")
+    assert refusal(await harness.send("u", "a", key="k", **change)) == (422, "idempotency_key_reused")
+    assert await step_of(harness, "u") == 1
+
+
+async def test_keys_are_each_sessions_own(harness: Harness) -> None:
+    """Two sessions may use the same key for different requests."""
+    await harness.send("u", "a", key="k")
+    assert (await harness.send("v", "b", key="k")).json()["state"] == "new"
+
+
+async def test_the_last_sixteen_keys_are_remembered(harness: Harness) -> None:
+    """A session remembers its last 16 keys; the one before them is applied again."""
+    for number in range(17):
+        await harness.send("u", "a", key=f"k{number}")
+    assert (await harness.send("u", "a", key="k1")).json()["step"] == 2
+    assert (await harness.send("u", "a", key="k0")).json()["step"] == 18
+
+
+async def test_a_refused_request_leaves_its_key_free(harness: Harness) -> None:
+    """A key under which nothing was applied may be used again."""
+    await harness.send("u", "a")
+    assert refusal(await harness.send("u", "b", key="k", expected_step=7)) == (409, "step_conflict")
+    assert (await harness.send("u", "b", key="k", expected_step=1)).json()["step"] == 2
+
+
+async def test_a_wrong_expected_step_is_told_the_right_one(harness: Harness) -> None:
+    """An event expected at another step is refused with the session's step and not applied."""
+    await harness.send("u", "a", "b")
+    response = await harness.send("u", "c", expected_step=1)
+    assert refusal(response) == (409, "step_conflict")
+    assert (response.json()["session_id"], response.json()["step"]) == ("u", 2)
+    assert (await harness.send("u", "c", expected_step=2)).json()["step"] == 3
+
+
+async def test_a_step_is_expected_when_the_turn_comes(harness: Harness) -> None:
+    """Of events queued at once, each is judged by where the session stands at its own turn."""
+    responses = await asyncio.gather(*(harness.send("u", "a", expected_step=step) for step in (0, 1, 1, 2, 9)))
+    assert [response.status_code for response in responses] == [200, 200, 409, 200, 409]
+
+
+async def test_a_session_not_held_is_gone_for_those_who_expect_it(harness: Harness) -> None:
+    """Expecting a step of a session not held is answered 410; expecting 0 begins it."""
+    assert refusal(await harness.send("u", "a", expected_step=3)) == (410, "session_gone")
+    assert (await harness.client.get("/v1/sessions/u")).status_code == 404
+    assert (await harness.send("u", "a", expected_step=0)).json()["state"] == "new"
+
+
+@pytest.mark.parametrize("runs_before", [0, 1, 2])
+async def test_items_apply_all_or_none(harness: Harness, runs_before: int) -> None:
+    """A run that fails at any item of a request leaves the session as it was before the request."""
+    await harness.send("u", "a")
+    runs = iter(range(10))
+
+    def fail(items: object) -> None:
+        if next(runs) == runs_before:
+            raise RuntimeError("engine on fire")
+
+    harness.engine.before = fail
+    response = await harness.send("u", "b", "c", "d")
+    assert refusal(response) == (500, "internal")
+    assert "fire" not in response.text
+    harness.engine.before = lambda items: None
+    assert await step_of(harness, "u") == 1
+    answer = (await harness.send("u", "e")).json()
+    assert predictions(answer) == near(expected_predictions(["a", "e"]))
+
+
+@pytest.mark.parametrize("items", [["a"], ["a", "5"]])
+async def test_a_session_exists_only_once_its_first_event_is_applied(bundle_path: Path, items: list[str]) -> None:
+    """A failed first event leaves no session, and no slot or room taken."""
+    harness = Harness(bundle_path, max_sessions=1)
+    free = harness.service.arena.free
+    harness.engine.poison = 0
+    assert refusal(await harness.send("u", *items)) == (500, "internal")
+    assert (await harness.client.get("/v1/sessions/u")).status_code == 404
+    assert (harness.service.arena.free, harness.service.pending) == (free, 0)
+    harness.engine.poison = None
+    assert (await harness.send("u", "b")).json()["state"] == "new"
+
+
+async def test_a_failing_session_does_not_stop_its_batch_or_its_queue(harness: Harness) -> None:
+    """Logits that are not finite fail one request; its neighbours and its successors are answered."""
+    harness.engine.poison = 2
+    responses = await asyncio.gather(
+        harness.send("u", "a"), harness.send("v", "c"), harness.send("v", "b"), harness.send("u", "c", "a")
+    )
+    assert [response.status_code for response in responses] == [200, 500, 200, 500]
+    assert (await step_of(harness, "u"), await step_of(harness, "v")) == (1, 1)
+
+
+async def test_the_least_recently_used_session_makes_room(bundle_path: Path) -> None:
+    """A new session beyond the bound takes the place of the one used least recently, looks counting as use."""
+    harness = Harness(bundle_path, max_sessions=2)
+    for name in ("old", "new"):
+        await harness.send(name, "a")
+    await harness.client.get("/v1/sessions/old/predictions")
+    await harness.client.get("/v1/sessions/new")
+    assert (await harness.send("third", "a")).json()["state"] == "new"
+    assert refusal(await harness.send("new", "b", expected_step=1)) == (410, "session_gone")
+    assert (await harness.send("old", "b", expected_step=1)).json()["state"] == "continued"
+
+
+async def test_a_session_expires_after_its_time_without_use(bundle_path: Path) -> None:
+    """A session lives for its time after its last use and not a moment longer; inspecting is no use."""
+    harness = Harness(bundle_path, session_ttl=100)
+    free = harness.service.arena.free
+    await harness.send("u", "a")
+    harness.clock.now += 99
+    assert (await harness.send("u", "b")).json()["state"] == "continued"
+    harness.clock.now += 99
+    assert await step_of(harness, "u") == 2
+    harness.clock.now += 1
+    assert refusal(await harness.client.get("/v1/sessions/u")) == (404, "unknown_session")
+    assert refusal(await harness.send("u", "c", expected_step=2)) == (410, "session_gone")
+    assert harness.service.arena.free == free
+    assert (await harness.send("u", "c")).json()["state"] == "new"
+
+
+async def test_an_expired_session_is_not_continued(bundle_path: Path) -> None:
+    """An event is the first that a session hears of its own expiry, and others' slots are free by then."""
+    harness = Harness(bundle_path, session_ttl=100)
+    free = harness.service.arena.free
+    for name in ("u", "v", "w"):
+        await harness.send(name, "a")
+    harness.clock.now += 100
+    assert (await harness.send("u", "b")).json()["state"] == "new"
+    assert harness.service.arena.free == free - 1
+
+
+async def test_busy_sessions_never_make_room(bundle_path: Path) -> None:
+    """Where every session is busy a new one is refused for the moment, and accepted later."""
+    harness = Harness(bundle_path, max_sessions=2)
+    await harness.send("u", "a")
+    busy = [harness.send("u", *["a"] * 20), harness.send("v", *["a"] * 20)]
+    *others, refused = await asyncio.gather(*busy, harness.send("w", "a"))
+    assert [response.json()["step"] for response in others] == [21, 20]
+    assert refusal(refused) == (503, "capacity")
+    assert int(refused.headers["retry-after"]) >= 1
+    assert (await harness.send("w", "a")).json()["state"] == "new"
+
+
+async def test_pending_work_is_bounded(bundle_path: Path) -> None:
+    """Beyond max_pending requests are refused at once with Retry-After; later ones are served again."""
+    harness = Harness(bundle_path, max_pending=3)
+    sends = [harness.send("u", "a"), harness.send("u", "a"), harness.send("v", "a"), harness.send("w", "a")]
+    predict = harness.client.post("/v1/predict", json={"items": ["a"]})
+    responses = await asyncio.gather(*sends, predict)
+    assert [response.status_code for response in responses] == [200, 200, 200, 503, 503]
+    assert refusal(responses[-1]) == (503, "overloaded")
+    assert int(responses[-1].headers["retry-after"]) >= 1
+    assert harness.service.pending == 0
+    assert (await harness.send("w", "a")).status_code == 200
+
+
+@pytest.mark.parametrize("items", [["a"], ["a", "b", "c"]])
+async def test_a_client_that_leaves_loses_no_step(harness: Harness, items: list[str]) -> None:
+    """Requests whose clients have gone are applied all the same, once, and the session goes on."""
+    await harness.send("u", "d")
+    requests = [asyncio.create_task(harness.send("u", *items, key=f"k{n}")) for n in range(3)]
+    while not harness.service.pending:
+        await asyncio.sleep(0)
+    for request in requests:
+        request.cancel()
+    await asyncio.gather(*requests, return_exceptions=True)
+    await harness.settle()
+    assert await step_of(harness, "u") == 1 + 3 * len(items)
+    assert (await harness.send("u", *items, key="k1")).json()["step"] == 1 + 2 * len(items)
+
+
+async def test_no_slot_is_ever_lost(bundle_path: Path) -> None:
+    """After sessions have come, failed, been evicted and removed, every slot is free again."""
+    harness = Harness(bundle_path, max_sessions=3, max_pending=50)
+    free = harness.service.arena.free
+    harness.engine.poison = 4
+    for _ in range(5):
+        await asyncio.gather(*(harness.send(f"s{n}", *"abcde"[n % 4 : n % 4 + 1 + n % 2]) for n in range(8)))
+        await harness.client.post("/v1/predict", json={"items": ["a", "e"]})
+    for n in range(8):
+        await harness.client.delete(f"/v1/sessions/s{n}")
+    assert (harness.service.arena.free, harness.service.pending) == (free, 0)
