@@ -81,7 +81,7 @@ class ArrayLSTM(Cell):
     def gates(self, driven: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return f, i, o and g, each (B, k, H), from W x + b (B, 4Hk) and h (B, H)."""
         a = torch.addmm(driven, h, self.h2h.weight.t()).view(h.size(0), self.k, 4 * self.hidden_size)
-        gates, candidate = a.split([3 * self.hidden_size, self.hidden_size], 2)
+        gates, candidate = torch.split(a, [3 * self.hidden_size, self.hidden_size], 2)
         f, i, o = gates.sigmoid().chunk(3, 2)
         return f, i, o, candidate.tanh()
 

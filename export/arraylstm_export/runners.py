@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 import torch
 
+from arraylstm_export.runtime import onnxruntime
 from arraylstm_export.signature import State
 
 Array = npt.NDArray[Any]

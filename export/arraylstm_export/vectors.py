@@ -10,8 +10,9 @@ import numpy as np
 from onnx import numpy_helper
 
 from arraylstm import NextItemModel
-from arraylstm_export.parity import Scenario, float64_reference, make_scenario
-from arraylstm_export.runners import Array, Result
+from arraylstm_export.reference import Reference
+from arraylstm_export.runners import Array
+from arraylstm_export.scenarios import make_scenario
 from arraylstm_export.signature import Signature, sequence_signature, states_of, step_signature
 
 
@@ -19,19 +20,15 @@ def write_vectors(model: NextItemModel, folder: Path, seed: int = 1) -> None:
     """Write vectors of the step graph (zero and random state) and of the sequence graph (full and ragged lengths)."""
     states, num_items = states_of(model), model.num_items
     source = np.random.default_rng(seed)
-    reference = float64_reference(model)
-
-    def answer(scenario: Scenario) -> Result:
-        return reference(scenario.items, scenario.lengths, scenario.state)
-
+    reference = Reference(model)
     step, sequence = step_signature(states, num_items), sequence_signature(states, num_items)
     for number, random_state in enumerate((False, True)):
         one = make_scenario("step", num_items, states, np.ones(3, int), source, random_state)
-        logits, following = answer(one)
+        logits, following = reference(one)
         _write(folder / "step", number, step, [one.items[:, 0], *one.state], [logits[:, 0], *following])
     for number, lengths in enumerate(([7, 7], [4, 0, 7])):
         many = make_scenario("sequence", num_items, states, np.array(lengths), source, random_state=number > 0)
-        logits, following = answer(many)
+        logits, following = reference(many)
         _write(folder / "sequence", number, sequence, [many.items, many.lengths, *many.state], [logits, *following])
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import onnxruntime as ort
 
 from arraylstm_serve.arrays import Floats, Integers
 from arraylstm_serve.bundle import Bundle, Graph, State, Tensor
 from arraylstm_serve.errors import BundleError, StartupError
+from arraylstm_serve.runtime import onnxruntime as ort
 from arraylstm_serve.settings import Device
 
 CUDA = "CUDAExecutionProvider"

@@ -16,8 +16,8 @@ import pytest
 
 from arraylstm_serve import cli
 
+from ..servers import ServerProcess
 from .bundles import FINGERPRINT
-from .conftest import ServerProcess
 
 Start = Callable[..., ServerProcess]
 

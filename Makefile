@@ -1,0 +1,67 @@
+# `make demo` and `make test` set up all they need in .venv; nothing is installed outside this folder.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=constraints.txt $(BIN)/pip
+SOURCES := $(shell find arraylstm export serve -name '*.py' -o -name py.typed) pyproject.toml README.md LICENSE
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format constraints clean
+
+help:
+	@echo "make demo    train on a generated event log, export, serve, hold a short conversation (under three minutes)"
+	@echo "make test    build the wheel, install it with everything the suite needs, run the suite against it"
+	@echo "make lint    ruff and mypy --strict"
+	@echo "make format  let ruff rewrite what it can"
+	@echo "make clean   remove .venv, dist and demo"
+
+demo: .venv/demo
+	@$(BIN)/python examples/demo.py
+
+test: .venv/dev
+	$(BIN)/pytest
+
+lint: .venv/dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: .venv/dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+constraints:
+	rm -rf .venv-pins
+	$(PYTHON) -m venv .venv-pins
+	.venv-pins/bin/pip install --quiet torch==2.13.0 hatchling editables setuptools
+	.venv-pins/bin/pip install --quiet '.[dev]'
+	{ sed -n 1p constraints.txt; .venv-pins/bin/pip freeze --all --exclude arraylstm --exclude pip | sed 's/+cpu$$//'; } > .venv-pins/new
+	mv .venv-pins/new constraints.txt
+	rm -rf .venv-pins
+
+clean:
+	rm -rf .venv dist demo
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(f"Python 3.11 to 3.13 is needed; $(PYTHON) is {v[0]}.{v[1]}. Name another: make PYTHON=python3.11" if not (3, 11) <= v < (3, 14) else 0)'
+	$(PYTHON) -m venv .venv
+
+dist/built: $(BIN)/python $(SOURCES) constraints.txt
+	rm -rf dist
+	$(PIP) wheel --quiet --no-deps --wheel-dir dist .
+	@touch $@
+
+# The wheel itself is reinstalled whenever a source changes; its dependencies only when they are missing.
+define install
+@echo "Installing arraylstm[$(1)] into .venv"
+$(PIP) install --quiet "$$(echo dist/*.whl)[$(1)]"
+$(PIP) install --quiet --force-reinstall --no-deps dist/*.whl
+@touch $@
+endef
+
+.venv/demo: dist/built
+	$(call install,export$(comma)serve)
+
+.venv/dev: dist/built
+	$(call install,dev)
+
+comma := ,

@@ -1,0 +1,88 @@
+"""`make demo`: train on a generated event log, export with the parity table, serve, and talk to the server.
+
+Everything is what a user would type; this script only types it, and shows the answers.
+"""
+
+import json
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+FOLDER = Path("demo")
+PROGRAMS = Path(sys.executable).parent
+CONVERSATION = [
+    ("anna", "session.start"),
+    ("ben", "session.start"),
+    ("anna", "login.ok"),
+    ("ben", "login.failed"),
+    ("anna", "search"),
+    ("ben", "login.failed"),
+    ("ben", "account.locked"),
+    ("anna", "results"),
+    ("anna", "product.view"),
+]
+
+out = Console()
+
+
+def main():
+    FOLDER.mkdir(exist_ok=True)
+    run("arraylstm-train", "-o", FOLDER / "model.pt", "--overwrite", "--epochs", "6")
+    run("arraylstm-export", FOLDER / "model.pt", "-o", FOLDER / "bundle")
+    announce("arraylstm-serve", FOLDER / "bundle", "--port", "0")
+    server = subprocess.Popen(
+        [PROGRAMS / "arraylstm-serve", FOLDER / "bundle", "--port", "0"], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        converse(wait_until_ready(server))
+    finally:
+        server.terminate()
+        status = server.wait(30)
+    out.print(f"The server was told to stop and exited with {status}.")
+
+
+def run(program, *arguments):
+    announce(program, *arguments)
+    subprocess.run([PROGRAMS / program, *arguments], check=True)
+
+
+def announce(*words):
+    out.print(f"\n[bold green]$ {' '.join(map(str, words))}", highlight=False)
+
+
+def wait_until_ready(server):
+    """Pass on what the server says of itself; its last lines name its address, once it is ready."""
+    url = ""
+    for line in server.stdout:
+        print(line, end="")
+        if "docs" in line:
+            return url
+        url = line.split()[-1]
+    raise SystemExit("The server did not start.")
+
+
+def converse(url):
+    """Two sessions take turns; each is answered from its own state."""
+    announce("POST", f"{url}/v1/sessions/{{session}}/events", '{"items": [event], "top_k": 3}')
+    table = Table("session", "step", "event", "how likely it was", "what comes next")
+    for session, event in CONVERSATION:
+        answer = post(f"{url}/v1/sessions/{session}/events", {"items": [event], "top_k": 3})
+        (seen,) = answer["observed"]
+        surprise = "-" if seen["rank"] is None else f"{seen['probability']:.1%} (rank {seen['rank']})"
+        following = ", ".join(f"{entry['item']} {entry['probability']:.0%}" for entry in answer["predictions"])
+        table.add_row(session, str(answer["step"]), event, surprise, following)
+    out.print(table)
+
+
+def post(url, body):
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request) as response:
+        return json.load(response)
+
+
+if __name__ == "__main__":
+    main()
