@@ -46,15 +46,16 @@ $(BIN)/python:
 	$(PYTHON) -m venv .venv
 
 dist/built: $(BIN)/python $(SOURCES) constraints.txt
-	rm -rf dist
-	$(PIP) wheel --quiet --no-deps --wheel-dir dist .
+	@rm -rf dist
+	@echo "Building the wheel"
+	@$(PIP) wheel --quiet --no-deps --wheel-dir dist .
 	@touch $@
 
 # The wheel itself is reinstalled whenever a source changes; its dependencies only when they are missing.
 define install
 @echo "Installing arraylstm[$(1)] into .venv"
-$(PIP) install --quiet "$$(echo dist/*.whl)[$(1)]"
-$(PIP) install --quiet --force-reinstall --no-deps dist/*.whl
+@$(PIP) install --quiet "$$(echo dist/*.whl)[$(1)]"
+@$(PIP) install --quiet --force-reinstall --no-deps dist/*.whl
 @touch $@
 endef
 

@@ -157,7 +157,6 @@ def _epoch_line(progress: training.Progress, validation: Metrics) -> str:
 
 
 def _held_out_table(metrics: Metrics, best_epoch: int) -> Table:
-    table = Table(title=f"Held-out sessions, weights of epoch {best_epoch}")
     figures = {
         "predictions": f"{metrics.predictions}",
         "top-1": f"{metrics.top1:.4f}",
@@ -166,8 +165,7 @@ def _held_out_table(metrics: Metrics, best_epoch: int) -> Table:
         "MRR": f"{metrics.mrr:.4f}",
         "perplexity": f"{metrics.perplexity:.3f}",
     }
-    for name in figures:
-        table.add_column(name, justify="right")
+    table = console.make_table(*figures, title=f"Held-out sessions, weights of epoch {best_epoch}")
     table.add_row(*figures.values())
     return table
 

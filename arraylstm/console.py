@@ -1,13 +1,23 @@
-"""What the command line programs share: how a failure reaches the user, and with which exit status."""
+"""What the command line programs share: how tables look, and how a failure reaches the user with which status."""
 
 import sys
 from typing import NoReturn
 
 from cyclopts import App
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
 
 from arraylstm.errors import ArrayLSTMError
 
 BAD_INPUT = 2
+
+
+def make_table(*headings: str, title: str | None = None) -> Table:
+    """Return an empty table narrow enough for a terminal of 80 columns."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for heading in headings:
+        table.add_column(heading, no_wrap=True)
+    return table
 
 
 def run(app: App) -> NoReturn:

@@ -10,7 +10,9 @@ import urllib.request
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
+
+from arraylstm.console import make_table
 
 FOLDER = Path("demo")
 PROGRAMS = Path(sys.executable).parent
@@ -51,7 +53,7 @@ def run(program, *arguments):
 
 
 def announce(*words):
-    out.print(f"\n[bold green]$ {' '.join(map(str, words))}", highlight=False)
+    out.print(Text(f"\n$ {' '.join(map(str, words))}", style="bold green"))
 
 
 def wait_until_ready(server):
@@ -67,14 +69,14 @@ def wait_until_ready(server):
 
 def converse(url):
     """Two sessions take turns; each is answered from its own state."""
-    announce("POST", f"{url}/v1/sessions/{{session}}/events", '{"items": [event], "top_k": 3}')
-    table = Table("session", "step", "event", "how likely it was", "what comes next")
+    announce("POST", f"{url}/v1/sessions/SESSION/events", '{"items": [EVENT], "top_k": 2}')
+    table = make_table("session", "event", "expected", "rank", "what comes next")
     for session, event in CONVERSATION:
-        answer = post(f"{url}/v1/sessions/{session}/events", {"items": [event], "top_k": 3})
+        answer = post(f"{url}/v1/sessions/{session}/events", {"items": [event], "top_k": 2})
         (seen,) = answer["observed"]
-        surprise = "-" if seen["rank"] is None else f"{seen['probability']:.1%} (rank {seen['rank']})"
+        expected = "-" if seen["rank"] is None else f"{seen['probability']:.1%}"
         following = ", ".join(f"{entry['item']} {entry['probability']:.0%}" for entry in answer["predictions"])
-        table.add_row(session, str(answer["step"]), event, surprise, following)
+        table.add_row(session, event, expected, str(seen["rank"] or "-"), following)
     out.print(table)
 
 

@@ -59,10 +59,9 @@ def _export_with_progress(model: NextItemModel, output: Path, tolerance: float, 
 
 
 def _sizes(output: Path) -> Table:
-    table = Table("file", "bytes")
-    table.columns[1].justify = "right"
+    table = console.make_table("file", "bytes")
     for name in (STEP, SEQUENCE, TORCHSCRIPT):
-        table.add_row(name, f"{(output / name).stat().st_size:,}")
+        table.add_row(name, f"{(output / name).stat().st_size:>12,}")
     return table
 
 

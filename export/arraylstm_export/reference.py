@@ -1,11 +1,12 @@
 """What every form is measured against: the model's own `forward` in float64, and how far float32 can follow it.
 
 Where a model chooses (an argmax over nearly equal gates), float32 cannot tell which choice float64 makes. Such rows are
-found without knowing the cell: twins of the model, copies whose weights are moved by what float32 arithmetic cannot
-resolve, are run on the row too, and a row on which one of them parts from the reference is *undecided*.
+found without knowing the cell: twins of the model, itself in float32 and copies whose weights are moved by what float32
+arithmetic cannot resolve, are run on the row too, and a row on which one of them parts from the reference is *undecided*.
 """
 
 import copy
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ class Reference:
 
     def __init__(self, model: NextItemModel) -> None:
         self.names = ["logits", *(state.output.name for state in states_of(model))]
+        self._float32 = Whole(model)
         self._module = copy.deepcopy(model).double()
         self._run = Whole(self._module, torch.float64)
 
@@ -36,14 +38,18 @@ class Reference:
         """Tell for every row whether a twin parts from the reference by more than the tolerance (at least 1e-5)."""
         expected = self(scenario)
         undecided = np.zeros(len(scenario.items), bool)
-        for seed in range(TWINS):
-            largest = largest_by_row(at_once(self._twin(seed), scenario), expected)
-            undecided |= largest > max(tolerance, _UNDECIDED_ABOVE)
+        for twin in self._twins():
+            undecided |= largest_by_row(at_once(twin, scenario), expected) > max(tolerance, _UNDECIDED_ABOVE)
             if undecided.all():
                 break
         return undecided
 
-    def _twin(self, seed: int) -> Whole:
+    def _twins(self) -> Iterator[Whole]:
+        yield self._float32
+        for seed in range(TWINS):
+            yield self._moved(seed)
+
+    def _moved(self, seed: int) -> Whole:
         twin = copy.deepcopy(self._module)
         source = torch.Generator().manual_seed(seed)
         with torch.no_grad():

@@ -5,17 +5,18 @@ from dataclasses import asdict
 
 from rich.table import Table
 
+from arraylstm.console import make_table
 from arraylstm_export.parity import Check, Report
 
-_HEADINGS = ("form", "difference", "tensor", "scenario", "batch x steps", "at", "undecided", "")
+_HEADINGS = ("form", "difference", "tensor", "scenario", "at", "undecided", "")
 
 
 def as_table(report: Report) -> Table:
     """Return one row per form: its worst check."""
-    table = Table(*_HEADINGS[:5], "", title=f"Parity with float64 PyTorch: {_verdict(report)}")
+    table = make_table(*_HEADINGS[:4], "", title=f"Parity with float64 PyTorch: {_verdict(report)}")
     for check in report.worst_by_form():
         cells = _cells(check)
-        table.add_row(*cells[:5], cells[-1], style="" if check.passed else "red")
+        table.add_row(*cells[:4], cells[-1], style="" if check.passed else "red")
     return table
 
 
@@ -29,7 +30,7 @@ def as_markdown(report: Report) -> str:
             "Every form of the model is compared with its own `forward` in float64 PyTorch; a difference is",
             "|a - b| / max(1, |b|), and `at` is where in the tensor it was largest. Undecided rows are over the",
             "tolerance, but so is the model itself with its weights moved by less than float32 resolves (a choice",
-            "between equal gates): they are not compared.",
+            "between equal gates): they are not compared. Scenarios end in batch x steps.",
             "",
             "## The worst check of every form",
             "",
@@ -52,7 +53,7 @@ def as_json(report: Report) -> str:
 
 def _verdict(report: Report) -> str:
     tolerance = report.checks[0].tolerance
-    word = f"{'passed' if report.passed else 'FAILED'} at tolerance {tolerance:.0e}"
+    word = f"{'passed' if report.passed else 'FAILED'} at tolerance {tolerance:g}"
     undecided = f", {report.undecided:.1%} of rows undecided in float32" if report.undecided else ""
     return f"{word}, largest difference {report.reached:.1e}{undecided}"
 
@@ -62,11 +63,10 @@ def _cells(check: Check) -> list[str]:
         check.form,
         f"{check.difference:.1e}",
         check.tensor,
-        check.scenario,
-        f"{check.batch} x {check.steps}",
+        f"{check.scenario}, {check.batch} x {check.steps}",
         str(list(check.where)),
         str(check.undecided_rows),
-        "passed" if check.passed else "FAILED",
+        "ok" if check.passed else "FAILED",
     ]
 
 

@@ -1,0 +1,85 @@
+"""What the wheel holds, and that its parts install and run where the others are absent."""
+
+import importlib.metadata
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import httpx
+import pytest
+
+import arraylstm
+import arraylstm_export
+import arraylstm_serve
+from arraylstm_export import export
+
+from .servers import ServerProcess
+
+ROOT = Path(__file__).parent.parent
+WHEELS = sorted((ROOT / "dist").glob("arraylstm-*.whl"))
+needs_wheel = pytest.mark.skipif(not WHEELS, reason="no wheel in dist; `make test` builds it")
+
+
+@needs_wheel
+def test_the_suite_runs_against_the_wheel_and_not_the_source_tree():
+    """Every package under test lies in the environment that the wheel was installed into."""
+    for package in (arraylstm, arraylstm_export, arraylstm_serve):
+        assert Path(package.__file__).is_relative_to(sys.prefix)
+
+
+@needs_wheel
+def test_the_wheel_holds_three_typed_packages_and_nothing_else():
+    """No tests, benchmarks or examples reach a user's site-packages; types do."""
+    names = zipfile.ZipFile(WHEELS[-1]).namelist()
+    packages = {"arraylstm", "arraylstm_export", "arraylstm_serve"}
+    assert {name.split("/")[0] for name in names if "dist-info" not in name} == packages
+    assert {f"{package}/py.typed" for package in packages} <= set(names)
+
+
+def test_the_console_scripts_answer_with_one_version(run_program):
+    """The three programs are installed and agree on the distribution's version."""
+    for program in ("arraylstm-train", "arraylstm-export", "arraylstm-serve"):
+        done = run_program(program, "--version")
+        assert (done.returncode, done.stdout.strip()) == (0, importlib.metadata.version("arraylstm"))
+
+
+@pytest.mark.parametrize("package", ["arraylstm", "arraylstm.extensions"])
+def test_the_models_import_with_torch_alone(package):
+    """Neither the command lines' packages nor onnx are needed to use the cells."""
+    absent = ["cyclopts", "rich", "safetensors", "onnx", "onnxruntime"]
+    program = f"import sys; [sys.modules.setdefault(name, None) for name in {absent}]; import {package}"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True)
+
+
+@needs_wheel
+def test_the_server_installs_and_runs_where_torch_is_absent(tmp_path):
+    """A fresh environment with the serve extra alone serves a real bundle."""
+    model = arraylstm.NextItemModel("attention", 5, 4, k=2, vocabulary=arraylstm.Vocabulary(["a", "b", "c", "d", "e"]))
+    assert export(model, tmp_path / "bundle").passed
+    python = fresh_environment(tmp_path / "venv", f"{WHEELS[-1]}[serve]")
+    absent = "import importlib.util as u; print([m for m in ('torch', 'onnx', 'safetensors') if u.find_spec(m)])"
+    assert subprocess.run([python, "-c", absent], capture_output=True, text=True, check=True).stdout == "[]\n"
+    server = ServerProcess(tmp_path / "bundle", python=python)
+    try:
+        answer = post(f"{server.url}/v1/sessions/s/events", {"items": ["a", "e"]})
+    finally:
+        server.process.terminate()
+        status = server.process.wait(30)
+        server.stop()
+    assert (answer["step"], answer["state"], len(answer["predictions"])) == (2, "new", 5)
+    assert status == 0
+
+
+def fresh_environment(folder, requirement):
+    venv.create(folder, with_pip=True)
+    python = folder / "bin" / "python"
+    install = [python, "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", requirement]
+    done = subprocess.run(install, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return python
+
+
+def post(url, body):
+    return httpx.post(url, json=body).raise_for_status().json()
