@@ -1,8 +1,9 @@
 """What every form is measured against: the model's own `forward` in float64, and how far float32 can follow it.
 
 Where a model chooses (an argmax over nearly equal gates), float32 cannot tell which choice float64 makes. Such rows are
-found without knowing the cell: twins of the model, itself in float32 and copies whose weights are moved by what float32
-arithmetic cannot resolve, are run on the row too, and a row on which one of them parts from the reference is *undecided*.
+found without knowing the cell: twins of the model, itself in float32 and copies whose weights are moved by what
+float32 arithmetic cannot resolve, are run on the row too; where one of them parts from the reference, the row is
+*undecided*.
 """
 
 import copy
