@@ -23,6 +23,7 @@ class Kind:
     title: str
 
 
+MALFORMED_REQUEST = Kind("malformed_request", 400, "The request is not HTTP, or its path is too long")
 INVALID_JSON = Kind("invalid_json", 400, "The body is not valid JSON")
 UNKNOWN_SESSION = Kind("unknown_session", 404, "No such session is held")
 NOT_FOUND = Kind("not_found", 404, "No such resource")

@@ -9,17 +9,31 @@ from pathlib import Path
 from types import FrameType
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from arraylstm_serve import __version__
 from arraylstm_serve.api import Application
 from arraylstm_serve.bundle import Bundle
 from arraylstm_serve.engine import Engine, open_engine
 from arraylstm_serve.errors import StartupError
+from arraylstm_serve.problems import MALFORMED_REQUEST, MEDIA_TYPE, Problem
 from arraylstm_serve.service import Service
 from arraylstm_serve.settings import Settings
 
 YOUNG_OBJECTS = 50_000
 """Allocations between two collections of the youngest generation; a request leaves no cycles behind."""
+
+
+class Protocol(HttpToolsProtocol):
+    """uvicorn's HTTP protocol, which refuses what it cannot parse in the words of the rest of the API."""
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer bytes that are not HTTP, or a path longer than its parser takes, and hang up."""
+        detail = "What was sent is not HTTP/1.1, or its path has more than 65535 bytes."
+        body = Problem(MALFORMED_REQUEST, detail).body()
+        head = f"HTTP/1.1 400 Bad Request\r\nContent-Type: {MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\n"
+        self.transport.write(f"{head}Connection: close\r\n\r\n".encode() + body)
+        self.transport.close()
 
 
 class Server(uvicorn.Server):
@@ -55,7 +69,7 @@ def serve(path: Path, settings: Settings) -> None:
     config = uvicorn.Config(
         Application(service),
         loop="uvloop",
-        http="httptools",
+        http=Protocol,
         ws="none",
         lifespan="off",
         access_log=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -119,7 +120,10 @@ def test_large_bodies_and_ids_get_clear_answers(start_server: Start) -> None:
         longer_id = b"".join(iter(lambda: client.recv(4096), b""))
     large = httpx.post(f"{server.url}/v1/sessions/u/events", content=b" " * 2_000_000)
     assert (long_id.status_code, long_id.json()["code"]) == (422, "invalid_session_id")
-    assert longer_id.startswith(b"HTTP/1.1 400 Bad Request")
+    head, _, body = longer_id.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 Bad Request")
+    assert b"application/problem+json" in head
+    assert json.loads(body)["code"] == "malformed_request"
     assert (large.status_code, large.json()["code"]) == (413, "payload_too_large")
 
 
