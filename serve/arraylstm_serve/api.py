@@ -14,6 +14,7 @@ from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 from arraylstm_serve import __version__, events, operations
+from arraylstm_serve.docs import add_docs
 from arraylstm_serve.openapi import Operation, document
 from arraylstm_serve.problems import (
     METHOD_NOT_ALLOWED,
@@ -97,8 +98,11 @@ class Application(FastAPI):
     """The API over one service; its busiest route is answered before FastAPI's layers."""
 
     def __init__(self, service: Service) -> None:
-        super().__init__(title="arraylstm-serve", version=__version__, redoc_url=None, redirect_slashes=False)
+        super().__init__(
+            title="arraylstm-serve", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False
+        )
         self.service = service
+        add_docs(self)
         for operation, handler in HANDLERS:
             self.add_api_route(
                 operation.path, _bound(handler, service), methods=[operation.method], include_in_schema=False

@@ -83,3 +83,15 @@ async def test_the_documentation_is_served(harness: Harness) -> None:
     """/docs is a page over /openapi.json, which is the document."""
     assert "/openapi.json" in (await harness.client.get("/docs")).text
     assert (await harness.client.get("/openapi.json")).json() == harness.app.openapi()
+
+
+@pytest.mark.anyio
+async def test_the_docs_page_needs_nothing_from_elsewhere(harness: Harness) -> None:
+    """Swagger UI's page refers to this server alone, and what it refers to is there."""
+    page = (await harness.client.get("/docs")).text
+    addresses = re.findall(r"""(?:src|href)="([^"]+)"|url: '([^']+)'""", page)
+    paths = ["".join(address) for address in addresses]
+    assert {"/docs/assets/swagger-ui-bundle.js", "/docs/assets/swagger-ui.css", "/openapi.json"} <= set(paths)
+    for path in paths:
+        assert path.startswith("/")
+        assert (await harness.client.get(path)).status_code == 200
