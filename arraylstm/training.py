@@ -127,18 +127,23 @@ def fit(
 def evaluate(model: NextItemModel, sessions: Sequence[Sequence[int]], batch_size: int = 64) -> Metrics:
     """Predict every item of the sessions but each one's first, and count how well.
 
+    Where the vocabulary has an unknown item, an item it stands for counts as not predicted at any rank.
+
     Raises:
         DataError: no session has a second item to predict.
     """
     model.eval()
     count = _predictions(sessions)
     sums = torch.zeros(5, dtype=torch.float64)
+    vocabulary = model.vocabulary
+    unknown = _PADDING if vocabulary is None or vocabulary.unknown is None else vocabulary.id(vocabulary.unknown)
     for batch in _batches(sessions, batch_size):
         batch = batch.to(model.linear.weight.device)
         logits, _ = model(batch[:, :-1].clamp(min=0))
         seen = batch[:, 1:] != _PADDING
         scores, targets = logits[seen], batch[:, 1:][seen]
-        ranks = 1 + (scores > scores.gather(1, targets[:, None])).sum(1)
+        ranks = 1 + (scores > scores.gather(1, targets[:, None])).sum(1, dtype=torch.float64)
+        ranks[targets == unknown] = math.inf
         loss = F.cross_entropy(scores, targets, reduction="sum")
         figures = [(ranks <= 1).sum(), (ranks <= 5).sum(), (ranks <= 10).sum(), (1 / ranks).sum(), loss]
         sums += torch.stack([figure.double().cpu() for figure in figures])

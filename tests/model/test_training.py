@@ -56,6 +56,18 @@ def test_figures_are_those_of_a_count_by_hand(model):
     assert actual.perplexity == pytest.approx(math.exp(nats / len(ranks)))
 
 
+def test_the_unknown_item_is_no_hit(model):
+    """Predicting that something unknown follows predicts nothing; what is known counts as before."""
+    sessions = [[0, 1, 4, 4], [2, 4, 3]]
+    plain = evaluate(model, sessions)
+    model.vocabulary = arraylstm.Vocabulary(["a", "b", "c", "d", "<unk>"], unknown="<unk>")
+    honest = evaluate(model, sessions)
+    assert plain.top5 == 1.0
+    assert honest.top5 == 2 / 5
+    assert honest.mrr < plain.mrr
+    assert honest.loss == plain.loss
+
+
 def test_the_best_epochs_weights_are_kept(model):
     """After fitting, the validation loss is the lowest that any epoch had."""
     epochs = []
