@@ -7,6 +7,7 @@ bare state dict of the documentation's `MyNetwork` (`lstm.*`, `linear.*`).
 import json
 import pickle
 import re
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -24,15 +25,23 @@ _INSTEAD = "save the weights alone instead, torch.save(model.state_dict(), path)
 
 
 def save(model: NextItemModel, path: str | Path) -> None:
-    """Write the model's configuration, vocabulary and weights to `path`; `.safetensors` selects that format."""
+    """Write the model's configuration, vocabulary and weights to `path`; `.safetensors` selects that format.
+
+    The file appears whole or not at all: it is written beside `path` and then given that name.
+    """
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
     header = {"arraylstm_format": FORMAT, "config": model.config, "vocabulary": _vocabulary_fields(model.vocabulary)}
     weights = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
-    if Path(path).suffix == ".safetensors":
-        import safetensors.torch  # here, so that `import arraylstm` needs torch alone
+    target = Path(path)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+        written = Path(folder) / "model"
+        if target.suffix == ".safetensors":
+            import safetensors.torch  # here, so that `import arraylstm` needs torch alone
 
-        safetensors.torch.save_file(weights, path, {"arraylstm": json.dumps(header)})
-    else:
-        torch.save({**header, "state_dict": weights}, path)
+            safetensors.torch.save_file(weights, written, {"arraylstm": json.dumps(header)})
+        else:
+            torch.save({**header, "state_dict": weights}, written)
+        written.replace(target)
 
 
 def load(path: str | Path, cell: str | None = None) -> NextItemModel:
@@ -47,15 +56,23 @@ def load(path: str | Path, cell: str | None = None) -> NextItemModel:
             weights do not fit; the message says which.
     """
     content = _read(Path(path))
-    if "arraylstm_format" in content:
-        model, weights = _from_saved(path, content)
-    else:
-        model, weights = _from_my_network(path, content, cell)
-    _check_finite(path, weights)
     try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(f"{path}: {_one_line(error)}") from None
+        return _build(content, cell)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    except Exception as error:  # what a file may hold to break the reading of it has no end
+        raise CheckpointError(f"{path}: does not describe a model: {_one_line(error)}") from None
+
+
+def _build(content: dict[str, Any], cell: str | None) -> NextItemModel:
+    with torch.device("meta"):  # sizes are compared before memory is taken
+        model, weights = _from_saved(content) if "arraylstm_format" in content else _from_my_network(content, cell)
+    if cell not in (None, model.config["cell"]):
+        raise CheckpointError(f"holds the cell {model.config['cell']!r}, not {cell!r}")
+    _check_tensors(weights)
+    model.load_state_dict(weights, assign=True)
+    model.to(weights["linear.weight"].dtype)
+    _check_finite(model)
     return model.eval()
 
 
@@ -75,10 +92,10 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-        header = json.loads(metadata["arraylstm"]) if "arraylstm" in metadata else {}
-    except (safetensors.SafetensorError, ValueError) as error:
+        saved = {**json.loads(metadata["arraylstm"]), "state_dict": weights} if "arraylstm" in metadata else None
+    except (safetensors.SafetensorError, ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file: {_one_line(error)}") from None
-    return {**header, "state_dict": weights} if header else weights
+    return saved or weights
 
 
 def _read_torch(path: Path) -> dict[str, Any]:
@@ -111,62 +128,55 @@ def _one_line(error: Exception) -> str:
 # -- contents -------------------------------------------------------------------------------------------------
 
 
-def _from_saved(path: str | Path, content: dict[str, Any]) -> tuple[NextItemModel, dict[str, Tensor]]:
+def _from_saved(content: dict[str, Any]) -> tuple[NextItemModel, dict[str, Tensor]]:
     if content["arraylstm_format"] != FORMAT:
-        raise CheckpointError(f"{path}: is of format {content['arraylstm_format']!r}; this version reads {FORMAT}")
-    try:
-        labels = content["vocabulary"]
-        vocabulary = None if labels is None else Vocabulary(**labels)
-        model = NextItemModel(**content["config"], vocabulary=vocabulary)
-        return _like(content["state_dict"], model)
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: does not describe a model: {_one_line(error)}") from None
+        raise CheckpointError(f"is of format {content['arraylstm_format']!r}; this version reads {FORMAT}")
+    labels = content["vocabulary"]
+    vocabulary = None if labels is None else Vocabulary(**labels)
+    return NextItemModel(**content["config"], vocabulary=vocabulary), content["state_dict"]
 
 
-def _from_my_network(
-    path: str | Path, weights: dict[str, Any], cell: str | None
-) -> tuple[NextItemModel, dict[str, Tensor]]:
+def _from_my_network(weights: dict[str, Any], cell: str | None) -> tuple[NextItemModel, dict[str, Tensor]]:
     needed = ("lstm.i2h.weight", "lstm.h2h.weight", "linear.weight", "linear.bias")
     missing = [key for key in needed if not isinstance(weights.get(key), Tensor) or weights[key].dim() == 0]
     if missing:
         raise CheckpointError(
-            f"{path}: is neither an arraylstm model nor a MyNetwork state dict: it lacks {', '.join(missing)}"
+            f"is neither an arraylstm model nor a MyNetwork state dict: it lacks {', '.join(missing)}"
         )
     rows, num_items = weights["lstm.i2h.weight"].shape
     outputs, hidden_size = weights["linear.weight"].shape
     if outputs != num_items or rows % (4 * hidden_size):
         raise CheckpointError(
-            f"{path}: lstm.i2h.weight {[rows, num_items]} and linear.weight {[outputs, hidden_size]} do not fit a "
+            f"lstm.i2h.weight {[rows, num_items]} and linear.weight {[outputs, hidden_size]} do not fit a "
             "next-item model: as many outputs as inputs and a multiple of 4 * hidden_size rows are needed"
         )
     k = rows // (4 * hidden_size)
-    name = cell or _cell_of(path, k, attention="lstm.i2a.weight" in weights)
+    name = cell or _cell_of(k, attention="lstm.i2a.weight" in weights)
     renamed = {re.sub(r"^lstm\.", "cells.0.", key): tensor for key, tensor in weights.items()}
-    try:
-        return _like(renamed, NextItemModel(name, num_items, hidden_size, k=k))
-    except ValueError as error:
-        raise CheckpointError(f"{path}: {error}") from None
+    return NextItemModel(name, num_items, hidden_size, k=k), renamed
 
 
-def _cell_of(path: str | Path, k: int, attention: bool) -> str:
+def _cell_of(k: int, attention: bool) -> str:
     if k == 1 and not attention:
         return "lstm"
     raise CheckpointError(
-        f"{path}: is a bare state dict with k={k}{' and attention' if attention else ''}, whose keys do not tell the "
+        f"is a bare state dict with k={k}{' and attention' if attention else ''}, whose keys do not tell the "
         f"cell; name it (cell=..., --cell): one of {', '.join(CELLS)}"
     )
 
 
-def _like(weights: dict[str, Tensor], model: NextItemModel) -> tuple[NextItemModel, dict[str, Tensor]]:
-    """Give the model the dtype of the weights it is about to load."""
-    return model.to(weights["linear.weight"].dtype), weights
-
-
-def _check_finite(path: str | Path, weights: dict[str, Tensor]) -> None:
+def _check_tensors(weights: dict[str, Tensor]) -> None:
     for key, tensor in weights.items():
+        dense = isinstance(tensor, Tensor) and tensor.layout == torch.strided
+        if not isinstance(key, str) or not dense or not tensor.is_floating_point():
+            raise CheckpointError(f"{key!r} is not a dense tensor of floating-point numbers")
+
+
+def _check_finite(model: NextItemModel) -> None:
+    for key, tensor in model.state_dict().items():
         wrong = int((~torch.isfinite(tensor)).sum())
         if wrong:
-            raise CheckpointError(f"{path}: {key} holds {wrong} values that are NaN or infinite")
+            raise CheckpointError(f"{key} holds {wrong} values that are NaN or infinite")
 
 
 def _vocabulary_fields(vocabulary: Vocabulary | None) -> dict[str, Any] | None:

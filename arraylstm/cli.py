@@ -1,5 +1,6 @@
 """`arraylstm-train`: fit a next-item model to an event file."""
 
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -13,6 +14,7 @@ from rich.table import Table
 
 from arraylstm import __version__, console, training
 from arraylstm.cells import CELLS
+from arraylstm.cells.base import require_positive
 from arraylstm.checkpoint import save
 from arraylstm.data import DataOptions, Sessions, read_sessions, split
 from arraylstm.eventlog import generate_sessions
@@ -55,6 +57,8 @@ class SplitOptions:
 
     def __post_init__(self) -> None:
         """Refuse shares that leave nothing to train on."""
+        require_positive("min_count", self.min_count)
+        require_positive("generated_sessions", self.generated_sessions)
         for name in ("holdout", "validation"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)!r}")
@@ -85,17 +89,21 @@ def train(
     out = Console()
     _check_output(output, overwrite)
     _check_device(options.device)
-    sessions = generate_sessions(kept.generated_sessions, options.seed) if data is None else read_sessions(data, read)
+    if data is None:
+        source, sessions = "Generated log", generate_sessions(kept.generated_sessions, options.seed)
+    else:
+        sessions, form = read_sessions(data, read)
+        source = f"{data}, read as {form}"
     vocabulary = Vocabulary.from_sessions(sessions, kept.min_count)
     parts = split([vocabulary.encode(session) for session in sessions], (kept.validation, kept.holdout), options.seed)
-    out.print(_describe(data, sessions, vocabulary, parts))
+    out.print(_describe(source, sessions, vocabulary, parts), markup=False)
     torch.manual_seed(options.seed)
     arguments = {**asdict(shape), "embedding_size": shape.embedding_size or None}
     model = NextItemModel(**arguments, num_items=len(vocabulary), vocabulary=vocabulary).to(options.device)
     best = _fit_with_progress(model, parts[0], parts[1], options, out)
     out.print(_held_out_table(training.evaluate(model, parts[2], options.batch_size), best))
     save(model, output)
-    out.print(f"Wrote [bold]{output}[/bold]. Next: arraylstm-export {output} -o bundle", soft_wrap=True)
+    out.print(f"Wrote {output}. Next: arraylstm-export {output} -o bundle", soft_wrap=True, markup=False)
     return 0
 
 
@@ -104,6 +112,12 @@ def _check_output(output: Path, overwrite: bool) -> None:
         raise ValueError(f"--output must end in .pt or .safetensors, got {str(output)!r}")
     if not output.parent.is_dir():
         raise ValueError(f"--output {str(output)!r}: there is no folder {str(output.parent)!r}")
+    if output.is_dir():
+        raise ValueError(f"--output {str(output)!r} is a folder; name a file in it")
+    try:
+        tempfile.TemporaryFile(dir=output.parent).close()
+    except OSError as error:
+        raise ValueError(f"--output {str(output)!r} cannot be written: {error.strerror}") from None
     if output.exists() and not overwrite:
         raise ValueError(f"--output {str(output)!r} exists; training resumes nothing: pass --overwrite to replace it")
 
@@ -116,10 +130,10 @@ def _check_device(name: str) -> None:
         raise ValueError(f"--device {name!r} cannot be used by this torch: {reason}") from None
 
 
-def _describe(data: Path | None, sessions: Sessions, vocabulary: Vocabulary, parts: list[list[list[int]]]) -> str:
+def _describe(source: str, sessions: Sessions, vocabulary: Vocabulary, parts: list[list[list[int]]]) -> str:
     events = sum(map(len, sessions))
     sizes = ", ".join(f"{len(part)} {name}" for part, name in zip(parts, ("train", "validation", "held out")))
-    return f"{data or 'Generated log'}: {len(sessions)} sessions ({sizes}), {events} events, {len(vocabulary)} items"
+    return f"{source}: {len(sessions)} sessions ({sizes}), {events} events, {len(vocabulary)} items"
 
 
 def _fit_with_progress(

@@ -1,6 +1,9 @@
 """What the command line programs share: how tables look, and how a failure reaches the user with which status."""
 
+import signal
 import sys
+import traceback
+from pathlib import Path
 from typing import NoReturn
 
 from cyclopts import App
@@ -9,7 +12,7 @@ from rich.table import Table
 
 from arraylstm.errors import ArrayLSTMError
 
-BAD_INPUT = 2
+BAD_INPUT, UNEXPECTED = 2, 70
 
 
 def make_table(*headings: str, title: str | None = None) -> Table:
@@ -21,7 +24,11 @@ def make_table(*headings: str, title: str | None = None) -> Table:
 
 
 def run(app: App) -> NoReturn:
-    """Run a program and exit with the status it returns, 2 for bad input, 130 when interrupted; never a traceback."""
+    """Run a program and exit with the status it returns; never a traceback.
+
+    Bad input is status 2, being told to stop 130 or 143, and what nobody foresaw 70 with the place it came from.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was begun is cleaned up
     try:
         sys.exit(app())
     except (ArrayLSTMError, ValueError, OSError) as error:
@@ -30,3 +37,8 @@ def run(app: App) -> NoReturn:
     except KeyboardInterrupt:
         print(f"{app.name[0]}: interrupted", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        what = f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
+        print(f"{app.name[0]}: unexpected, please report it: {what}", file=sys.stderr)
+        sys.exit(UNEXPECTED)

@@ -1,17 +1,21 @@
 """Reading event files as sessions: one list of item labels each, in the order the events happened."""
 
 import csv
+import math
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from arraylstm.cells.base import require_positive
 from arraylstm.errors import DataError
 
 Format = Literal["auto", "lines", "table", "text"]
 Sessions = list[list[str]]
 T = TypeVar("T")
+SESSION, ITEM, TIME = "SessionId", "ItemId", "Time"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,33 +24,44 @@ class DataOptions:
 
     format: Format = "auto"
     """lines: a session a line, items between blanks; table: a delimited file with a header, an event a line; \
-text: plain text, every character an item; auto: table where the first line names the columns, else lines."""
-    session_column: str = "SessionId"
-    """Column of a table that names the session."""
-    item_column: str = "ItemId"
-    """Column of a table that names the item."""
-    time_column: str = "Time"
-    """Column of a table by which a session's events are ordered; without such a column the file's order holds."""
+text: plain text, every character an item; auto: table where a column is named here or by the first line, else lines."""
+    session_column: str | None = None
+    """Column of a table that names the session [default: SessionId]."""
+    item_column: str | None = None
+    """Column of a table that names the item [default: ItemId]."""
+    time_column: str | None = None
+    """Column of a table that orders a session's events [default: Time, or the file's order where there is none]."""
     text_length: int = 128
     """Characters to a session, for text."""
 
+    def __post_init__(self) -> None:
+        """Refuse a length that makes no session."""
+        require_positive("text_length", self.text_length)
 
-def read_sessions(path: Path, options: DataOptions) -> Sessions:
-    """Read the sessions of an event file; sessions without items are dropped.
+
+def read_sessions(path: Path, options: DataOptions) -> tuple[Sessions, Format]:
+    """Read the sessions of an event file, once through; sessions without items are dropped.
+
+    Returns:
+        The sessions, and the form in which the file was read.
 
     Raises:
         DataError: the file is missing, not UTF-8, empty, or lacks a column; the message says which.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            sessions = [session for session in _READERS[_format(path, options)](file, path, options) if session]
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            first = file.readline()
+            form = _form(first, options)
+            sessions = [session for session in _READERS[form](chain([first], file), path, options) if session]
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8 text (byte {error.start})") from None
+    except csv.Error as error:
+        raise DataError(f"{path}: is not a readable table: {error}") from None
     if not sessions:
         raise DataError(f"{path}: holds no events")
-    return sessions
+    return sessions, form
 
 
 def split(sessions: Sequence[T], fractions: Sequence[float], seed: int) -> list[list[T]]:
@@ -67,13 +82,11 @@ def split(sessions: Sequence[T], fractions: Sequence[float], seed: int) -> list[
     return [[sessions[index] for index in part] for part in [order, *reversed(parts)]]
 
 
-def _format(path: Path, options: DataOptions) -> str:
+def _form(first: str, options: DataOptions) -> Format:
     if options.format != "auto":
         return options.format
-    with path.open(encoding="utf-8") as file:
-        first = file.readline()
-    columns = next(csv.reader([first], delimiter=_delimiter(first)), [])
-    return "table" if {options.session_column, options.item_column} <= set(columns) else "lines"
+    named = {options.session_column, options.item_column, options.time_column} != {None}
+    return "table" if named or {SESSION, ITEM} <= set(_columns(first)) else "lines"
 
 
 def _read_lines(file: Iterable[str], path: Path, options: DataOptions) -> Iterator[list[str]]:
@@ -87,31 +100,46 @@ def _read_text(file: Iterable[str], path: Path, options: DataOptions) -> Iterato
 
 def _read_table(file: Iterable[str], path: Path, options: DataOptions) -> Iterable[list[str]]:
     lines = iter(file)
-    header = next(lines, "")
-    delimiter = _delimiter(header)
-    columns = next(csv.reader([header], delimiter=delimiter), [])
-    for column in (options.session_column, options.item_column):
+    header = next(lines)
+    columns = _columns(header)
+    session_column, item_column = options.session_column or SESSION, options.item_column or ITEM
+    time_column = options.time_column or (TIME if TIME in columns else None)
+    for column in filter(None, (session_column, item_column, time_column)):
         if column not in columns:
             raise DataError(f"{path}: has no column {column!r}; its columns are {', '.join(map(repr, columns))}")
     events: dict[str, list[tuple[float, str]]] = {}
-    for number, row in enumerate(csv.DictReader(lines, columns, delimiter=delimiter), start=2):
-        session, item = row[options.session_column], row[options.item_column]
+    rows = csv.DictReader(lines, columns, delimiter=_delimiter(header), skipinitialspace=True, strict=True)
+    for number, row in enumerate(rows, start=2):
+        session, item = row[session_column], row[item_column]
         if not session or not item:
             raise DataError(f"{path}: line {number} has no session or no item")
-        time = _time(row[options.time_column], path, number) if options.time_column in columns else 0.0
+        time = _time(row[time_column], path, number) if time_column else 0
         events.setdefault(session, []).append((time, item))
     return [[item for _, item in sorted(session, key=lambda event: event[0])] for session in events.values()]
 
 
+def _columns(header: str) -> list[str]:
+    return next(csv.reader([header], delimiter=_delimiter(header), skipinitialspace=True), [])
+
+
 def _time(value: str | None, path: Path, number: int) -> float:
-    try:
-        return float(value or "")
-    except ValueError:
-        raise DataError(f"{path}: line {number} has the time {value!r}, which is not a number") from None
+    """Return a time as an exact integer where it is one, such as nanoseconds since the epoch, else as a float."""
+    for kind in (int, float):
+        try:
+            time = kind(value or "")
+        except ValueError:
+            continue
+        if not math.isnan(time):
+            return time
+    raise DataError(f"{path}: line {number} has the time {value!r}, which is not a number")
 
 
 def _delimiter(header: str) -> str:
     return max("\t,;|", key=header.count)
 
 
-_READERS = {"lines": _read_lines, "table": _read_table, "text": _read_text}
+_READERS: dict[str, Callable[[Iterable[str], Path, DataOptions], Iterable[list[str]]]] = {
+    "lines": _read_lines,
+    "table": _read_table,
+    "text": _read_text,
+}

@@ -50,6 +50,8 @@ class NextItemModel(nn.Module):
         super().__init__()
         require_positive("num_items", num_items)
         require_positive("num_layers", num_layers)
+        if embedding_size is not None:
+            require_positive("embedding_size", embedding_size)
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, got {dropout!r}")
         if vocabulary is not None and len(vocabulary) != num_items:
@@ -70,10 +72,10 @@ class NextItemModel(nn.Module):
         self.cells = nn.ModuleList(make_cell(cell, width, hidden_size, k) for width in widths)
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(hidden_size, num_items)
-        per_layer = self.cells[0].state_shapes()  # type: ignore[operator]  # ModuleList hides the cells' type
-        self.state_names = [f"{name}_l{layer}" for layer in range(num_layers) for name in per_layer]
-        self.state_shapes = [list(shape) for shape in per_layer.values()] * num_layers
-        self.states_per_layer = len(per_layer)
+        layers = [cell.state_shapes() for cell in self.cells]  # type: ignore[operator]  # ModuleList hides the type
+        self.state_names = [f"{name}_l{number}" for number, states in enumerate(layers) for name in states]
+        self.state_shapes = [list(shape) for states in layers for shape in states.values()]
+        self.states_per_layer = len(layers[0])
 
     def forward(self, items: Tensor, state: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
         """Score the next item after every position of whole sequences.

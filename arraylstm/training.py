@@ -41,9 +41,11 @@ class TrainingOptions:
         """Refuse numbers that no fit can use."""
         for name in ("epochs", "batch_size", "bptt"):
             require_positive(name, getattr(self, name))
-        for name in ("learning_rate", "clip"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be a number above 0, got {getattr(self, name)!r}")
+        for name, largest in (("learning_rate", 10.0), ("clip", math.inf)):
+            if not 0 < getattr(self, name) <= largest:
+                raise ValueError(f"{name} must be above 0 and at most {largest}, got {getattr(self, name)!r}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must be at least 0 and below 2**63, got {self.seed}")
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def fit(
     Raises:
         DataError: no session has a second item to predict, or the loss became NaN.
     """
-    total = _predictions(train)
+    total, _ = _predictions(train), _predictions(validation)
     batches_per_epoch = math.ceil(sum(len(session) > 1 for session in train) / options.batch_size)
     optimiser = torch.optim.Adam(model.parameters(), lr=options.learning_rate)
     steps = options.epochs * batches_per_epoch
@@ -127,7 +129,8 @@ def fit(
 def evaluate(model: NextItemModel, sessions: Sequence[Sequence[int]], batch_size: int = 64) -> Metrics:
     """Predict every item of the sessions but each one's first, and count how well.
 
-    Where the vocabulary has an unknown item, an item it stands for counts as not predicted at any rank.
+    Items of equal score share the worst of their ranks. Where the vocabulary has an unknown item, an item it stands
+    for counts as not predicted at any rank.
 
     Raises:
         DataError: no session has a second item to predict.
@@ -142,8 +145,8 @@ def evaluate(model: NextItemModel, sessions: Sequence[Sequence[int]], batch_size
         logits, _ = model(batch[:, :-1].clamp(min=0))
         seen = batch[:, 1:] != _PADDING
         scores, targets = logits[seen], batch[:, 1:][seen]
-        ranks = 1 + (scores > scores.gather(1, targets[:, None])).sum(1, dtype=torch.float64)
-        ranks[targets == unknown] = math.inf
+        ranks = (scores >= scores.gather(1, targets[:, None])).sum(1, dtype=torch.float64)
+        ranks[(targets == unknown) | (ranks == 0)] = math.inf  # 0: the score is NaN
         loss = F.cross_entropy(scores, targets, reduction="sum")
         figures = [(ranks <= 1).sum(), (ranks <= 5).sum(), (ranks <= 10).sum(), (1 / ranks).sum(), loss]
         sums += torch.stack([figure.double().cpu() for figure in figures])

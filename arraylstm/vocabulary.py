@@ -18,7 +18,8 @@ class Vocabulary:
         unknown: the label among them that unknown labels are encoded as; None refuses unknown labels.
 
     Raises:
-        ValueError: no labels, a label twice, a label of another type, or `unknown` not among them.
+        ValueError: no labels, a label twice, one of another type, an integer beyond 64 bits, or `unknown` not among
+            them.
     """
 
     def __init__(self, labels: Sequence[Label], unknown: Label | None = None) -> None:
@@ -26,8 +27,7 @@ class Vocabulary:
         self.unknown = unknown
         self._ids = {label: id for id, label in enumerate(self.labels)}
         for label in self.labels:
-            if type(label) not in (str, int):
-                raise ValueError(f"a label must be a string or an integer, got {label!r}")
+            _check_label(label)
         if not self.labels:
             raise ValueError("a vocabulary needs at least one label")
         if len(self._ids) != len(self.labels):
@@ -56,7 +56,7 @@ class Vocabulary:
 
     def __contains__(self, label: object) -> bool:
         """Tell whether the label has an id of its own."""
-        return label in self._ids
+        return type(label) in (str, int) and label in self._ids
 
     def __eq__(self, other: object) -> bool:
         """Compare labels, their order and the unknown item."""
@@ -70,7 +70,7 @@ class Vocabulary:
         Raises:
             UnknownItemError: the label is not in the vocabulary, which has no unknown item.
         """
-        if label in self._ids:
+        if label in self:
             return self._ids[label]
         if self.unknown is not None:
             return self._ids[self.unknown]
@@ -96,3 +96,16 @@ class Vocabulary:
 
     def _first_repeated(self) -> Label:
         return next(label for id, label in enumerate(self.labels) if self._ids[label] != id)
+
+
+def _check_label(label: object) -> None:
+    """Refuse what JSON readers everywhere could not take as a label of its own."""
+    if type(label) is int and not -(2**63) <= label < 2**63:
+        raise ValueError(f"an integer label must fit in 64 bits with sign, got {label}; use a string")
+    if type(label) not in (str, int):
+        raise ValueError(f"a label must be a string or an integer, got {label!r}")
+    if type(label) is str and not label.isascii():
+        try:
+            label.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"a label must be valid Unicode, got {label!r}") from None

@@ -1,5 +1,6 @@
 """The whole path as users walk it: train on real sessions, export, serve, and compare every answer with PyTorch."""
 
+import asyncio
 import random
 import re
 from pathlib import Path
@@ -48,7 +49,10 @@ def serve():
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_every_answer_of_the_server_is_pytorchs(cell, event_log, run_program, serve, tmp_path):
-    """Held-out sessions, interleaved at random, get eager PyTorch's predictions, probabilities and ranks."""
+    """Held-out sessions, interleaved at random and batched, get eager PyTorch's predictions, probabilities and ranks.
+
+    And to the bit those that the session's whole history gets alone.
+    """
     for program, *arguments in (
         ("arraylstm-train", event_log, "-o", "model.pt", "--cell", cell, *QUICK),
         ("arraylstm-export", "model.pt", "-o", "bundle"),
@@ -56,18 +60,41 @@ def test_every_answer_of_the_server_is_pytorchs(cell, event_log, run_program, se
         done = run_program(program, *arguments)
         assert done.returncode == 0, done.stdout + done.stderr
     model = arraylstm.load(tmp_path / "model.pt")
-    sessions = split(read_sessions(event_log, DataOptions()), SPLIT, seed=0)[2][:REPLAYED]
+    sessions = split(read_sessions(event_log, DataOptions())[0], SPLIT, seed=0)[2][:REPLAYED]
     expected = [eager_probabilities(model, session) for session in sessions]
-    server = serve(tmp_path / "bundle")
-    with httpx.Client(base_url=server.url) as client:
-        for number, step in interleaved(sessions):
-            item = sessions[number][step]
-            body = {"items": [item], "top_k": model.num_items, "expected_step": step}
-            answer = client.post(f"/v1/sessions/s{number}/events", json=body).raise_for_status().json()
+    answers, histories = asyncio.run(replay(serve(tmp_path / "bundle").url, sessions, model.num_items))
+    for session, row, given, history in zip(sessions, expected, answers, histories, strict=True):
+        for step, (item, answer) in enumerate(zip(session, given, strict=True)):
             assert (answer["step"], answer["state"]) == (step + 1, "continued" if step else "new")
-            check_predictions(answer["predictions"], model, expected[number][step])
-            before = expected[number][step - 1] if step else None
-            check_observed(answer["observed"], item, model, before)
+            check_predictions(answer["predictions"], model, row[step])
+            check_observed(answer["observed"], item, model, row[step - 1] if step else None)
+        assert history["predictions"] == given[-1]["predictions"]
+        assert history["observed"] == [answer["observed"][0] for answer in given]
+
+
+async def replay(url, sessions, top_k):
+    """Send every session event by event, sixteen sessions at once so that they share batches, and then all at once.
+
+    Returns the answers of every session's events, and the answer to its whole history without a session.
+    """
+    gate = asyncio.Semaphore(16)
+    pauses = random.Random(1)
+    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=60) as client:
+
+        async def post(path, **body):
+            answer = await client.post(path, json={"top_k": top_k, **body})
+            return answer.raise_for_status().json()
+
+        async def play(number, session):
+            async with gate:
+                given = []
+                for step, item in enumerate(session):
+                    await asyncio.sleep(pauses.choice((0, 0, 0.001)))
+                    given.append(await post(f"/v1/sessions/s{number}/events", items=[item], expected_step=step))
+                return given
+
+        answers = await asyncio.gather(*(play(number, session) for number, session in enumerate(sessions)))
+        return answers, [await post("/v1/predict", items=session) for session in sessions]
 
 
 def eager_probabilities(model, session):
@@ -75,16 +102,6 @@ def eager_probabilities(model, session):
     with torch.no_grad():
         logits, _ = model(torch.tensor([model.vocabulary.encode(session)]))
     return logits[0].softmax(-1)
-
-
-def interleaved(sessions):
-    """Every session's steps in order, the sessions mixed at random."""
-    turns = [number for number, session in enumerate(sessions) for _ in session]
-    random.Random(1).shuffle(turns)
-    position = dict.fromkeys(turns, 0)
-    for number in turns:
-        yield number, position[number]
-        position[number] += 1
 
 
 def check_predictions(predictions, model, row):

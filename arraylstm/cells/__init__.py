@@ -21,9 +21,17 @@ def make_cell(name: str, input_size: int, hidden_size: int, k: int) -> Cell:
     """Construct the cell that the registry calls `name`; k reaches only cells that have lanes.
 
     Raises:
-        ValueError: no cell has that name, or a size is smaller than 1.
+        ValueError: no cell has that name, a size is smaller than 1, or the cell overrides what only a layer used by
+            itself calls.
     """
     if name not in CELLS:
         raise ValueError(f"unknown cell {name!r}; known cells: {', '.join(CELLS)}")
-    lanes = {"k": k} if "k" in inspect.signature(CELLS[name]).parameters else {}
-    return CELLS[name](input_size, hidden_size, **lanes)
+    cell = CELLS[name]
+    for method in ("forward", "initHidden"):
+        if issubclass(cell, ArrayLSTM) and getattr(cell, method) is not getattr(ArrayLSTM, method):
+            raise ValueError(
+                f"cell {name!r} overrides {method}, which a model does not call: it hands states on itself, from "
+                "zeros; override update_hidden, forward_cell or step"
+            )
+    lanes = {"k": k} if "k" in inspect.signature(cell).parameters else {}
+    return cell(input_size, hidden_size, **lanes)

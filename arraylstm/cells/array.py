@@ -31,20 +31,15 @@ class ArrayLSTM(Cell):
     """
 
     k: int
+    forward_cell_is_overridden: bool
 
     def __init__(self, input_size: int, hidden_size: int, k: int) -> None:
         super().__init__(input_size, hidden_size)
         require_positive("k", k)
         self.k = k
+        self.forward_cell_is_overridden = type(self).forward_cell is not ArrayLSTM.forward_cell
         self.i2h = nn.Linear(input_size, 4 * hidden_size * k)
         self.h2h = nn.Linear(hidden_size, 4 * hidden_size * k)
-
-    def __init_subclass__(cls) -> None:
-        """Step a subclass that states its own `forward_cell` through it, on the input as it is."""
-        super().__init_subclass__()
-        if "forward_cell" in vars(cls):
-            cls.project = Cell.project  # type: ignore[method-assign]
-            cls.step = ArrayLSTM.step_by_forward_cell  # type: ignore[assignment, method-assign]
 
     # -- the cell protocol: batch axis first ---------------------------------------------------------------
 
@@ -54,19 +49,17 @@ class ArrayLSTM(Cell):
 
     def project(self, x: Tensor) -> Tensor:
         """Return the input's part of the recurrence for any number of steps; see `drive`."""
-        return self.drive(x)
+        return x if self.forward_cell_is_overridden else self.drive(x)
 
     def step(self, projected: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Advance h (B, H) and c (B, k, H) by one step; the output is the new h."""
+        if self.forward_cell_is_overridden:  # it takes the input as it is, and may write to its arguments
+            hidden, cells = self.forward_cell(
+                projected, state[0].unsqueeze(0).clone(), state[1].transpose(0, 1).contiguous().clone()
+            )
+            return hidden[0], [hidden[0], cells.transpose(0, 1)]
         h, c = self.recur(projected, state[0], state[1])
         return h, [h, c]
-
-    def step_by_forward_cell(self, x: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Advance by one step through an overridden `forward_cell`, handing it copies that it may write to."""
-        hidden, cells = self.forward_cell(
-            x, state[0].unsqueeze(0).clone(), state[1].transpose(0, 1).contiguous().clone()
-        )
-        return hidden[0], [hidden[0], cells.transpose(0, 1)]
 
     # -- the mathematics -----------------------------------------------------------------------------------
 

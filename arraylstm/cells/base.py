@@ -30,7 +30,7 @@ class Cell(nn.Module):
         self.hidden_size = hidden_size
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name the state tensors in the order `step` takes them, each with its shape for one row (no batch axis)."""
+        """Name the state tensors (one at least) in the order `step` takes them, each with its shape for one row."""
         raise NotImplementedError
 
     def project(self, x: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ class Cell(nn.Module):
             The outputs (B, S, H) and the state after the last step.
         """
         if x.size(1) == 0:
-            return x.new_zeros(x.size(0), 0, self.hidden_size), state
+            return x.new_zeros(x.size(0), 0, self.hidden_size), [tensor.clone() for tensor in state]
         outputs: list[Tensor] = []
         for projected in self.project(x).unbind(1):
             output, state = self.step(projected, state)

@@ -5,6 +5,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -26,7 +27,7 @@ from arraylstm_export.vectors import write_vectors
 
 SCHEMA_VERSION = 1
 STEP, SEQUENCE, TORCHSCRIPT = "step.onnx", "sequence.onnx", "model.torchscript.pt"
-_MANIFEST = "manifest.json"
+MANIFEST, MANIFEST_HASH = "manifest.json", "manifest.sha256"
 
 OnStage = Callable[[str, int, int], None]
 """Told a stage's name, the units of it that are done, and their total."""
@@ -54,7 +55,7 @@ def export(
     Raises:
         ExportError: the folder holds something else than a bundle, or cannot be written.
     """
-    target = Path(directory)
+    target = Path(directory).resolve()
     _check_target(target)
     if not 0 < tolerance < float("inf"):
         raise ExportError(f"tolerance must be a number above 0, got {tolerance!r}")
@@ -65,8 +66,8 @@ def export(
             _write_vocabulary(model, folder)
             write_vectors(model, folder / "vectors")
             parity = verify(model, forms(model, folder), tolerance, lambda done, total: on_stage("parity", done, total))
-            (folder / "parity.json").write_text(report.as_json(parity))
-            (folder / "parity.md").write_text(report.as_markdown(parity))
+            _write(folder / "parity.json", report.as_json(parity))
+            _write(folder / "parity.md", report.as_markdown(parity))
             _write_manifest(model, folder, tolerance, parity)
             if parity.passed:
                 _put_in_place(folder, target)
@@ -81,11 +82,11 @@ def forms(model: NextItemModel, folder: Path) -> dict[str, Runner]:
     states = states_of(model)
     return {
         "pytorch": Whole(model),
-        "pytorch step": StepMethod(model),
-        STEP: StepGraph(folder / STEP, states),
+        "pytorch step": StepMethod(model, model.num_items),
+        STEP: StepGraph(folder / STEP, states, model.num_items),
         SEQUENCE: SequenceGraph(folder / SEQUENCE, states),
         "torchscript": Whole(scripted),
-        "torchscript step": StepMethod(scripted),
+        "torchscript step": StepMethod(scripted, model.num_items),
     }
 
 
@@ -94,7 +95,7 @@ def fingerprint(model: NextItemModel) -> str:
     digest = hashlib.sha256(json.dumps([model.config, _vocabulary(model)], sort_keys=True).encode())
     for name, weight in sorted(model.state_dict().items()):
         digest.update(f"{name} {weight.dtype} {list(weight.shape)}\n".encode())
-        digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return f"sha256:{digest.hexdigest()}"
 
 
@@ -121,6 +122,16 @@ def _write_graphs(model: NextItemModel, folder: Path, on_stage: OnStage) -> None
     on_stage(TORCHSCRIPT, 0, 1)
     with graphs.quiet():
         torch.jit.script(model).save(str(folder / TORCHSCRIPT))  # type: ignore[no-untyped-call]
+    _drop_debug_records(folder / TORCHSCRIPT)
+
+
+def _drop_debug_records(path: Path) -> None:
+    """Rewrite a TorchScript archive without the records that tell of the machine and the source it was made from."""
+    with zipfile.ZipFile(path) as archive:
+        records = {name: archive.read(name) for name in archive.namelist() if not name.endswith(".debug_pkl")}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in records.items():
+            archive.writestr(zipfile.ZipInfo(name), content)  # dated 1980, as torch itself does
 
 
 def _describe(graph: ModelProto, model: NextItemModel, signature: Signature) -> None:
@@ -138,7 +149,7 @@ def _describe(graph: ModelProto, model: NextItemModel, signature: Signature) -> 
 
 
 def _write_vocabulary(model: NextItemModel, folder: Path) -> None:
-    (folder / "vocabulary.json").write_text(json.dumps(_vocabulary(model), indent=1, ensure_ascii=False) + "\n")
+    _write(folder / "vocabulary.json", json.dumps(_vocabulary(model), indent=1, ensure_ascii=False) + "\n")
 
 
 def _vocabulary(model: NextItemModel) -> dict[str, Any]:
@@ -164,7 +175,12 @@ def _write_manifest(model: NextItemModel, folder: Path, tolerance: float, parity
         "versions": {name: version(name) for name in ("arraylstm", "torch", "onnx", "onnxruntime")},
         "files": {name: _fingerprint_file(folder / name) for name in _files(folder)},
     }
-    (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+    _write(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+    _write(folder / MANIFEST_HASH, f"{_fingerprint_file(folder / MANIFEST)['sha256']}  {MANIFEST}\n")
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
 
 
 def _files(folder: Path) -> list[str]:
@@ -184,8 +200,17 @@ def _check_target(target: Path) -> None:
         raise ExportError(f"{target}: there is no folder {str(target.parent)!r} to write it in")
     if target.exists() and not target.is_dir():
         raise ExportError(f"{target}: is a file; name a folder")
-    if target.is_dir() and any(target.iterdir()) and not (target / _MANIFEST).is_file():
-        raise ExportError(f"{target}: is a folder with other content, not a bundle; name a new or an empty folder")
+    if target.is_dir() and set(_files(target)) - _files_of_bundle(target):
+        raise ExportError(f"{target}: is a folder with other content than a bundle's; name a new or an empty folder")
+
+
+def _files_of_bundle(folder: Path) -> set[str]:
+    """Return the files that a bundle in this folder would account for; none where there is no bundle."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return {MANIFEST, MANIFEST_HASH, *manifest["files"]} if "fingerprint" in manifest else set()
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
 
 
 @contextmanager
@@ -205,5 +230,9 @@ def _put_in_place(folder: Path, target: Path) -> None:
         folder.replace(target)
         return
     with _scratch_beside(target) as attic:
-        target.replace(attic / "old")
-        folder.replace(target)
+        old = target.replace(attic / "old")
+        try:
+            folder.replace(target)
+        except BaseException:
+            old.replace(target)
+            raise

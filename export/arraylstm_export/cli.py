@@ -41,10 +41,10 @@ def export_model(
     parity = _export_with_progress(loaded, output, tolerance, out)
     out.print(as_table(parity))
     if not parity.passed:
-        out.print(f"[red]Parity failed[/red]: nothing was written to {output}.", soft_wrap=True)
+        out.print(f"Parity failed: nothing was written to {output}.", style="red", soft_wrap=True, markup=False)
         return PARITY_FAILED
     out.print(_sizes(output))
-    out.print(f"Wrote [bold]{output}[/bold]. Next: arraylstm-serve {output}", soft_wrap=True)
+    out.print(f"Wrote {output}. Next: arraylstm-serve {output}", soft_wrap=True, markup=False)
     return 0
 
 

@@ -69,8 +69,8 @@ def step_graph(model: NextItemModel) -> ModelProto:
 def sequence_graph(step: ModelProto, states: list[State], num_items: int) -> ModelProto:
     """Wrap the step graph in a Scan over time.
 
-    Inputs items (B, S) and lengths (B) and the state; outputs logits (B, S, V), zero from a row's length on, and the
-    state of every row after its own length.
+    Inputs items (B, S), S at least 1, and lengths (B) from 0 to S, and the state; outputs logits (B, S, V), zero from a
+    row's length on, and the state of every row after its own length.
     """
     signature = sequence_signature(states, num_items)
     ranks = sorted({len(state.output.shape) for state in states} | {2})

@@ -2,16 +2,19 @@
 
 What is compared: batches and lengths other than the example's, zero and random states, ragged lengths, one call against
 random chunks, a row alone against the row in a batch, and a long horizon. Differences are absolute below 1 and relative
-above: |a - b| / max(1, |b|). A row over the tolerance fails, unless float32 cannot be held to it at all (`reference`
-says when): such undecided rows are counted, not compared, and more than a tenth of them is a failure of its own.
+above: |a - b| / max(1, |b|). A row over the tolerance fails, unless float32 cannot be held to it from some step on
+(`reference` says when): its steps from there are counted as undecided, not compared, and more than a tenth of all
+steps is a failure of its own.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from arraylstm import NextItemModel
+from arraylstm_export.errors import ExportError
 from arraylstm_export.reference import Reference, difference, largest_by_row
 from arraylstm_export.runners import Array, Result, Runner
 from arraylstm_export.scenarios import Scenario, all_scenarios, at_once, in_chunks, row_by_row
@@ -30,11 +33,11 @@ class Check:
     steps: int
     tensor: str
     difference: float
-    """Largest |a - b| / max(1, |b|) over the decided rows."""
+    """Largest |a - b| / max(1, |b|) over the decided steps."""
     where: tuple[int, ...]
     """Index of the largest difference."""
     tolerance: float
-    undecided_rows: int
+    undecided_steps: int
 
     @property
     def passed(self) -> bool:
@@ -50,13 +53,14 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Tell whether every check passed, on enough rows."""
+        """Tell whether every check passed, on enough steps."""
         return all(check.passed for check in self.checks) and self.undecided <= _MOST_UNDECIDED
 
     @property
     def undecided(self) -> float:
-        """The share of compared rows that float32 cannot be held to."""
-        return sum(check.undecided_rows for check in self.checks) / sum(check.batch for check in self.checks)
+        """The share of all rows' steps that float32 cannot be held to."""
+        steps = sum(check.batch * check.steps for check in self.checks)
+        return sum(check.undecided_steps for check in self.checks) / steps
 
     @property
     def reached(self) -> float:
@@ -87,6 +91,9 @@ def verify(
         tolerance: largest difference that passes.
         on_progress: called with the scenarios done and their total.
         seed: seed of items, states, lengths and chunks.
+
+    Raises:
+        ExportError: a form cannot be run at all.
     """
     source = np.random.default_rng(seed)
     reference = Reference(model)
@@ -95,49 +102,63 @@ def verify(
     for done, scenario in enumerate(scenarios, 1):
         trial = _Trial(reference, scenario, tolerance)
         for form, run in forms.items():
-            checks += trial.compare(form, scenario.name, at_once(run, scenario))
+            ways = {scenario.name: partial(at_once, run, scenario)}
             if scenario.name == "ragged":
-                checks += trial.compare(form, "ragged, in chunks", in_chunks(run, scenario, source))
-                checks += trial.compare(form, "ragged, row by row", row_by_row(run, scenario))
+                ways["ragged, in chunks"] = partial(in_chunks, run, scenario, source)
+                ways["ragged, row by row"] = partial(row_by_row, run, scenario)
+            for name, way in ways.items():
+                checks += trial.compare(form, name, _run(way, form, scenario))
         on_progress(done, len(scenarios))
     return Report(tuple(checks))
 
 
 class _Trial:
-    """One scenario: what the reference gives, and which of its rows are known to be undecided."""
+    """One scenario: what the reference gives, and how far its rows are known to be decided."""
 
     def __init__(self, reference: Reference, scenario: Scenario, tolerance: float) -> None:
         self.reference = reference
         self.scenario = scenario
         self.tolerance = tolerance
         self.expected = reference(scenario)
-        self.undecided: dict[int, bool] = {}
+        self.decided: dict[int, int] = {}
 
     def compare(self, form: str, scenario: str, actual: Result) -> Iterator[Check]:
-        """Yield a check for every tensor, over the rows that are within tolerance or must be."""
-        excused = self._excused(largest_by_row(actual, self.expected) > self.tolerance)
+        """Yield a check for every tensor, over the steps that are within tolerance or must be."""
+        tensors = [actual[0], *actual[1]], [self.expected[0], *self.expected[1]]
         batch, steps = self.scenario.items.shape
-        tensors = zip([actual[0], *actual[1]], [self.expected[0], *self.expected[1]], strict=True)
-        for name, (ours, expected) in zip(self.reference.names, tensors, strict=True):
-            largest, where = _largest(difference(ours, expected), excused)
-            yield Check(form, scenario, batch, steps, name, largest, where, self.tolerance, int(excused.sum()))
+        decided = self._decided_steps(largest_by_row(*tensors) > self.tolerance)
+        excused = [np.arange(steps) >= decided[:, None], *[decided < steps] * len(actual[1])]
+        undecided = int((steps - decided).sum())
+        for name, ours, expected, excuse in zip(self.reference.names, *tensors, excused, strict=True):
+            largest, where = _largest(difference(ours, expected), excuse)
+            yield Check(form, scenario, batch, steps, name, largest, where, self.tolerance, undecided)
 
-    def _excused(self, failing: Array) -> Array:
-        """Return which failing rows are undecided; twins are run only for rows not met before."""
-        unknown = np.array([row for row in np.flatnonzero(failing) if row not in self.undecided], int)
+    def _decided_steps(self, failing: Array) -> Array:
+        """Return how many steps of every row are to be compared; twins are run only for failing rows not met before."""
+        unknown = np.array([row for row in np.flatnonzero(failing) if row not in self.decided], int)
         if len(unknown):
-            found = self.reference.undecided(self.scenario.rows(unknown), self.tolerance)
-            self.undecided.update(zip(unknown.tolist(), found.tolist(), strict=True))
-        undecided: Array = np.array([self.undecided.get(row, False) for row in range(len(failing))], bool)
-        return failing & undecided
+            found = self.reference.decided_steps(self.scenario.rows(unknown), self.tolerance)
+            self.decided.update(zip(unknown.tolist(), found.tolist(), strict=True))
+        steps = self.scenario.items.shape[1]
+        return np.array([self.decided[row] if fails else steps for row, fails in enumerate(failing)], int)
 
 
 def _largest(differences: Array, excused: Array) -> tuple[float, tuple[int, ...]]:
-    judged = np.where(excused.reshape(-1, *[1] * (differences.ndim - 1)), 0.0, differences)
+    """Return the largest difference and its index, but for the leading indices that are excused."""
+    judged = np.where(excused.reshape(excused.shape + (1,) * (differences.ndim - excused.ndim)), 0.0, differences)
     if judged.size == 0:
         return 0.0, ()
     where = np.unravel_index(int(judged.argmax()), judged.shape)
     return float(judged[where]), tuple(int(index) for index in where)
+
+
+def _run(way: Callable[[], Result], form: str, scenario: Scenario) -> Result:
+    try:
+        return way()
+    except Exception as error:  # every runtime has its own
+        reason = " ".join(str(error).split())[:300]
+        batch, steps = scenario.items.shape
+        raise ExportError(f"{form} cannot be run ({scenario.name}, {batch} x {steps}): {reason}") from error
 
 
 def _badness(check: Check) -> tuple[bool, float]:

@@ -2,7 +2,7 @@
 
 Where a model chooses (an argmax over nearly equal gates), float32 cannot tell which choice float64 makes. Such rows are
 found without knowing the cell: twins of the model, itself in float32 and copies whose weights are moved by what
-float32 arithmetic cannot resolve, are run on the row too; where one of them parts from the reference, the row is
+float32 arithmetic cannot resolve, are run on the row too; from where one of them parts from the reference, the row is
 *undecided*.
 """
 
@@ -35,15 +35,22 @@ class Reference:
         """Return the scenario's logits and final states in float64."""
         return at_once(self._run, scenario)
 
-    def undecided(self, scenario: Scenario, tolerance: float) -> Array:
-        """Tell for every row whether a twin parts from the reference by more than the tolerance (at least 1e-5)."""
-        expected = self(scenario)
-        undecided = np.zeros(len(scenario.items), bool)
+    def decided_steps(self, scenario: Scenario, tolerance: float) -> Array:
+        """Return for every row how many of its steps float32 can be held to: S, or those before a twin parts.
+
+        A twin parts where its logits, or after the last step its state, differ by more than the tolerance (and 1e-5).
+        """
+        logits, state = self(scenario)
+        steps = logits.shape[1]
+        decided = np.full(len(logits), steps)
         for twin in self._twins():
-            undecided |= largest_by_row(at_once(twin, scenario), expected) > max(tolerance, _UNDECIDED_ABOVE)
-            if undecided.all():
-                break
-        return undecided
+            other_logits, other_state = at_once(twin, scenario)
+            parted = np.ones((len(logits), steps + 1), bool)
+            parted[:, :steps] = difference(other_logits, logits).max(2) > max(tolerance, _UNDECIDED_ABOVE)
+            moved = largest_by_row(other_state, state) > max(tolerance, _UNDECIDED_ABOVE)
+            parted[:, steps - 1] |= moved
+            decided = np.minimum(decided, parted.argmax(1))
+        return decided
 
     def _twins(self) -> Iterator[Whole]:
         yield self._float32
@@ -66,8 +73,8 @@ def difference(actual: Array, expected: Array) -> Array:
     return np.asarray(np.nan_to_num(relative, nan=np.inf))
 
 
-def largest_by_row(actual: Result, expected: Result) -> Array:
-    """Return every row's largest difference over logits and states."""
-    pairs = zip([actual[0], *actual[1]], [expected[0], *expected[1]], strict=True)
+def largest_by_row(actual: list[Array], expected: list[Array]) -> Array:
+    """Return every row's largest difference over several tensors."""
+    pairs = zip(actual, expected, strict=True)
     by_tensor: Array = np.stack([difference(a, b).reshape(len(b), -1).max(1, initial=0.0) for a, b in pairs])
     return by_tensor.max(0)  # type: ignore[no-any-return]  # numpy types reductions as Any

@@ -28,7 +28,7 @@ def as_markdown(report: Report) -> str:
             f"# Parity: {_verdict(report)}",
             "",
             "Every form of the model is compared with its own `forward` in float64 PyTorch; a difference is",
-            "|a - b| / max(1, |b|), and `at` is where in the tensor it was largest. Undecided rows are over the",
+            "|a - b| / max(1, |b|), and `at` is where in the tensor it was largest. Undecided steps are over the",
             "tolerance, but so is the model itself with its weights moved by less than float32 resolves (a choice",
             "between equal gates): they are not compared. Scenarios end in batch x steps.",
             "",
@@ -46,7 +46,7 @@ def as_markdown(report: Report) -> str:
 
 def as_json(report: Report) -> str:
     """Return the verdict and every check."""
-    fields = {"passed": report.passed, "largest_difference": report.reached, "undecided_rows": report.undecided}
+    fields = {"passed": report.passed, "largest_difference": report.reached, "undecided_steps": report.undecided}
     checks = [{**asdict(check), "passed": check.passed} for check in report.checks]
     return json.dumps({**fields, "checks": checks}, indent=1) + "\n"
 
@@ -54,7 +54,7 @@ def as_json(report: Report) -> str:
 def _verdict(report: Report) -> str:
     tolerance = report.checks[0].tolerance
     word = f"{'passed' if report.passed else 'FAILED'} at tolerance {tolerance:g}"
-    undecided = f", {report.undecided:.1%} of rows undecided in float32" if report.undecided else ""
+    undecided = f", {report.undecided:.1%} of steps undecided in float32" if report.undecided else ""
     return f"{word}, largest difference {report.reached:.1e}{undecided}"
 
 
@@ -65,7 +65,7 @@ def _cells(check: Check) -> list[str]:
         check.tensor,
         f"{check.scenario}, {check.batch} x {check.steps}",
         str(list(check.where)),
-        str(check.undecided_rows),
+        str(check.undecided_steps),
         "ok" if check.passed else "FAILED",
     ]
 

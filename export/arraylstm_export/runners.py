@@ -55,6 +55,8 @@ class Whole:
 class _Stepwise:
     """Runs one step at a time and freezes finished rows, as a client of a step graph does."""
 
+    num_items: int
+
     def step(self, items: Array, state: Sequence[Array]) -> Result:
         """Consume one item per row: (B) -> logits (B, V), next state."""
         raise NotImplementedError
@@ -62,22 +64,21 @@ class _Stepwise:
     def __call__(self, items: Array, lengths: Array, state: Sequence[Array]) -> Result:
         """Run the sequences step by step, only the rows that still go on."""
         kept = [np.array(tensor) for tensor in state]
-        logits: list[Array] = []
-        for t in range(items.shape[1]):
+        logits = np.zeros((*items.shape, self.num_items), np.float32)
+        for t in range(max(lengths)):
             alive = np.flatnonzero(t < lengths)
-            scores, after = self.step(items[alive, t], [tensor[alive] for tensor in kept])
-            logits.append(np.zeros((len(items), scores.shape[1]), scores.dtype))
-            logits[-1][alive] = scores
+            logits[alive, t], after = self.step(items[alive, t], [tensor[alive] for tensor in kept])
             for tensor, new in zip(kept, after, strict=True):
                 tensor[alive] = new
-        return np.stack(logits, 1), kept
+        return logits, kept
 
 
 class StepMethod(_Stepwise):
     """`module.step(items, state)`, eager or scripted."""
 
-    def __init__(self, module: torch.nn.Module) -> None:
+    def __init__(self, module: torch.nn.Module, num_items: int) -> None:
         self.module = module
+        self.num_items = num_items
 
     @torch.no_grad()
     def step(self, items: Array, state: Sequence[Array]) -> Result:
@@ -90,8 +91,9 @@ class StepMethod(_Stepwise):
 class StepGraph(_Stepwise):
     """`step.onnx` in onnxruntime on the CPU."""
 
-    def __init__(self, path: Path, states: list[State]) -> None:
+    def __init__(self, path: Path, states: list[State], num_items: int) -> None:
         self.session = _session(path)
+        self.num_items = num_items
         self.inputs = ["items", *(state.input.name for state in states)]
 
     def step(self, items: Array, state: Sequence[Array]) -> Result:

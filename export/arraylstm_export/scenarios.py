@@ -14,6 +14,7 @@ LENGTHS = (1, 2, 17, 100)
 RAGGED = (17, 0, 1, 17, 5, 16, 9)
 HORIZON = 1000
 _LARGEST_LOGITS = 20_000_000
+_MOST_ITEM_BATCHES = 25
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,20 @@ def all_scenarios(num_items: int, states: list[State], source: np.random.Generat
                 full = np.full(batch, steps)
                 yield make_scenario("zero state", num_items, states, full, source, random_state=False)
                 yield make_scenario("random state", num_items, states, full, source)
+    yield from _every_item(num_items, states, source)
     yield make_scenario("ragged", num_items, states, np.array(RAGGED), source)
     yield make_scenario("horizon", num_items, states, np.array([HORIZON]), source, random_state=False)
+
+
+def _every_item(num_items: int, states: list[State], source: np.random.Generator) -> Iterator[Scenario]:
+    """Draw batches that step every item once, or as many, evenly spread, as can be compared in reasonable time."""
+    rows = max(1, _LARGEST_LOGITS // num_items)
+    count = min(num_items, rows * _MOST_ITEM_BATCHES)
+    chosen = np.linspace(0, num_items - 1, count).astype(np.int64)
+    name = "every item" if count == num_items else f"{count:,} of {num_items:,} items"
+    for items in np.array_split(chosen, -(-count // rows)):
+        drawn = make_scenario(name, num_items, states, np.ones(len(items), np.int64), source)
+        yield Scenario(name, items[:, None], drawn.lengths, drawn.state)
 
 
 def make_scenario(

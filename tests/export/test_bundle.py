@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import subprocess
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -20,11 +23,27 @@ def test_the_manifest_lists_every_file_with_its_hash(array_bundle):
     _, folder, _ = array_bundle
     manifest = json.loads((folder / "manifest.json").read_text())
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert set(manifest["files"]) == present - {"manifest.json"}
+    assert set(manifest["files"]) == present - {"manifest.json", "manifest.sha256"}
     assert {"step.onnx", "sequence.onnx", "model.torchscript.pt", "vocabulary.json", "parity.md"} <= present
     for name, entry in manifest["files"].items():
         content = (folder / name).read_bytes()
         assert entry == {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+
+
+def test_the_manifests_own_hash_is_checked_by_standard_tools(array_bundle):
+    """`sha256sum -c manifest.sha256` vouches for the manifest, which vouches for the rest."""
+    _, folder, _ = array_bundle
+    subprocess.run(["sha256sum", "--check", "--strict", "manifest.sha256"], cwd=folder, check=True, capture_output=True)
+
+
+def test_no_file_tells_of_the_machine_it_was_made_on(array_bundle):
+    """Neither graphs nor TorchScript name a folder or a source file of ours."""
+    _, folder, _ = array_bundle
+    for path in filter(Path.is_file, folder.rglob("*")):
+        contents = [path.read_bytes()]
+        if zipfile.is_zipfile(path):
+            contents = [zipfile.ZipFile(path).read(name) for name in zipfile.ZipFile(path).namelist()]
+        assert not any(b".py" in content or b"site-packages" in content for content in contents), path.name
 
 
 def test_the_manifest_describes_model_and_states(array_bundle):
@@ -140,15 +159,33 @@ def test_an_older_bundle_is_replaced_only_by_one_that_passed(tmp_path, monkeypat
     target = tmp_path / "bundle"
     arraylstm_export.export(make_model("array"), target)
     before = (target / "manifest.json").read_bytes()
-    (target / "stray").write_text("left from before")
     with monkeypatch.context() as spoiled:
         spoil(spoiled)
         arraylstm_export.export(make_model("lstm"), target)
     assert (target / "manifest.json").read_bytes() == before
     arraylstm_export.export(make_model("lstm"), target)
     assert json.loads((target / "manifest.json").read_text())["model"]["cell"] == "lstm"
-    assert not (target / "stray").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
+def test_an_older_bundle_survives_a_failing_exchange(tmp_path, monkeypatch, error):
+    """If the new folder cannot take the name at the last moment, the old one has it again."""
+    old, new = tmp_path / "bundle", tmp_path / "new"
+    for folder in (old, new):
+        folder.mkdir()
+        (folder / "content").write_text(folder.name)
+    right = Path.replace
+
+    def replace(self, target):
+        if self == new:
+            raise error
+        return right(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises((KeyboardInterrupt, OSError)):
+        bundle._put_in_place(new, old)
+    assert (old / "content").read_text() == "bundle"
 
 
 def test_a_crash_half_way_leaves_nothing_behind(tmp_path, monkeypatch):
@@ -162,12 +199,23 @@ def test_a_crash_half_way_leaves_nothing_behind(tmp_path, monkeypatch):
 class TestTarget:
     """Where a bundle may be written."""
 
-    def test_a_folder_with_other_content_is_refused_untouched(self, tmp_path):
-        """Only a bundle or an empty folder is replaced."""
+    @pytest.mark.parametrize("manifest", [None, {"manifest_version": 3}, {"fingerprint": "x", "files": {}}])
+    def test_a_folder_with_other_content_is_refused_untouched(self, tmp_path, manifest):
+        """Only a folder that holds a bundle and nothing else, or nothing at all, is replaced."""
         (tmp_path / "thesis.tex").write_text("precious")
-        with pytest.raises(ExportError, match="is a folder with other content, not a bundle"):
+        if manifest is not None:
+            (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(ExportError, match="is a folder with other content than a bundle's"):
             arraylstm_export.export(make_model("array"), tmp_path)
         assert (tmp_path / "thesis.tex").read_text() == "precious"
+
+    def test_a_link_is_followed(self, tmp_path):
+        """What a link points at is replaced, the link stays."""
+        (tmp_path / "real").mkdir()
+        (tmp_path / "link").symlink_to("real")
+        assert arraylstm_export.export(make_model("lstm"), tmp_path / "link").passed
+        assert (tmp_path / "link").is_symlink()
+        assert (tmp_path / "real" / "manifest.json").is_file()
 
     def test_a_file_is_refused(self, tmp_path):
         """A file is not a folder."""

@@ -1,4 +1,4 @@
-"""What every cell in the registry promises, and what single cells promise beyond that."""
+"""What every cell that array-lstm has promises beyond the protocol (`test_protocol`): its interface and weights."""
 
 import arrayLSTM
 import arrayLSTM.extensions
@@ -19,7 +19,7 @@ REFERENCES = {
 }
 
 
-@pytest.fixture(params=CELLS, autouse=True)
+@pytest.fixture(params=[name for name, cell in CELLS.items() if cell in REFERENCES], autouse=True)
 def name(request):
     torch.manual_seed(7)
     return request.param
@@ -35,6 +35,16 @@ def lanes(cell):
     return cell.k
 
 
+class Clip:
+    """A forward_cell of its own, to be mixed in."""
+
+    def forward_cell(
+        self, x: torch.Tensor, hidden: torch.Tensor, state: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        h, c = self.recur(self.drive(x), hidden[0], state.transpose(0, 1))
+        return h.unsqueeze(0).clamp(-0.01, 0.01), c.transpose(0, 1)
+
+
 def draw(cell, batch=4, steps=7, dtype=torch.float32):
     x = torch.randn(batch, steps, cell.input_size, dtype=dtype)
     h = torch.randn(1, batch, cell.hidden_size, dtype=dtype)
@@ -43,7 +53,7 @@ def draw(cell, batch=4, steps=7, dtype=torch.float32):
 
 
 class TestEveryCell:
-    """Contract tests over the registry."""
+    """Each of the family."""
 
     def test_it_agrees_with_array_lstm_on_the_same_weights(self, cell):
         """Outputs and final states are those of the array-lstm package."""
@@ -73,9 +83,10 @@ class TestEveryCell:
         """x, h and c are the same after a call, and the returned state does not share their memory."""
         x, h, c = draw(cell)
         before = [tensor.clone() for tensor in (x, h, c)]
-        _, (last_h, last_c) = cell(x, (h, c))
-        last_h.zero_()
-        last_c.zero_()
+        for sequence in (x, x[:, :0]):
+            _, (last_h, last_c) = cell(sequence, (h, c))
+            last_h.zero_()
+            last_c.zero_()
         for tensor, copy in zip((x, h, c), before, strict=True):
             assert torch.equal(tensor, copy)
 
@@ -291,6 +302,26 @@ class TestOverriding:
         before = c.clone()
         torch.testing.assert_close(decaying(x, (h, c)), plain(x, (h, 0.5 * c)))
         assert torch.equal(c, before)
+
+    @pytest.mark.parametrize("where", ["subclass", "mixin"])
+    def test_an_overridden_forward_cell_scripts(self, where):
+        """A forward_cell of one's own, stated in the class or mixed in, is what the scripted layer runs."""
+
+        stated = {"forward_cell": Clip.forward_cell} if where == "subclass" else {}
+        bases = (arraylstm.ArrayLSTM,) if where == "subclass" else (Clip, arraylstm.ArrayLSTM)
+        cell = type("Clipped", bases, stated)(5, 6, 3)
+        x = torch.randn(4, 7, 5)
+        outputs, _ = cell(x)
+        assert outputs.abs().max() <= 0.01
+        torch.testing.assert_close(torch.jit.script(cell)(x)[0], outputs)
+
+    @pytest.mark.parametrize("method", ["forward", "initHidden"])
+    def test_overrides_that_a_model_would_not_call_are_refused_in_a_registered_cell(self, method, monkeypatch):
+        """A model hands states on itself, from zeros; it says so instead of ignoring the method."""
+        cell = type("Own", (arraylstm.ArrayLSTM,), {method: lambda self, *arguments: None})
+        monkeypatch.setitem(CELLS, "own", cell)
+        with pytest.raises(ValueError, match=f"cell 'own' overrides {method}, which a model does not call"):
+            make_cell("own", 5, 6, k=3)
 
     def test_an_overridden_init_hidden_starts_every_sequence(self):
         """forward without a state asks initHidden."""

@@ -40,7 +40,7 @@ def test_the_file_is_readable_without_running_code(model, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", [name for name, cell in CELLS.items() if issubclass(cell, arraylstm.ArrayLSTM)])
 def test_a_bare_state_dict_of_the_documented_network_loads(cell, suffix, tmp_path):
     """lstm.* and linear.* become the model's weights; the caller names the cell where the keys do not tell."""
     model = NextItemModel(cell, 5, 6, k=3)
@@ -142,6 +142,83 @@ def test_other_contents_are_refused_by_what_they_lack(content, message, tmp_path
     torch.save(content, tmp_path / "model.pt")
     with pytest.raises(CheckpointError, match=message):
         load(tmp_path / "model.pt")
+
+
+def hostile(model):
+    saved = {
+        "arraylstm_format": 1,
+        "config": model.config,
+        "vocabulary": {"labels": ["a", "b", 3, "<unk>"], "unknown": "<unk>"},
+        "state_dict": model.state_dict(),
+    }
+    network = {"lstm.i2h.weight": torch.zeros(24, 4), "lstm.h2h.weight": torch.zeros(24, 6)}
+    network |= {"linear.weight": torch.zeros(4, 6), "linear.bias": torch.zeros(4)}
+    sparse = {**model.state_dict(), "linear.bias": torch.zeros(4).to_sparse()}
+    return {
+        "a count among the weights": {**saved, "state_dict": {**model.state_dict(), "epoch": 3}},
+        "a number as a weight": {**saved, "state_dict": {**model.state_dict(), "linear.weight": 3}},
+        "a number as a key": {**saved, "state_dict": {**model.state_dict(), 7: torch.zeros(1)}},
+        "a sparse weight": {**saved, "state_dict": sparse},
+        "a complex weight": {**saved, "state_dict": {**model.state_dict(), "linear.bias": torch.zeros(4) * 1j}},
+        "a model beyond memory": {**saved, "config": {**model.config, "hidden_size": 10**7}},
+        "a negative embedding": {**saved, "config": {**model.config, "embedding_size": -5}},
+        "a network with a count": {**network, "epoch": 3},
+        "a network of three dimensions": {**network, "lstm.i2h.weight": torch.zeros(24, 4, 1)},
+        "a network without units": {**network, "linear.weight": torch.zeros(4, 0)},
+    }
+
+
+@pytest.mark.parametrize("kind", hostile(NextItemModel("attention", 4, 6, k=2, embedding_size=3)))
+def test_hostile_contents_are_refused_without_running_out_of_anything(model, kind, tmp_path):
+    """Whatever stands where a weight or a size should, one CheckpointError comes."""
+    torch.save(hostile(model)[kind], tmp_path / "model.pt")
+    with pytest.raises(CheckpointError, match="model.pt: "):
+        load(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("header", ["5", '"x"', "[1]", "[" * 100_000])
+def test_a_safetensors_header_that_is_no_object_is_refused(header, tmp_path):
+    """Any JSON may stand in a foreign file's metadata."""
+    path = tmp_path / "model.safetensors"
+    safetensors.torch.save_file({"x": torch.zeros(1)}, path, {"arraylstm": header})
+    with pytest.raises(CheckpointError):
+        load(path)
+
+
+def test_infinity_that_only_the_models_dtype_makes_is_found(model, tmp_path):
+    """A float32 bias beyond float16 does not load as infinity into a float16 model."""
+    save(model, tmp_path / "model.pt")
+    content = torch.load(tmp_path / "model.pt", weights_only=True)
+    content["state_dict"]["linear.weight"] = content["state_dict"]["linear.weight"].half()
+    content["state_dict"]["linear.bias"][0] = 1e6
+    torch.save(content, tmp_path / "model.pt")
+    with pytest.raises(CheckpointError, match="linear.bias holds 1 values"):
+        load(tmp_path / "model.pt")
+
+
+def test_a_cell_that_contradicts_the_file_is_refused(model, tmp_path):
+    """Naming the file's own cell is allowed, another is not."""
+    save(model, tmp_path / "model.pt")
+    assert load(tmp_path / "model.pt", "attention").config == model.config
+    with pytest.raises(CheckpointError, match="holds the cell 'attention', not 'lstm'"):
+        load(tmp_path / "model.pt", "lstm")
+
+
+def test_a_compiled_model_saves_as_itself(model, tmp_path):
+    """torch.compile's wrapper leaves no trace in the file."""
+    save(torch.compile(model), tmp_path / "model.pt")
+    assert load(tmp_path / "model.pt").config == model.config
+
+
+def test_saving_replaces_a_file_whole_or_not_at_all(model, tmp_path, monkeypatch):
+    """If writing fails half-way, the file that was there is still there, and nothing else."""
+    save(model, tmp_path / "model.pt")
+    before = (tmp_path / "model.pt").read_bytes()
+    monkeypatch.setattr(torch, "save", lambda content, path: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        save(model, tmp_path / "model.pt")
+    assert (tmp_path / "model.pt").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
 
 
 def test_weights_of_other_sizes_are_refused_by_name(model, tmp_path):

@@ -1,5 +1,8 @@
 """Reading event files as sessions."""
 
+import os
+import threading
+
 import pytest
 
 from arraylstm import DataError
@@ -12,7 +15,7 @@ def read(tmp_path):
     def read(content, **options):
         path = tmp_path / "events.txt"
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return read_sessions(path, DataOptions(**options))
+        return read_sessions(path, DataOptions(**options))[0]
 
     return read
 
@@ -20,6 +23,31 @@ def read(tmp_path):
 def test_lines_are_sessions_of_items_between_blanks(read):
     """Trailing blanks, Windows line ends and empty lines do not make items."""
     assert read("5 22 5 \r\n\n9\t11\n") == [["5", "22", "5"], ["9", "11"]]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_item(read):
+    """What spreadsheets write before UTF-8 text changes nothing, in lines and in tables."""
+    assert read(b"\xef\xbb\xbf5 22\n") == [["5", "22"]]
+    assert read(b"\xef\xbb\xbfSessionId,ItemId\n1,a\n") == [["a"]]
+
+
+def test_a_pipe_is_read_once_and_whole(tmp_path):
+    """Input that cannot be read twice, such as a process substitution, loses nothing."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    lines = [f"a{number} b\n" for number in range(5000)]
+    writer = threading.Thread(target=pipe.write_text, args=("".join(lines),))
+    writer.start()
+    sessions, form = read_sessions(pipe, DataOptions())
+    writer.join()
+    assert (len(sessions), sessions[0], form) == (5000, ["a0", "b"], "lines")
+
+
+def test_times_order_exactly(read):
+    """Nanoseconds since the epoch, which a float cannot hold apart, still order their events."""
+    times = (1700000000000000002, 1700000000000000001)
+    rows = "\n".join(f"s, item{time % 10}, {time}" for time in times)
+    assert read(f"SessionId, ItemId, Time\n{rows}\n") == [["item1", "item2"]]
 
 
 @pytest.mark.parametrize("delimiter", ["\t", ",", ";"])
@@ -51,6 +79,10 @@ def test_text_is_read_by_character_in_sessions_of_one_length(read):
         ("", {"format": "table"}, "has no column 'SessionId'"),
         ("SessionId,ItemId\n1,a\n1\n", {}, "line 3 has no session or no item"),
         ("SessionId,ItemId,Time\n1,a,noon\n", {}, "line 2 has the time 'noon', which is not a number"),
+        ("SessionId,ItemId,Time\n1,a,nan\n", {}, "line 2 has the time 'nan', which is not a number"),
+        ("user,page\n1,a\n", {"session_column": "usr", "item_column": "page"}, "has no column 'usr'"),
+        ("SessionId,ItemId,Time\n1,a,1\n", {"time_column": "when"}, "has no column 'when'"),
+        ('SessionId,ItemId\n1,"a\n1,b\n', {}, "is not a readable table: unexpected end of data"),
     ],
 )
 def test_files_that_are_no_sessions_are_refused_with_the_place(read, content, options, message):

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-import arraylstm
 from arraylstm import CELLS, NextItemModel, Vocabulary
 
 
@@ -41,9 +40,9 @@ def test_the_scripted_model_has_the_same_methods_and_results(model):
 
 def test_states_are_named_and_left_untouched(model):
     """Every layer's states have a name and a shape; a call does not write to them."""
-    lanes = 1 if isinstance(model.cells[0], arraylstm.LSTM) else 3
-    assert model.state_names == ["h_l0", "c_l0", "h_l1", "c_l1"]
-    assert model.state_shapes == [[8], [lanes, 8]] * 2
+    shapes = [cell.state_shapes() for cell in model.cells]
+    assert model.state_names == [f"{name}_l{layer}" for layer in (0, 1) for name in shapes[layer]]
+    assert model.state_shapes == [list(shape) for layer in (0, 1) for shape in shapes[layer].values()]
     items, state = draw(model)
     copies = [tensor.clone() for tensor in state]
     model(items, state)

@@ -68,6 +68,23 @@ def test_the_unknown_item_is_no_hit(model):
     assert honest.loss == plain.loss
 
 
+@pytest.mark.parametrize("value", [0.0, math.nan])
+def test_a_model_that_tells_nothing_apart_hits_nothing(model, value):
+    """Items of equal score share the worst rank, and a score that is not a number has none."""
+    with torch.no_grad():
+        for weight in (model.linear.weight, model.linear.bias):
+            weight.fill_(value)
+    assert evaluate(model, CYCLE).top1 == 0.0
+
+
+def test_sessions_to_validate_on_are_checked_before_the_work(model):
+    """A validation part in which nothing can be predicted is refused at once."""
+    seen = []
+    with pytest.raises(DataError, match="none of 1 sessions has a second item"):
+        fit(model, CYCLE, [[1]], QUICK, seen.append)
+    assert seen == []
+
+
 def test_the_best_epochs_weights_are_kept(model):
     """After fitting, the validation loss is the lowest that any epoch had."""
     epochs = []
@@ -104,8 +121,8 @@ def test_sessions_without_a_second_item_are_refused(model):
     [
         ({"epochs": 0}, "epochs must be an integer of at least 1, got 0"),
         ({"batch_size": -1}, "batch_size must be an integer of at least 1, got -1"),
-        ({"learning_rate": 0.0}, r"learning_rate must be a number above 0, got 0\.0"),
-        ({"learning_rate": math.nan}, "learning_rate must be a number above 0, got nan"),
+        ({"learning_rate": 0.0}, r"learning_rate must be above 0 and at most 10\.0, got 0\.0"),
+        ({"learning_rate": math.nan}, "learning_rate must be above 0 and at most 10.0, got nan"),
     ],
 )
 def test_options_that_train_nothing_are_refused_by_name(options, message):
@@ -143,6 +160,11 @@ class TestProgram:
             (["-o", "there.pt"], "exists; training resumes nothing: pass --overwrite"),
             (["missing.txt", "-o", "model.pt"], "missing.txt: No such file"),
             (["-o", "model.pt", "--cell", "gru"], "unknown cell 'gru'; known cells: lstm, array"),
+            (["-o", "folder.pt", "--overwrite"], "--output 'folder.pt' is a folder; name a file in it"),
+            (["-o", "/proc/model.pt"], "--output '/proc/model.pt' cannot be written"),
+            (["-o", "model.pt", "--embedding-size", "-3"], "embedding_size must be an integer of at least 1, got -3"),
+            (["-o", "model.pt", "--text-length", "0"], "text_length must be an integer of at least 1, got 0"),
+            (["-o", "model.pt", "--seed", "-1"], "seed must be at least 0 and below 2**63, got -1"),
             (["-o", "model.pt", "--epochs", "0"], "epochs must be an integer of at least 1, got 0"),
             (["-o", "model.pt", "--device", "cuda:99"], "--device 'cuda:99' cannot be used"),
             (["-o", "model.pt", "--holdout", "1.5"], "holdout must lie between 0 and 1, got 1.5"),
@@ -153,9 +175,10 @@ class TestProgram:
     def test_bad_input_is_one_clear_message_and_status_2(self, run_program, tmp_path, arguments, message):
         """No traceback, nothing written, nothing replaced."""
         (tmp_path / "there.pt").write_text("precious")
+        (tmp_path / "folder.pt").mkdir()
         done = run_program("arraylstm-train", *arguments)
         assert done.returncode == 2
         assert message in " ".join(done.stderr.replace("│", " ").split())
         assert "Traceback" not in done.stderr
-        assert [path.name for path in tmp_path.iterdir()] == ["there.pt"]
+        assert {path.name for path in tmp_path.iterdir()} == {"there.pt", "folder.pt"}
         assert (tmp_path / "there.pt").read_text() == "precious"

@@ -18,6 +18,13 @@ def test_an_unknown_label_is_named_with_examples_of_known_ones():
         Vocabulary(["a", "b"]).encode(["a", "z"])
 
 
+@pytest.mark.parametrize("label", [True, 1.0, None])
+def test_a_label_of_another_type_is_unknown_even_if_it_compares_equal(label):
+    """True and 1.0 are not the label 1."""
+    with pytest.raises(UnknownItemError):
+        Vocabulary(["a", 1]).id(label)
+
+
 def test_the_unknown_item_stands_for_every_unknown_label():
     """With an unknown item, unknown labels take its id."""
     assert Vocabulary(["a", "<unk>"], unknown="<unk>").encode(["a", "z", 3]) == [0, 1, 1]
@@ -37,6 +44,8 @@ def test_an_id_outside_the_vocabulary_is_refused(id):
         (["a", "b", "a"], None, "label 'a' stands in the vocabulary twice"),
         (["a", 1.5], None, "a string or an integer, got 1.5"),
         (["a", True], None, "a string or an integer, got True"),
+        ([2**63], None, "must fit in 64 bits with sign, got 9223372036854775808; use a string"),
+        (["\ud800"], None, "must be valid Unicode"),
         (["a"], "z", "the unknown item 'z' is not among the labels"),
     ],
 )
