@@ -41,7 +41,8 @@ def all_scenarios(num_items: int, states: list[State], source: np.random.Generat
                 yield make_scenario("random state", num_items, states, full, source)
     yield from _every_item(num_items, states, source)
     yield make_scenario("ragged", num_items, states, np.array(RAGGED), source)
-    yield make_scenario("horizon", num_items, states, np.array([HORIZON]), source, random_state=False)
+    horizon = min(HORIZON, max(max(LENGTHS), _LARGEST_LOGITS // num_items))
+    yield make_scenario("horizon", num_items, states, np.array([horizon]), source, random_state=False)
 
 
 def _every_item(num_items: int, states: list[State], source: np.random.Generator) -> Iterator[Scenario]:
