@@ -21,6 +21,7 @@ class Cell(nn.Module):
 
     input_size: int
     hidden_size: int
+    steps_projected_at_once: int
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
@@ -28,6 +29,7 @@ class Cell(nn.Module):
             require_positive(name, size)
         self.input_size = input_size
         self.hidden_size = hidden_size
+        self.steps_projected_at_once = 8  # enough for large products, few enough that they stay in the cache
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         """Name the state tensors (one at least) in the order `step` takes them, each with its shape for one row."""
@@ -69,9 +71,10 @@ class Cell(nn.Module):
         if x.size(1) == 0:
             return x.new_zeros(x.size(0), 0, self.hidden_size), [tensor.clone() for tensor in state]
         outputs: list[Tensor] = []
-        for projected in self.project(x).unbind(1):
-            output, state = self.step(projected, state)
-            outputs.append(output)
+        for piece in torch.split(x, self.steps_projected_at_once, 1):
+            for projected in self.project(piece).unbind(1):
+                output, state = self.step(projected, state)
+                outputs.append(output)
         return torch.stack(outputs, 1), state
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -22,13 +23,14 @@ from arraylstm_serve.problems import (
     Problem,
     internal,
     shown,
+    stopping,
 )
 from arraylstm_serve.schemas import Health, PeekQuery, PredictRequest, encode
 from arraylstm_serve.service import Service
 from arraylstm_serve.wire import (
     JSON,
     decode,
-    invalid_request,
+    decode_query,
     problem_response,
     read_body,
     valid_session_id,
@@ -53,10 +55,7 @@ async def remove(service: Service, request: Request) -> Response:
 async def peek(service: Service, request: Request) -> Response:
     """Answer GET /v1/sessions/{session_id}/predictions."""
     session_id = _session_id(request)
-    try:
-        query = msgspec.convert(dict(request.query_params), PeekQuery, strict=False)
-    except msgspec.ValidationError as error:
-        raise invalid_request(error) from None
+    query = decode_query(PeekQuery, request.query_params)
     return _json(await service.peek(session_id, query.top_k))
 
 
@@ -105,7 +104,7 @@ class Application(FastAPI):
         add_docs(self)
         for operation, handler in HANDLERS:
             self.add_api_route(
-                operation.path, _bound(handler, service), methods=[operation.method], include_in_schema=False
+                operation.path, _bound(handler, service), methods=_methods(operation), include_in_schema=False
             )
         self.add_exception_handler(Problem, _on_problem)
         self.add_exception_handler(HTTPException, self._on_http_exception)
@@ -117,21 +116,24 @@ class Application(FastAPI):
         return document(operations.OPERATIONS, __version__)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one ASGI request."""
-        if events.concerns(scope):
-            await events.handle(self.service, scope, receive, send)
-        else:
-            await super().__call__(scope, receive, send)
+        """Answer one ASGI request; one that the end of the server cuts off is told so."""
+        try:
+            if events.concerns(scope):
+                await events.handle(self.service, scope, receive, send)
+            else:
+                await super().__call__(scope, receive, send)
+        except CancelledError:
+            await problem_response(stopping())(scope, receive, send)
 
     async def _on_http_exception(self, request: Request, error: Exception) -> Response:
         path = shown(request.url.path)
         if isinstance(error, HTTPException) and error.status_code == METHOD_NOT_ALLOWED.status:
-            allowed = ", ".join(self._methods(request))
+            allowed = ", ".join(self._allowed(request))
             detail = f"{request.method} is not allowed for {path}; allowed: {allowed}."
             return problem_response(Problem(METHOD_NOT_ALLOWED, detail, headers={"Allow": allowed}))
         return problem_response(Problem(NOT_FOUND, f"There is nothing at {path}; /docs lists what there is."))
 
-    def _methods(self, request: Request) -> list[str]:
+    def _allowed(self, request: Request) -> list[str]:
         """The methods of the operations that the request's path matches."""
         matching = [
             route
@@ -139,6 +141,11 @@ class Application(FastAPI):
             if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
         ]
         return sorted({method for route in matching for method in route.methods or ()})
+
+
+def _methods(operation: Operation) -> list[str]:
+    """The operation's method; what can be got can be asked for its head."""
+    return ["GET", "HEAD"] if operation.method == "GET" else [operation.method]
 
 
 def _bound(handler: Handler, service: Service) -> Callable[[Request], Awaitable[Response]]:

@@ -33,7 +33,9 @@ class Arena:
         self.logits: Floats = np.zeros((slots, num_items), np.float32)
         self.log_sums = np.zeros(slots, np.float64)
         self.steps = np.zeros(slots, np.int64)
-        self._free = list(range(slots - 1, -1, -1))
+        self._slots = slots
+        self._touched = 0
+        self._returned: list[int] = []
 
     @property
     def nbytes(self) -> int:
@@ -43,7 +45,7 @@ class Arena:
     @property
     def free(self) -> int:
         """How many slots nobody holds."""
-        return len(self._free)
+        return self._slots - self._touched + len(self._returned)
 
     def acquire(self) -> int:
         """Take a free slot, at zero state and step 0.
@@ -51,13 +53,18 @@ class Arena:
         Raises:
             IndexError: every slot is taken.
         """
-        slot = self._free.pop()
+        if not self.free:
+            raise IndexError("every slot is taken")
+        if self._returned:
+            slot = self._returned.pop()
+        else:
+            slot, self._touched = self._touched, self._touched + 1
         self.reset(slot)
         return slot
 
     def release(self, slot: int) -> None:
         """Give a slot back."""
-        self._free.append(slot)
+        self._returned.append(slot)
 
     def reset(self, slot: int) -> None:
         """Set a slot to zero state and step 0."""

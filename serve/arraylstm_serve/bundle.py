@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 from typing import Annotated, Self, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
-from arraylstm_serve.errors import BundleError
-from arraylstm_serve.problems import shortened
+from arraylstm_serve.errors import BundleError, cause
+from arraylstm_serve.problems import shortened, shown
 from arraylstm_serve.schemas import Item
 from arraylstm_serve.vocabulary import Vocabulary
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
+CHECKSUM = "manifest.sha256"
 VOCABULARY = "vocabulary.json"
 STEP_GRAPH = "step.onnx"
 
@@ -109,12 +113,14 @@ class Bundle:
         Raises:
             BundleError: a file is missing, unreadable, changed, or says what the server does not understand.
         """
-        if not path.is_dir():
-            raise BundleError(f"{path} is not a directory; expected a bundle written by arraylstm-export.")
+        with _unreadable(path):
+            if not path.is_dir():
+                raise BundleError(f"{path} is not a directory; expected a bundle written by arraylstm-export.")
         raw = _read(path / MANIFEST)
         version = _decode(raw, SchemaVersion, path / MANIFEST).schema_version
         if version != SCHEMA_VERSION:
             raise BundleError(f"{path / MANIFEST} has schema_version {version}; this server reads {SCHEMA_VERSION}.")
+        _verify_manifest(path, raw)
         manifest = _decode(raw, Manifest, path / MANIFEST)
         _verify_contents(path, manifest)
         return cls(path, manifest, raw, _load_vocabulary(path, manifest))
@@ -135,11 +141,18 @@ class Bundle:
         return self.manifest.graphs[STEP_GRAPH]
 
 
-def _read(path: Path) -> bytes:
+@contextmanager
+def _unreadable(path: Path) -> Iterator[None]:
+    """Turn what keeps a path from being read into a BundleError."""
     try:
-        return path.read_bytes()
+        yield
     except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error.strerror}.") from error
+        raise BundleError(f"{path} cannot be read: {cause(error)}.") from error
+
+
+def _read(path: Path) -> bytes:
+    with _unreadable(path):
+        return path.read_bytes()
 
 
 def _decode(raw: bytes, kind: type[Decoded], path: Path) -> Decoded:
@@ -147,18 +160,25 @@ def _decode(raw: bytes, kind: type[Decoded], path: Path) -> Decoded:
         return msgspec.json.decode(raw, type=kind)
     except msgspec.ValidationError as error:
         raise BundleError(f"{path} does not have the expected fields: {shortened(str(error), 200)}.") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"{path} is not valid JSON: {shortened(str(error), 200)}.") from error
 
 
+def _verify_manifest(path: Path, raw: bytes) -> None:
+    """Hold the manifest against the line that `sha256sum -c` reads."""
+    expected = f"{hashlib.sha256(raw).hexdigest()}  {MANIFEST}\n"
+    if _read(path / CHECKSUM) != expected.encode():
+        raise BundleError(f"{path / MANIFEST} was changed: {path / CHECKSUM} does not have its sha256.")
+
+
 def _verify_contents(path: Path, manifest: Manifest) -> None:
-    for name in (STEP_GRAPH, VOCABULARY):
+    for name in (STEP_GRAPH, VOCABULARY, *manifest.graphs):
         if name not in manifest.files:
-            raise BundleError(f"{path / MANIFEST} lists no {name} in files; the server needs it.")
+            raise BundleError(f"{path / MANIFEST} lists no {shown(name)} in files; the server needs it.")
     if STEP_GRAPH not in manifest.graphs:
         raise BundleError(f"{path / MANIFEST} describes no {STEP_GRAPH} in graphs; the server needs it.")
     for name, entry in manifest.files.items():
-        _verify_file(path / name, entry)
+        _verify_file(path, name, entry)
     for state in manifest.states:
         if (state.dtype, state.initial) != ("float32", "zeros"):
             raise BundleError(
@@ -167,17 +187,22 @@ def _verify_contents(path: Path, manifest: Manifest) -> None:
             )
 
 
-def _verify_file(path: Path, entry: FileEntry) -> None:
-    try:
+def _verify_file(folder: Path, name: str, entry: FileEntry) -> None:
+    if Path(name).is_absolute() or ".." in Path(name).parts or not name.isprintable():
+        raise BundleError(
+            f"{folder / MANIFEST} lists {shown(name)} in files; a bundle's files lie inside it under printable names."
+        )
+    path = folder / name
+    with _unreadable(path):
+        facts = path.stat()
+        if not S_ISREG(facts.st_mode):
+            raise BundleError(f"{path} is not a regular file; the manifest lists it.")
+        if facts.st_size != entry.bytes:
+            raise BundleError(f"{path} has {facts.st_size} bytes; the manifest says {entry.bytes}.")
         with path.open("rb") as file:
             seen = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error.strerror}; the manifest lists it.") from error
     if seen != entry.sha256:
-        raise BundleError(
-            f"{path} has sha256 {seen[:12]}... and {path.stat().st_size} bytes; "
-            f"the manifest says {entry.sha256[:12]}... and {entry.bytes}."
-        )
+        raise BundleError(f"{path} has sha256 {seen[:12]}...; the manifest says {entry.sha256[:12]}...")
 
 
 def _load_vocabulary(path: Path, manifest: Manifest) -> Vocabulary:

@@ -24,5 +24,5 @@ def add_docs(app: FastAPI) -> None:
     async def docs() -> HTMLResponse:
         return page
 
-    app.add_api_route(PATH, docs, include_in_schema=False)
+    app.add_api_route(PATH, docs, methods=["GET", "HEAD"], include_in_schema=False)
     app.mount(ASSETS, StaticFiles(packages=[("fastapi_offline", "static")]))

@@ -7,3 +7,8 @@ class StartupError(Exception):
 
 class BundleError(StartupError):
     """The bundle is missing, damaged or not what the server understands."""
+
+
+def cause(error: Exception) -> str:
+    """The words of an error of the operating system, or of one that stands for it."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)

@@ -31,7 +31,8 @@ decoder = msgspec.json.Decoder(EventsRequest)
 def concerns(scope: Scope) -> bool:
     """Whether a request is for this route."""
     path: str = scope.get("path", "")
-    return scope["type"] == "http" and path.endswith(SUFFIX) and path.startswith(PREFIX)
+    whole = len(path) >= len(PREFIX) + len(SUFFIX)
+    return scope["type"] == "http" and whole and path.endswith(SUFFIX) and path.startswith(PREFIX)
 
 
 async def handle(service: Service, scope: Scope, receive: Receive, send: Send) -> None:

@@ -9,17 +9,11 @@ from typing import Any
 import msgspec
 
 from arraylstm_serve.problems import MEDIA_TYPE, Kind
-from arraylstm_serve.schemas import ProblemBody, SessionId
+from arraylstm_serve.schemas import Key, ProblemBody, SessionId
+from arraylstm_serve.wire import JSON
 
-JSON = "application/json"
 REFERENCE = "#/components/schemas/{name}"
-KEY_HEADER = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "required": False,
-    "description": "Names the request: a repeat gets the first answer and moves nothing.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
-}
+KEY_HEADER = {"name": "Idempotency-Key", "in": "header", "required": False, "schema": msgspec.json.schema(Key)}
 
 Json = dict[str, Any]
 

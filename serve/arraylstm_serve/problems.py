@@ -23,7 +23,7 @@ class Kind:
     title: str
 
 
-MALFORMED_REQUEST = Kind("malformed_request", 400, "The request is not HTTP, or its path is too long")
+MALFORMED_REQUEST = Kind("malformed_request", 400, "The request is not HTTP, or its head is too long")
 INVALID_JSON = Kind("invalid_json", 400, "The body is not valid JSON")
 UNKNOWN_SESSION = Kind("unknown_session", 404, "No such session is held")
 NOT_FOUND = Kind("not_found", 404, "No such resource")
@@ -38,8 +38,7 @@ IDEMPOTENCY_KEY_REUSED = Kind("idempotency_key_reused", 422, "The idempotency ke
 INTERNAL = Kind("internal", 500, "The server failed")
 OVERLOADED = Kind("overloaded", 503, "Too many requests are pending")
 CAPACITY = Kind("capacity", 503, "Every session slot is busy")
-
-KINDS = {kind.code: kind for kind in list(globals().values()) if isinstance(kind, Kind)}
+STOPPING = Kind("stopping", 503, "The server is stopping")
 
 
 class Problem(Exception):  # noqa: N818 - the word of RFC 9457
@@ -92,6 +91,11 @@ def retry_later(kind: Kind, detail: str, seconds: int = 1) -> Problem:
 def internal(detail: str = "The request failed inside the server; its log has the cause.") -> Problem:
     """A failure whose cause stays in the server's log."""
     return Problem(INTERNAL, detail)
+
+
+def stopping() -> Problem:
+    """A refusal by a server that ends before the request does."""
+    return retry_later(STOPPING, "The server stopped before the request was answered; it may have been applied.")
 
 
 def shown(value: object) -> str:

@@ -11,8 +11,11 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Item = Integer | str
 Natural = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-SessionId = Annotated[
-    str, Meta(pattern="^[A-Za-z0-9._:~-]{1,128}$", description="The session's name, chosen by the client.")
+SESSION_ID = "[A-Za-z0-9._:~-]{1,128}"
+SessionId = Annotated[str, Meta(pattern=f"^{SESSION_ID}$", description="The session's name, chosen by the client.")]
+KEY = "[ -~]{1,255}"
+Key = Annotated[
+    str, Meta(pattern=f"^{KEY}$", description="Names the request: a repeat gets the first answer and moves nothing.")
 ]
 TopK = Annotated[
     Natural,
@@ -47,7 +50,7 @@ class PredictRequest(Struct, forbid_unknown_fields=True, gc=False):
     exclude: Exclude = []
 
 
-class PeekQuery(Struct):
+class PeekQuery(Struct, forbid_unknown_fields=True):
     """The query of a look at a session's predictions."""
 
     top_k: TopK = 10
@@ -68,12 +71,16 @@ class Observation(Struct, gc=False):
     rank: Annotated[int, Meta(ge=1, description="1 + the number of items held more likely.")] | None
 
 
+Predictions = Annotated[list[Prediction], Meta(description="Most likely first; ties in order of item id.")]
+Observations = Annotated[list[Observation], Meta(description="One entry for each item sent.")]
+
+
 class PredictAnswer(Struct):
     """The predictions after a history."""
 
     model: Fingerprint
-    predictions: Annotated[list[Prediction], Meta(description="Most likely first; ties in order of item id.")]
-    observed: Annotated[list[Observation], Meta(description="One entry for each item sent.")]
+    predictions: Predictions
+    observed: Observations
 
 
 class SessionAnswer(Struct):
@@ -86,8 +93,8 @@ class SessionAnswer(Struct):
         Meta(description="new: the session began with this request; continued: it went on from its state."),
     ]
     model: Fingerprint
-    predictions: Annotated[list[Prediction], Meta(description="Most likely first; ties in order of item id.")]
-    observed: Annotated[list[Observation], Meta(description="One entry for each item sent.")]
+    predictions: Predictions
+    observed: Observations
 
 
 class SessionInfo(Struct):

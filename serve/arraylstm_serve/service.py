@@ -13,6 +13,7 @@ from arraylstm_serve.arena import Arena
 from arraylstm_serve.batcher import Batcher, Seen, Stepper, Walk
 from arraylstm_serve.bundle import Bundle
 from arraylstm_serve.errors import StartupError
+from arraylstm_serve.memory import memory_limit
 from arraylstm_serve.predictions import Ask, Ranking
 from arraylstm_serve.problems import INVALID_REQUEST, Problem, internal
 from arraylstm_serve.schemas import (
@@ -69,12 +70,13 @@ class Service:
             clock or steady_clock(),
             settings.max_sessions,
             settings.session_ttl,
+            settings.max_answer_bytes,
         )
 
     @property
-    def arena_bytes(self) -> int:
-        """The most memory that session state can take."""
-        return self.arena.nbytes
+    def memory_bound(self) -> int:
+        """Bytes that the states of sessions and their remembered answers are bound to."""
+        return self.arena.nbytes + self.settings.max_answer_bytes
 
     @property
     def pending(self) -> int:
@@ -197,14 +199,22 @@ class Service:
 
 
 def _allocate(bundle: Bundle, settings: Settings) -> Arena:
-    """A slot for each session, and one for each pending request to walk on."""
-    slots = settings.max_sessions + settings.max_pending
+    """A slot for each session, and two for each pending request: to walk on, and to open a session in."""
+    slots = settings.max_sessions + 2 * settings.max_pending
+    states, num_items = bundle.manifest.states, len(bundle.vocabulary)
+    needed = slots * Arena(1, states, num_items).nbytes + settings.max_answer_bytes
+    if needed > memory_limit():
+        raise _too_large(settings, needed)
     try:
-        return Arena(slots, bundle.manifest.states, len(bundle.vocabulary))
+        return Arena(slots, states, num_items)
     except MemoryError as error:
-        raise StartupError(
-            f"{settings.max_sessions} sessions need more memory than there is; lower --max-sessions."
-        ) from error
+        raise _too_large(settings, needed) from error
+
+
+def _too_large(settings: Settings, needed: int) -> StartupError:
+    return StartupError(
+        f"{settings.max_sessions} sessions need {needed / 1e6:.1f} MB, more memory than there is; lower --max-sessions."
+    )
 
 
 def _observed(items: Sequence[Item], seen: Sequence[Seen]) -> list[Observation]:

@@ -48,6 +48,7 @@ class Session:
     created: float
     last_used: float
     answers: dict[str, Remembered] = field(default_factory=dict)
+    answer_bytes: int = 0
 
     def recall(self, key: str, digest: bytes) -> bytes | None:
         """The answer given under a key, if one was.
@@ -66,8 +67,10 @@ class Session:
     def remember(self, key: str, digest: bytes, answer: bytes) -> None:
         """Keep an answer, and forget the oldest beyond the last 16 keys."""
         self.answers[key] = Remembered(digest, answer)
+        self.answer_bytes += len(answer)
         if len(self.answers) > KEYS_REMEMBERED:
-            del self.answers[next(iter(self.answers))]
+            forgotten = self.answers.pop(next(iter(self.answers)))
+            self.answer_bytes -= len(forgotten.answer)
 
 
 class Turn(ABC, Generic[Reply]):
@@ -110,16 +113,21 @@ class Turn(ABC, Generic[Reply]):
 class Sessions:
     """Sessions by id, each with a first-in first-out queue of turns.
 
-    A session is held from the end of its first event until it is removed, expires, or makes room for another.
-    Only idle sessions, those without a turn, expire or make room, the least recently used first.
+    A session is held from the end of its first event until it is removed, expires, or makes room.
+    Only idle sessions, those without a turn, expire or make room, the least recently used first. While turns
+    keep more sessions busy than the bounds allow, the bounds are exceeded; each session that goes idle mends it.
 
     Args:
         arena: where sessions have their slots.
         batcher: takes the turns' walks.
         gate: counts the turns that have not ended.
         clock: seconds since the epoch, never going back.
-        max_sessions: how many sessions to hold at most.
+        max_sessions: how many sessions to hold; more make idle ones give room.
         ttl: seconds without use after which a session expires.
+        max_answer_bytes: how many bytes of answers to remember; more make idle sessions give room.
+
+    Attributes:
+        answer_bytes: the answers remembered in all sessions.
     """
 
     def __init__(
@@ -130,13 +138,16 @@ class Sessions:
         clock: Callable[[], float],
         max_sessions: int,
         ttl: float,
+        max_answer_bytes: int,
     ) -> None:
         self.arena = arena
         self.ttl = ttl
+        self.answer_bytes = 0
         self._batcher = batcher
         self._gate = gate
         self._clock = clock
         self._max_sessions = max_sessions
+        self._max_answer_bytes = max_answer_bytes
         self._held: dict[str, Session] = {}
         self._idle: OrderedDict[str, Session] = OrderedDict()
         self._queues: dict[str, deque[Turn[Any]]] = {}
@@ -182,33 +193,50 @@ class Sessions:
         """How many items the session has consumed."""
         return self.arena.steps.item(session.slot)
 
-    def reserve(self) -> None:
-        """Make room for one more session, to be used by `open` or given back by `cancel`.
+    def admit(self) -> None:
+        """Let one more session begin; `open` makes room for it, `cancel` gives it up and nobody had to.
 
         Raises:
             Problem: `capacity`, where every session is busy.
         """
-        if len(self._held) + self._opening >= self._max_sessions:
-            if not self._idle:
-                raise retry_later(CAPACITY, f"All {self._max_sessions} sessions are busy.")
-            self.close(next(iter(self._idle)))
+        if len(self._held) + self._opening - len(self._idle) >= self._max_sessions:
+            raise retry_later(CAPACITY, f"All {self._max_sessions} sessions are busy.")
         self._opening += 1
 
     def cancel(self) -> None:
-        """Give back a reserved room."""
+        """Give up a session that was admitted."""
         self._opening -= 1
 
     def open(self, session_id: str, slot: int) -> Session:
-        """Hold a new session, in reserved room, with the state that its slot has."""
+        """Hold a session that was admitted, with the state that its slot has."""
         self._opening -= 1
         now = self._clock()
         session = self._held[session_id] = Session(session_id, slot, created=now, last_used=now)
+        self._trim()
         return session
+
+    def remember(self, session: Session, key: str, digest: bytes, answer: bytes) -> None:
+        """Keep the answer that a session gave under a key."""
+        self.answer_bytes -= session.answer_bytes
+        session.remember(key, digest, answer)
+        self.answer_bytes += session.answer_bytes
+        self._trim()
 
     def close(self, session_id: str) -> None:
         """Hold a session no longer."""
         self._idle.pop(session_id, None)
-        self.arena.release(self._held.pop(session_id).slot)
+        session = self._held.pop(session_id)
+        self.answer_bytes -= session.answer_bytes
+        self.arena.release(session.slot)
+
+    def _trim(self) -> None:
+        """Close the least recently used idle sessions until the bounds are kept."""
+        while self._idle and self._beyond_bounds:
+            self.close(next(iter(self._idle)))
+
+    @property
+    def _beyond_bounds(self) -> bool:
+        return len(self._held) > self._max_sessions or self.answer_bytes > self._max_answer_bytes
 
     def _expire(self) -> None:
         horizon = self._clock() - self.ttl
@@ -260,3 +288,4 @@ class Sessions:
         if session is not None:
             session.last_used = self._clock()
             self._idle[session_id] = session
+            self._trim()

@@ -8,7 +8,8 @@ from cyclopts.validators import Number
 
 Device = Literal["auto", "cpu", "cuda"]
 Count = Annotated[int, Parameter(validator=Number(gte=1))]
-Seconds = Annotated[float, Parameter(validator=Number(gt=0))]
+TEN_YEARS = 315_360_000
+Seconds = Annotated[float, Parameter(validator=Number(gt=0, lte=TEN_YEARS))]
 
 
 @Parameter(name="*")
@@ -31,8 +32,11 @@ class Settings:
     max_sessions: Count = 20_000
     """Sessions held at once; the least recently used idle one makes room for a new one."""
 
+    max_answer_bytes: Count = 268_435_456
+    """Bytes of answers remembered for idempotency keys; the least recently used idle sessions make room."""
+
     session_ttl: Seconds = 1800.0
-    """Seconds without use after which a session expires."""
+    """Seconds without use after which a session expires; at most ten years."""
 
     max_batch: Count = 64
     """Most sessions stepped by one run of the model."""
@@ -43,7 +47,10 @@ class Settings:
     max_items: Count = 1000
     """Most items one request may carry."""
 
-    max_body: Count = 1_048_576
+    max_connections: Count = 1024
+    """Connections open at once; while there are more, requests are answered 503 in plain text."""
+
+    max_body: Count = 262_144
     """Most bytes one request body may have."""
 
     shutdown_timeout: Count = 30

@@ -85,7 +85,7 @@ class Advance(Turn[bytes]):
             session.slot = walk.slot
         answer = self._render(Outcome(table.step(session), state, walk.seen, walk.ranking))
         if self._key is not None:
-            session.remember(self._key.key, self._key.digest, answer)
+            table.remember(session, self._key.key, self._key.digest, answer)
         self.answer(answer)
 
     def undo(self, table: Sessions, walk: Walk) -> None:
@@ -110,7 +110,7 @@ class Advance(Turn[bytes]):
 
     def _take_slot(self, table: Sessions, session: Session | None) -> int:
         if session is None:
-            table.reserve()
+            table.admit()
             return table.arena.acquire()
         if len(self._items) == 1:
             return session.slot

@@ -6,6 +6,7 @@ import re
 from typing import TypeVar
 
 import msgspec
+from starlette.datastructures import QueryParams
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -20,11 +21,10 @@ from arraylstm_serve.problems import (
     shortened,
     shown,
 )
+from arraylstm_serve.schemas import KEY, SESSION_ID
 
 JSON = "application/json"
 MAX_DETAIL = 300
-IDEMPOTENCY_KEY = re.compile(rb"[\x20-\x7e]{1,255}")
-SESSION_ID = re.compile(r"[A-Za-z0-9._:~-]{1,128}")
 
 Decoded = TypeVar("Decoded")
 
@@ -61,13 +61,27 @@ def decode(decoder: msgspec.json.Decoder[Decoded], body: bytes) -> Decoded:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise invalid_request(error) from None
+        raise _invalid_request(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Problem(INVALID_JSON, f"{shortened(str(error), MAX_DETAIL)}.") from None
 
 
-def invalid_request(error: msgspec.ValidationError) -> Problem:
-    """The problem of a request that does not fit its schema."""
+def decode_query(kind: type[Decoded], query: QueryParams) -> Decoded:
+    """The request in a query.
+
+    Raises:
+        Problem: `invalid_request`.
+    """
+    for name in query:
+        if len(query.getlist(name)) > 1:
+            raise Problem(INVALID_REQUEST, f"The query parameter {shown(name)} is repeated; once is allowed.")
+    try:
+        return msgspec.convert(dict(query), kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise _invalid_request(error) from None
+
+
+def _invalid_request(error: msgspec.ValidationError) -> Problem:
     return Problem(INVALID_REQUEST, f"{shortened(str(error), MAX_DETAIL)}.")
 
 
@@ -77,7 +91,7 @@ def valid_session_id(text: str) -> str:
     Raises:
         Problem: `invalid_session_id`.
     """
-    if SESSION_ID.fullmatch(text) is None:
+    if re.fullmatch(SESSION_ID, text) is None:
         detail = f"Session id {shown(text)} is not 1 to 128 characters of A-Z a-z 0-9 . _ : ~ -"
         raise Problem(INVALID_SESSION_ID, detail)
     return text
@@ -87,15 +101,17 @@ def idempotency_key(scope: Scope) -> str | None:
     """The request's Idempotency-Key, if it has one.
 
     Raises:
-        Problem: `invalid_request`, where the key is empty, too long or not printable ASCII.
+        Problem: `invalid_request`, where the key is empty, too long, not printable ASCII or given twice.
     """
-    for name, value in scope["headers"]:
-        if name == b"idempotency-key":
-            if IDEMPOTENCY_KEY.fullmatch(value) is None:
-                detail = "Idempotency-Key must be 1 to 255 printable ASCII characters, "
-                raise Problem(INVALID_REQUEST, f"{detail}not {shown(value.decode('latin-1'))}.")
-            return bytes(value).decode("ascii")
-    return None
+    keys = [value.decode("latin-1") for name, value in scope["headers"] if name == b"idempotency-key"]
+    if not keys:
+        return None
+    if len(keys) > 1:
+        raise Problem(INVALID_REQUEST, f"Idempotency-Key is given {len(keys)} times; once is allowed.")
+    if re.fullmatch(KEY, keys[0]) is None:
+        detail = f"Idempotency-Key must be 1 to 255 printable ASCII characters, not {shown(keys[0])}."
+        raise Problem(INVALID_REQUEST, detail)
+    return str(keys[0])
 
 
 def problem_response(problem: Problem) -> Response:

@@ -156,8 +156,14 @@ def write_bundle(
         "versions": {"onnx": onnx.__version__},
         "tolerance": {"allowed": 1e-5, "reached": 2e-7},
     }
-    (path / "manifest.json").write_text(json.dumps(manifest | changes))
+    write_manifest(path, json.dumps(manifest | changes).encode())
     return path
+
+
+def write_manifest(path: Path, content: bytes) -> None:
+    """Write a bundle's manifest and the line that vouches for it."""
+    (path / "manifest.json").write_bytes(content)
+    (path / "manifest.sha256").write_text(f"{hashlib.sha256(content).hexdigest()}  manifest.json\n")
 
 
 def describe(file: Path) -> dict[str, Any]:

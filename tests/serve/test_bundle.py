@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,9 @@ import pytest
 
 from arraylstm_serve import Bundle
 from arraylstm_serve.engine import open_engine
-from arraylstm_serve.errors import StartupError
+from arraylstm_serve.errors import BundleError, StartupError
 
-from .bundles import FINGERPRINT, STATES, describe, signature, step_model, write_bundle
+from .bundles import FINGERPRINT, STATES, describe, signature, step_model, write_bundle, write_manifest
 
 
 def opened(path: Path) -> Bundle:
@@ -24,8 +26,13 @@ def opened(path: Path) -> Bundle:
 
 def edit(path: Path, **changes: Any) -> None:
     """Change fields of the manifest."""
-    file = path / "manifest.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    manifest = json.loads((path / "manifest.json").read_text())
+    write_manifest(path, json.dumps(manifest | changes).encode())
+
+
+def listed(path: Path) -> dict[str, Any]:
+    """What the manifest says of the files that the server needs."""
+    return {name: describe(path / name) for name in ("step.onnx", "vocabulary.json")}
 
 
 def test_a_whole_bundle_opens(bundle_path: Path) -> None:
@@ -35,7 +42,7 @@ def test_a_whole_bundle_opens(bundle_path: Path) -> None:
     assert bundle.document == (bundle_path / "manifest.json").read_bytes()
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "step.onnx", "vocabulary.json"])
+@pytest.mark.parametrize("name", ["manifest.json", "manifest.sha256", "step.onnx", "vocabulary.json"])
 def test_a_missing_file_is_named(bundle_path: Path, name: str) -> None:
     """A file that is not there is named in one sentence."""
     (bundle_path / name).unlink()
@@ -49,7 +56,64 @@ def test_a_changed_file_is_noticed(bundle_path: Path, name: str) -> None:
     content = bytearray((bundle_path / name).read_bytes())
     content[-1] ^= 1
     (bundle_path / name).write_bytes(content)
-    with pytest.raises(StartupError, match=rf"{name} has sha256 \w+\.\.\. and .* the manifest says"):
+    with pytest.raises(StartupError, match=rf"{name} has sha256 \w+\.\.\.; the manifest says"):
+        opened(bundle_path)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "manifest.sha256", "step.onnx", "vocabulary.json"])
+def test_no_flipped_bit_passes(bundle_path: Path, name: str) -> None:
+    """Any one bit flipped in a file of the bundle keeps the server from starting."""
+    content = (bundle_path / name).read_bytes()
+    for bit in range(0, 8 * len(content), max(1, 8 * len(content) // 499)):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        (bundle_path / name).write_bytes(flipped)
+        with pytest.raises(BundleError):
+            Bundle.load(bundle_path)
+
+
+def test_the_manifests_checksum_is_what_sha256sum_reads(bundle_path: Path) -> None:
+    """`sha256sum -c manifest.sha256` vouches for the manifest."""
+    subprocess.run(["sha256sum", "-c", "manifest.sha256"], cwd=bundle_path, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../bundle/step.onnx", "a/../step.onnx", "a\0b", "a\nb"])
+def test_a_bundle_lists_no_files_of_others(bundle_path: Path, name: str) -> None:
+    """A file listed outside the bundle, or under no printable name, is refused before it is looked at."""
+    edit(bundle_path, files=listed(bundle_path) | {name: describe(bundle_path / "step.onnx")})
+    with pytest.raises(BundleError, match=r"a bundle's files lie inside it"):
+        opened(bundle_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("", "is not a regular file"),
+        ("pipe", "is not a regular file"),
+        ("x" * 300, "cannot be read: File name too long"),
+        ("step.onnx/x", "cannot be read: Not a directory"),
+    ],
+)
+def test_a_listed_file_is_a_regular_one(bundle_path: Path, name: str, message: str) -> None:
+    """What is listed but is a folder, a pipe or no possible file is refused without waiting for it."""
+    os.mkfifo(bundle_path / "pipe")
+    edit(bundle_path, files=listed(bundle_path) | {name: describe(bundle_path / "step.onnx")})
+    with pytest.raises(BundleError, match=message):
+        opened(bundle_path)
+
+
+def test_a_files_size_is_held_against_the_manifest(bundle_path: Path) -> None:
+    """A file of another size is told by both sizes."""
+    with (bundle_path / "step.onnx").open("ab") as file:
+        file.write(b"!")
+    with pytest.raises(BundleError, match=r"step\.onnx has \d+ bytes; the manifest says \d+"):
+        opened(bundle_path)
+
+
+def test_every_graph_is_a_listed_file(bundle_path: Path) -> None:
+    """A graph that the manifest describes but does not vouch for is refused."""
+    edit(bundle_path, graphs={"step.onnx": signature(), "sequence.onnx": signature()})
+    with pytest.raises(BundleError, match=r'lists no "sequence\.onnx" in files'):
         opened(bundle_path)
 
 
@@ -57,8 +121,7 @@ def test_every_listed_file_is_verified(bundle_path: Path) -> None:
     """Files that the server does not use are verified too."""
     report = bundle_path / "parity.md"
     report.write_text("fine")
-    files = {file.name: describe(file) for file in bundle_path.iterdir() if file.name != "manifest.json"}
-    edit(bundle_path, files=files)
+    edit(bundle_path, files=listed(bundle_path) | {"parity.md": describe(report)})
     opened(bundle_path)
     report.write_text("fake")
     with pytest.raises(StartupError, match=r"parity\.md has sha256"):
@@ -70,6 +133,8 @@ def test_every_listed_file_is_verified(bundle_path: Path) -> None:
     [
         (b"{", r"manifest\.json is not valid JSON"),
         (b"\xff", r"manifest\.json is not valid JSON"),
+        (b"[" * 100_000, r"manifest\.json "),
+        (b'{"x": ' + b"[" * 100_000, r"manifest\.json is not valid JSON"),
         (b"[]", r"manifest\.json does not have the expected fields: Expected `object`"),
         (b"{}", "missing required field `schema_version`"),
         (b'{"schema_version": 1}', "missing required field `fingerprint`"),
@@ -79,7 +144,7 @@ def test_every_listed_file_is_verified(bundle_path: Path) -> None:
 )
 def test_a_manifest_of_another_kind_is_refused(bundle_path: Path, content: bytes, message: str) -> None:
     """A manifest that is no JSON, lacks fields or is of another version is told apart."""
-    (bundle_path / "manifest.json").write_bytes(content)
+    write_manifest(bundle_path, content)
     with pytest.raises(StartupError, match=message):
         opened(bundle_path)
 
@@ -90,7 +155,7 @@ def test_a_manifest_of_another_kind_is_refused(bundle_path: Path, content: bytes
         ({"model": {"cell": "tiny", "num_items": 0}}, r"Expected `int` >= 1 - at `\$\.model\.num_items`"),
         ({"model": {"cell": "tiny", "num_items": 8}}, r"vocabulary\.json does not fit the model: 7 labels"),
         ({"graphs": {}}, r"describes no step\.onnx in graphs"),
-        ({"files": {}}, r"lists no step\.onnx in files"),
+        ({"files": {}}, r'lists no "step\.onnx" in files'),
         ({"fingerprint": "sha256:" + "f" * 64}, f"carries the fingerprint {FINGERPRINT}; the manifest says"),
         ({"states": STATES[:1]}, r"does not have the inputs of the manifest: .*state_m"),
         ({"states": STATES[::-1]}, "carries the states .* the manifest says"),
@@ -123,8 +188,7 @@ def test_a_graph_of_other_states_is_refused(tmp_path: Path, states: str) -> None
 def test_a_file_that_is_no_graph_is_refused(bundle_path: Path) -> None:
     """A step graph that onnxruntime cannot load is told without a traceback."""
     (bundle_path / "step.onnx").write_bytes(b"no graph")
-    files = {name: describe(bundle_path / name) for name in ("step.onnx", "vocabulary.json")}
-    edit(bundle_path, files=files)
+    edit(bundle_path, files=listed(bundle_path))
     with pytest.raises(StartupError, match=r"onnxruntime cannot load .*step\.onnx"):
         opened(bundle_path)
 

@@ -68,8 +68,8 @@ def test_cuda_asked_for_and_not_there_is_an_error(bundle_path: Path) -> None:
         open_engine(Bundle.load(bundle_path), "cuda", 1)
 
 
-def test_two_runtimes_at_once_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_runtimes_at_once_are_an_error(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both distributions of onnxruntime installed is told together with the remedy."""
     monkeypatch.setattr(engine, "distribution", lambda name: name)
     with pytest.raises(StartupError, match="pip uninstall -y onnxruntime onnxruntime-gpu"):
-        engine.refuse_two_runtimes()
+        engine.Engine(bundle_path / "step.onnx", "cpu", 1, [])

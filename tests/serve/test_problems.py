@@ -9,13 +9,14 @@ from typing import Any
 import httpx
 import pytest
 
-from arraylstm_serve.problems import KINDS
+from arraylstm_serve import problems
 
 from .harness import Harness
 
 pytestmark = pytest.mark.anyio
 
 EVENTS = "/v1/sessions/u/events"
+KINDS = {kind.code: kind for kind in vars(problems).values() if isinstance(kind, problems.Kind)}
 
 
 def check(response: httpx.Response, code: str) -> dict[str, Any]:
@@ -41,7 +42,7 @@ BAD_BODIES = [
     (b'{"items": ["a"]} "b"', "invalid_json", "trailing"),
     (b'{"items": ["\\ud800"]}', "invalid_json", ""),
     (b"[" * 100_000, "invalid_request", "Expected `object`"),
-    (b'{"items": [' + b'{"a":' * 100_000, "invalid_request", "int | str"),
+    (b'{"items": [' + b'{"a":' * 50_000, "invalid_request", "int | str"),
     (b"[]", "invalid_request", "Expected `object`, got `array`"),
     (b"{}", "invalid_request", "missing required field `items`"),
     (b'{"items": []}', "invalid_request", "length >= 1"),
@@ -55,7 +56,7 @@ BAD_BODIES = [
     (b'{"items": ["a"], "top_k": true}', "invalid_request", "got `bool`"),
     (b'{"items": ["a"], "topk": 1}', "invalid_request", "unknown field `topk`"),
     (b'{"items": ["a"], "' + b"x" * 100_000 + b'": 1}', "invalid_request", "unknown field"),
-    (b'{"items": ["' + b"z" * 1_000_000 + b'"]}', "unknown_item", "1000002 characters"),
+    (b'{"items": ["' + b"z" * 100_000 + b'"]}', "unknown_item", "100002 characters"),
     (b'{"items": ["a", "zebra"]}', "unknown_item", '"zebra" is not known; allowed are the model\'s 7 labels'),
     (b'{"items": [6]}', "unknown_item", "Item 6 "),
     (b'{"items": ["a"], "exclude": ["zebra"]}', "unknown_item", '"zebra"'),
@@ -122,6 +123,15 @@ async def test_every_route_checks_the_session_id(harness: Harness, method: str) 
     check(await harness.client.get("/v1/sessions/a b/predictions"), "invalid_session_id")
 
 
+@pytest.mark.parametrize("name", ["events", "predictions"])
+async def test_a_word_of_the_routes_is_an_id_like_any_other(harness: Harness, name: str) -> None:
+    """A session may be called what a part of a path is called."""
+    assert (await harness.send(name, "a")).json()["session_id"] == name
+    assert (await harness.client.get(f"/v1/sessions/{name}")).json()["step"] == 1
+    assert (await harness.client.get(f"/v1/sessions/{name}/predictions")).json()["step"] == 1
+    assert (await harness.client.delete(f"/v1/sessions/{name}")).status_code == 204
+
+
 async def test_every_allowed_character_makes_an_id(harness: Harness) -> None:
     """An id of 128 characters may use the whole alphabet."""
     name = ("AZaz09._:~-" * 12)[:128]
@@ -134,6 +144,13 @@ async def test_an_idempotency_key_has_a_form(harness: Harness, key: str) -> None
     """A key that is empty, too long or not printable is refused."""
     response = await harness.client.post(EVENTS, content=b'{"items": ["a"]}', headers={"Idempotency-Key": key})
     assert "Idempotency-Key" in check(response, "invalid_request")["detail"]
+
+
+async def test_an_idempotency_key_is_given_once(harness: Harness) -> None:
+    """Two keys for one request are refused."""
+    headers = [("Idempotency-Key", "k"), ("Idempotency-Key", "l")]
+    response = await harness.client.post(EVENTS, content=b'{"items": ["a"]}', headers=headers)
+    assert "2 times" in check(response, "invalid_request")["detail"]
 
 
 @pytest.mark.parametrize(
@@ -153,6 +170,16 @@ async def test_the_query_is_checked(harness: Harness, top_k: str) -> None:
     assert "top_k" in check(response, "invalid_request")["detail"]
 
 
+@pytest.mark.parametrize(
+    ("query", "said"), [("topk=1", "unknown field `topk`"), ("top_k=1&top_k=2", "once is allowed")]
+)
+async def test_the_query_has_known_parameters_once(harness: Harness, query: str, said: str) -> None:
+    """A parameter that is misspelt or repeated is refused."""
+    await harness.send("u", "a")
+    response = await harness.client.get(f"/v1/sessions/u/predictions?{query}")
+    assert said in check(response, "invalid_request")["detail"]
+
+
 @pytest.mark.parametrize("path", ["/", "/v1", "/v1/model/", "/v1/sessions", "/v1/sessions/u/nothing", "/v1/x/events"])
 async def test_an_unknown_path_is_not_found(harness: Harness, path: str) -> None:
     """A path that leads nowhere is a problem like any other."""
@@ -164,8 +191,8 @@ async def test_an_unknown_path_is_not_found(harness: Harness, path: str) -> None
     [
         ("GET", EVENTS, "POST"),
         ("OPTIONS", EVENTS, "POST"),
-        ("POST", "/v1/sessions/u", "DELETE, GET"),
-        ("POST", "/healthz", "GET"),
+        ("POST", "/v1/sessions/u", "DELETE, GET, HEAD"),
+        ("POST", "/healthz", "GET, HEAD"),
         ("GET", "/v1/predict", "POST"),
     ],
 )

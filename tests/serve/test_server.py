@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -14,11 +15,15 @@ from pathlib import Path
 
 import httpx
 import pytest
+import uvicorn
 
-from arraylstm_serve import cli
+from arraylstm_serve import Settings, cli, engine, memory
+from arraylstm_serve import server as serving
+from arraylstm_serve.errors import StartupError
 
 from ..servers import ServerProcess
 from .bundles import FINGERPRINT
+from .harness import Harness
 
 Start = Callable[..., ServerProcess]
 
@@ -140,13 +145,157 @@ def test_a_port_in_use_is_one_clear_line(bundle_path: Path) -> None:
     assert "--port" in done.stderr
 
 
-@pytest.mark.parametrize("fault", ["missing", "changed", "host"])
+@pytest.mark.anyio
+async def test_of_two_servers_on_one_port_the_second_does_not_start(harness: Harness) -> None:
+    """An address bound by two servers that warm up at once is served by one; the other one is told."""
+    first = serving.listen("127.0.0.1", 0)
+    second = serving.listen("127.0.0.1", first.getsockname()[1])
+    first.listen()
+    config = uvicorn.Config(harness.app, lifespan="off")
+    with pytest.raises(StartupError, match=r"port \d+: Address already in use"):
+        await serving.Server(config, harness.service, "", []).startup([second])
+    for listener in (first, second):
+        listener.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_before_the_server_serves_is_heeded(bundle_path: Path, number: signal.Signals) -> None:
+    """Told to stop while it loads, the server ends with status 0 and never says that it serves."""
+    program = (
+        "import os, sys\n"
+        "from arraylstm_serve import cli, engine\n"
+        f"engine.Engine.warm_up = lambda *_: os.kill(os.getpid(), {number})\n"
+        "sys.exit(cli.main())"
+    )
+    command = [sys.executable, "-c", program, str(bundle_path), "--port", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_model_is_warm_before_the_server_listens(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Serving begins once warm-up has run every batch size up to max_batch."""
+    done: list[object] = []
+    monkeypatch.setattr(engine.Engine, "warm_up", lambda self, max_batch: done.append(max_batch))
+    monkeypatch.setattr(serving.Server, "run", lambda self, sockets: done.append("run") or sockets[0].close())
+    for name in ("settle_memory", "record_signals"):
+        monkeypatch.setattr(serving, name, list)
+    serving.serve(bundle_path, Settings(port=0, max_batch=48))
+    assert done == [48, "run"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_server_told_to_stop_is_not_ready(harness: Harness, number: signal.Signals) -> None:
+    """From the signal on /readyz answers 503 on the connections that are still open."""
+    config = uvicorn.Config(harness.app, lifespan="off")
+    serving.Server(config, harness.service, "", []).handle_exit(number, None)
+    assert (await harness.client.get("/readyz")).status_code == 503
+
+
+def test_a_second_signal_cuts_requests_off_in_good_order(start_server: Start) -> None:
+    """A server told twice to stop answers 503 to what is in flight, prints no traceback, and ends with status 0."""
+    process = start_server()
+    with socket.create_connection(("127.0.0.1", process.port)) as client:
+        client.sendall(b"POST /v1/sessions/u/events HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{")
+        httpx.get(f"{process.url}/healthz")
+        for _ in range(2):
+            process.process.send_signal(signal.SIGINT)
+            while accepts(process.port):
+                pass
+        answer = b"".join(iter(lambda: client.recv(4096), b""))
+    assert process.process.wait() == 0
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert "Traceback" not in process.process.communicate()[1]
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/v1/model", "/docs", "/openapi.json"])
+def test_what_can_be_got_has_a_head(start_server: Start, path: str) -> None:
+    """HEAD is answered as GET is, without the body."""
+    process = start_server()
+    whole, head = httpx.get(f"{process.url}{path}"), httpx.head(f"{process.url}{path}")
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == whole.headers["content-length"]
+
+
+def test_the_head_of_a_request_is_bounded(start_server: Start) -> None:
+    """Headers without an end are refused once after 65,536 bytes; whatever comes then is dropped."""
+    process = start_server()
+    with socket.create_connection(("127.0.0.1", process.port)) as client:
+        client.sendall(b"GET /healthz HTTP/1.1\r\nX: " + b"x" * 70_000)
+        answer = client.recv(4096)
+        client.sendall(b"\r\nno header\r\n\r\n")
+        answer += b"".join(iter(lambda: client.recv(4096), b""))
+    process.process.terminate()
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1 400 ") == 1
+    assert process.process.communicate()[1] == ""
+
+
+def test_bodies_do_not_count_as_heads(start_server: Start) -> None:
+    """A body longer than any head, and a later head that comes in parts, are taken."""
+    process = start_server()
+    body = b'{"items":["a"]}'.ljust(100_000)
+    head = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with socket.create_connection(("127.0.0.1", process.port)) as client:
+        for part in (head + body[:70_000], body[70_000:] + b"GET /healthz HTTP/1.1\r\n"):
+            client.sendall(part)
+            httpx.get(f"{process.url}/healthz")
+        client.sendall(b"Host: x\r\nConnection: close\r\n\r\n")
+        answers = b"".join(iter(lambda: client.recv(4096), b""))
+    assert answers.count(b"HTTP/1.1 200 OK") == 2
+
+
+def test_connections_are_bounded(start_server: Start) -> None:
+    """While more than max_connections are open, requests are answered 503; later ones are served again."""
+    process = start_server("--max-connections", "2")
+    with httpx.Client(base_url=process.url) as first, httpx.Client(base_url=process.url) as second:
+        assert [first.get("/healthz").status_code, second.get("/healthz").status_code] == [200, 200]
+        assert httpx.get(f"{process.url}/healthz").status_code == 503
+        assert first.get("/healthz").status_code == 200
+
+
+def test_settled_memory_is_not_collected_again() -> None:
+    """What was loaded before serving is frozen, and the youngest generation is collected seldom."""
+    thresholds = gc.get_threshold()
+    try:
+        serving.settle_memory()
+        assert gc.get_freeze_count() > 0
+        assert gc.get_threshold()[0] == serving.YOUNG_OBJECTS
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*thresholds)
+
+
+@pytest.mark.parametrize("arguments", [["--session-ttl", "315360001"], ["--max-answer-bytes", "0"]])
+def test_a_bound_has_bounds(bundle_path: Path, arguments: list[str]) -> None:
+    """A setting out of its range is refused with status 2."""
+    done = run(str(bundle_path), *arguments)
+    assert done.returncode == 2
+    assert "Must be" in done.stdout + done.stderr
+
+
+def test_sessions_beyond_the_control_groups_memory_are_a_fault(
+    bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bound above the control group's memory is refused with the flag to lower; no limit is none."""
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(memory, "CGROUP_LIMIT", limit)
+    for text in ("max\n", str(2**40)):
+        limit.write_text(text)
+        Harness(bundle_path)
+    limit.write_text(f"{2**28}\n")
+    with pytest.raises(StartupError, match=r"20000 sessions need .* MB.*lower --max-sessions"):
+        Harness(bundle_path)
+
+
+@pytest.mark.parametrize("fault", ["missing", "changed", "host", "label", "long"])
 def test_a_fault_at_the_start_is_one_line_and_status_2(bundle_path: Path, fault: str) -> None:
     """A bundle or an address that cannot be had is one sentence on stderr, no traceback, and status 2."""
     if fault == "changed":
         (bundle_path / "vocabulary.json").write_text("{}")
-    path = bundle_path / "nowhere" if fault == "missing" else bundle_path
-    done = run(str(path), "--port", "0", *(["--host", "no.such.host.invalid"] if fault == "host" else []))
+    path = bundle_path / {"missing": "nowhere", "long": "x" * 300}.get(fault, "")
+    host = {"host": "no.such.host.invalid", "label": "x" * 70}.get(fault, "127.0.0.1")
+    done = run(str(path), "--port", "0", "--host", host)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith("arraylstm-serve: ")

@@ -42,6 +42,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         path = write_bundle(Path(self.folder.name) / "bundle")
         self.harness = Harness(path, max_sessions=MAX_SESSIONS, session_ttl=TTL, max_batch=2)
+        self.slots = self.harness.service.arena.free
         self.lives: OrderedDict[str, Life] = OrderedDict()
 
     def teardown(self) -> None:
@@ -120,8 +121,6 @@ class SessionMachine(RuleBasedStateMachine):
             if next(runs) == at % len(items):
                 raise RuntimeError("engine on fire")
 
-        if name not in self.lives and len(self.lives) == MAX_SESSIONS:
-            self.lives.popitem(last=False)
         self.harness.engine.before = fail
         assert self.send(name, *items).json()["code"] == "internal"
         self.harness.engine.before = lambda _: None
@@ -164,14 +163,16 @@ class SessionMachine(RuleBasedStateMachine):
 
     @invariant()
     def sessions_are_those_of_the_model(self) -> None:
-        """Exactly the expected sessions are held, at their steps, and every other slot is free."""
-        arena, bounds = self.harness.service.arena, self.harness.service.settings
+        """Exactly the expected sessions are held, with their steps and answers, and every other slot is free."""
+        service = self.harness.service
         for name in ("s0", "s1", "s2", "s3", "s4"):
             response = self.loop.run_until_complete(self.harness.client.get(f"/v1/sessions/{name}"))
             step = response.json()["step"] if response.status_code == 200 else None
             assert step == (len(self.lives[name].items) if name in self.lives else None)
-        assert arena.free == bounds.max_sessions + bounds.max_pending - len(self.lives)
-        assert self.harness.service.pending == 0
+        assert service.arena.free == self.slots - len(self.lives)
+        assert service.pending == 0
+        answers = [answer for life in self.lives.values() for _, answer in life.answers.values()]
+        assert service.sessions.answer_bytes == sum(map(len, answers))
 
 
 TestSessionMachine = pytest.mark.filterwarnings("error")(SessionMachine.TestCase)

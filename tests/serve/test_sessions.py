@@ -149,6 +149,82 @@ async def test_the_least_recently_used_session_makes_room(bundle_path: Path) -> 
     assert (await harness.send("old", "b", expected_step=1)).json()["state"] == "continued"
 
 
+@pytest.mark.parametrize("items", [["a"], ["b", "a"]])
+async def test_only_a_session_that_begins_makes_another_go(bundle_path: Path, items: list[str]) -> None:
+    """A first event that fails has cost no other session its place."""
+    harness = Harness(bundle_path, max_sessions=1)
+    await harness.send("old", "b")
+    harness.engine.poison = 0
+    assert refusal(await harness.send("new", *items)) == (500, "internal")
+    assert await step_of(harness, "old") == 1
+
+
+async def test_sessions_that_were_too_many_go_as_they_come_to_rest(bundle_path: Path) -> None:
+    """Sessions that woke while others began exceed the bound for as long as they are busy, and no longer."""
+    harness = Harness(bundle_path, max_sessions=2)
+    for name in ("u", "v"):
+        await harness.send(name, "a")
+    begin = [harness.send(name, "a") for name in ("w", "x")]
+    answers = await asyncio.gather(*begin, *(harness.send(name, *["a"] * 9) for name in ("u", "v")))
+    assert [answer.json()["step"] for answer in answers] == [1, 1, 10, 10]
+    assert len(harness.service.sessions) == 2
+
+
+async def test_a_session_makes_room_when_it_begins(bundle_path: Path) -> None:
+    """The session that has to go is gone once the new one is held, though the new one stays busy."""
+    harness = Harness(bundle_path, max_sessions=1)
+    await harness.send("old", "a")
+    held: list[int] = []
+    harness.engine.before = lambda items: held.append(len(harness.service.sessions))
+    await asyncio.gather(harness.send("new", "a"), harness.send("new", "b"))
+    assert held == [1, 1]
+
+
+async def test_no_more_sessions_begin_at_once_than_are_held(bundle_path: Path) -> None:
+    """However many sessions are idle, only as many as may be held begin at the same time."""
+    harness = Harness(bundle_path, max_sessions=2)
+    for name in ("u", "v"):
+        await harness.send(name, "a")
+    answers = await asyncio.gather(*(harness.send(name, "a") for name in ("w", "x", "y")))
+    assert [answer.status_code for answer in answers] == [200, 200, 503]
+
+
+async def test_there_is_a_slot_for_everything_that_is_pending(bundle_path: Path) -> None:
+    """Sessions that began, sessions that woke and histories all walk at once, as many as may be pending."""
+    harness = Harness(bundle_path, max_sessions=2, max_pending=6)
+    for name in ("u", "v"):
+        await harness.send(name, "a")
+    long = ["a"] * 50
+    sends = [("w", ["a"]), ("w", long), ("x", ["a"]), ("x", long), ("u", long), ("v", long)]
+    tasks = [asyncio.create_task(harness.send(name, *items)) for name, items in sends]
+    for pending in (6, 4):
+        while harness.service.pending != pending:
+            await asyncio.sleep(0)
+    predict = [harness.client.post("/v1/predict", json={"items": long}) for _ in range(2)]
+    answers = await asyncio.gather(*tasks, *predict)
+    assert [answer.status_code for answer in answers] == [200] * 8
+
+
+async def test_remembered_answers_are_bounded(bundle_path: Path) -> None:
+    """Beyond max_answer_bytes the sessions used least recently go, until the remembered answers fit."""
+    size = len((await Harness(bundle_path).send("s0", "a", key="k")).content)
+    harness = Harness(bundle_path, max_answer_bytes=3 * size)
+    for number in range(5):
+        await harness.send(f"s{number}", "a", key="k")
+    held = [(await harness.client.get(f"/v1/sessions/s{number}")).status_code for number in range(5)]
+    assert held == [404, 404, 200, 200, 200]
+    assert harness.service.sessions.answer_bytes == 3 * size
+
+
+async def test_forgotten_answers_count_no_more(harness: Harness) -> None:
+    """Answers of keys beyond the last 16, and those of a session removed, take no room."""
+    for number in range(20):
+        answer = await harness.send("u", "a", key=f"k{number:02}")
+    assert harness.service.sessions.answer_bytes < 17 * len(answer.content)
+    await harness.client.delete("/v1/sessions/u")
+    assert harness.service.sessions.answer_bytes == 0
+
+
 async def test_a_session_expires_after_its_time_without_use(bundle_path: Path) -> None:
     """A session lives for its time after its last use and not a moment longer; inspecting is no use."""
     harness = Harness(bundle_path, session_ttl=100)
