@@ -213,7 +213,8 @@ def _allocate(bundle: Bundle, settings: Settings) -> Arena:
 
 def _too_large(settings: Settings, needed: int) -> StartupError:
     return StartupError(
-        f"{settings.max_sessions} sessions need {needed / 1e6:.1f} MB, more memory than there is; lower --max-sessions."
+        f"{settings.max_sessions} sessions need {needed / 1e6:.1f} MB for states and remembered answers, but there are "
+        f"{memory_limit() / 1e6:.1f} MB; lower --max-sessions or --max-answer-bytes."
     )
 
 
