@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from arraylstm.cells import CELLS
-from arraylstm.errors import CheckpointError
+from arraylstm.errors import CheckpointError, one_line
 from arraylstm.model import NextItemModel
 from arraylstm.vocabulary import Vocabulary
 
@@ -30,7 +30,8 @@ def save(model: NextItemModel, path: str | Path) -> None:
     The file appears whole or not at all: it is written beside `path` and then given that name.
     """
     model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
-    header = {"arraylstm_format": FORMAT, "config": model.config, "vocabulary": _vocabulary_fields(model.vocabulary)}
+    vocabulary = None if model.vocabulary is None else model.vocabulary.fields()
+    header = {"arraylstm_format": FORMAT, "config": model.config, "vocabulary": vocabulary}
     weights = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
     target = Path(path)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
@@ -61,7 +62,7 @@ def load(path: str | Path, cell: str | None = None) -> NextItemModel:
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
     except Exception as error:  # what a file may hold to break the reading of it has no end
-        raise CheckpointError(f"{path}: does not describe a model: {_one_line(error)}") from None
+        raise CheckpointError(f"{path}: does not describe a model: {one_line(error)}") from None
 
 
 def _build(content: dict[str, Any], cell: str | None) -> NextItemModel:
@@ -94,7 +95,7 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
             weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
         saved = {**json.loads(metadata["arraylstm"]), "state_dict": weights} if "arraylstm" in metadata else None
     except (safetensors.SafetensorError, ValueError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file: {_one_line(error)}") from None
+        raise CheckpointError(f"{path}: not a readable safetensors file: {one_line(error)}") from None
     return saved or weights
 
 
@@ -108,7 +109,7 @@ def _read_torch(path: Path) -> dict[str, Any]:
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         if "TorchScript" in str(error):
             raise CheckpointError(f"{path}: is a TorchScript program, not weights; {_INSTEAD}") from None
-        raise CheckpointError(f"{path}: not a readable torch file, or truncated: {_one_line(error)}") from None
+        raise CheckpointError(f"{path}: not a readable torch file, or truncated: {one_line(error)}") from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a model or a state dict")
     return content
@@ -119,10 +120,6 @@ def _explain_refusal(message: str) -> str:
     if refused:
         return f"needs the code of {refused[1]} to be run when it is read, which is refused; {_INSTEAD}"
     return f"not a torch file, or one that runs code when it is read, which is refused; {_INSTEAD}"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 # -- contents -------------------------------------------------------------------------------------------------
@@ -177,7 +174,3 @@ def _check_finite(model: NextItemModel) -> None:
         wrong = int((~torch.isfinite(tensor)).sum())
         if wrong:
             raise CheckpointError(f"{key} holds {wrong} values that are NaN or infinite")
-
-
-def _vocabulary_fields(vocabulary: Vocabulary | None) -> dict[str, Any] | None:
-    return None if vocabulary is None else {"labels": vocabulary.labels, "unknown": vocabulary.unknown}

@@ -17,6 +17,7 @@ from arraylstm.cells import CELLS
 from arraylstm.cells.base import require_positive
 from arraylstm.checkpoint import save
 from arraylstm.data import DataOptions, Sessions, read_sessions, split
+from arraylstm.errors import one_line
 from arraylstm.eventlog import generate_sessions
 from arraylstm.model import NextItemModel
 from arraylstm.training import Metrics, TrainingOptions
@@ -126,8 +127,7 @@ def _check_device(name: str) -> None:
     try:
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"--device {name!r} cannot be used by this torch: {reason}") from None
+        raise ValueError(f"--device {name!r} cannot be used by this torch: {one_line(error)}") from None
 
 
 def _describe(source: str, sessions: Sessions, vocabulary: Vocabulary, parts: list[list[list[int]]]) -> str:

@@ -5,6 +5,11 @@ class ArrayLSTMError(Exception):
     """Base of the errors that arraylstm raises about files and data it was given."""
 
 
+def one_line(error: Exception) -> str:
+    """Return another package's error message without its line breaks, cut where it grows long."""
+    return " ".join(str(error).split())[:300]
+
+
 class CheckpointError(ArrayLSTMError):
     """A model file cannot be read, is unsafe to read, or does not fit the model it claims to be."""
 

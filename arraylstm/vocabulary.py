@@ -1,6 +1,7 @@
 """Vocabulary: the two-way map between item labels and the integer ids a model works with."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from arraylstm.errors import UnknownItemError
 
@@ -49,6 +50,10 @@ class Vocabulary:
         if min_count == 1:
             return cls(kept)
         return cls([*(label for label in kept if label != UNKNOWN), UNKNOWN], UNKNOWN)
+
+    def fields(self) -> dict[str, Any]:
+        """Return the constructor's arguments, as checkpoints and bundles keep them."""
+        return {"labels": self.labels, "unknown": self.unknown}
 
     def __len__(self) -> int:
         """Return the number of items."""

@@ -22,7 +22,7 @@ from arraylstm_export import graphs, report
 from arraylstm_export.errors import ExportError
 from arraylstm_export.parity import Report, verify
 from arraylstm_export.runners import Runner, SequenceGraph, StepGraph, StepMethod, Whole
-from arraylstm_export.signature import Signature, State, sequence_signature, states_of, step_signature
+from arraylstm_export.signature import Signature, sequence_signature, states_of, step_signature
 from arraylstm_export.vectors import write_vectors
 
 SCHEMA_VERSION = 1
@@ -62,13 +62,14 @@ def export(
     model = _frozen(model)
     try:
         with _scratch_beside(target) as folder:
-            _write_graphs(model, folder, on_stage)
+            description = _description(model)
+            _write_graphs(model, folder, description, on_stage)
             _write_vocabulary(model, folder)
             write_vectors(model, folder / "vectors")
             parity = verify(model, forms(model, folder), tolerance, lambda done, total: on_stage("parity", done, total))
             _write(folder / "parity.json", report.as_json(parity))
             _write(folder / "parity.md", report.as_markdown(parity))
-            _write_manifest(model, folder, tolerance, parity)
+            _write_manifest(model, folder, description, tolerance, parity)
             if parity.passed:
                 _put_in_place(folder, target)
     except OSError as error:
@@ -107,7 +108,17 @@ def _frozen(model: NextItemModel) -> NextItemModel:
     return copy.deepcopy(model).to("cpu", torch.float32).eval().requires_grad_(False)
 
 
-def _write_graphs(model: NextItemModel, folder: Path, on_stage: OnStage) -> None:
+def _description(model: NextItemModel) -> dict[str, Any]:
+    """Return what the manifest and every graph's own metadata say of the model."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "fingerprint": fingerprint(model),
+        "model": model.config,
+        "states": [asdict(state) for state in states_of(model)],
+    }
+
+
+def _write_graphs(model: NextItemModel, folder: Path, description: dict[str, Any], on_stage: OnStage) -> None:
     states = states_of(model)
     on_stage(STEP, 0, 1)
     step = graphs.step_graph(model)
@@ -117,7 +128,7 @@ def _write_graphs(model: NextItemModel, folder: Path, on_stage: OnStage) -> None
         (STEP, step, step_signature(states, model.num_items)),
         (SEQUENCE, sequence, sequence_signature(states, model.num_items)),
     ):
-        _describe(graph, model, signature)
+        _describe(graph, description, signature)
         onnx.save(graph, folder / name)
     on_stage(TORCHSCRIPT, 0, 1)
     with graphs.quiet():
@@ -134,16 +145,9 @@ def _drop_debug_records(path: Path) -> None:
             archive.writestr(zipfile.ZipInfo(name), content)  # dated 1980, as torch itself does
 
 
-def _describe(graph: ModelProto, model: NextItemModel, signature: Signature) -> None:
+def _describe(graph: ModelProto, description: dict[str, Any], signature: Signature) -> None:
     """Write into the graph's own metadata what the manifest says of it, so that a lone file explains itself."""
-    properties = {
-        "schema_version": SCHEMA_VERSION,
-        "fingerprint": fingerprint(model),
-        "model": model.config,
-        "states": [asdict(state) for state in states_of(model)],
-        **asdict(signature),
-    }
-    for name, value in properties.items():
+    for name, value in {**description, **asdict(signature)}.items():
         text = value if isinstance(value, str) else json.dumps(value)
         graph.metadata_props.add(key=f"arraylstm.{name}", value=text)
 
@@ -155,18 +159,17 @@ def _write_vocabulary(model: NextItemModel, folder: Path) -> None:
 def _vocabulary(model: NextItemModel) -> dict[str, Any]:
     if model.vocabulary is None:
         return {"labels": None, "unknown": None}
-    return {"labels": model.vocabulary.labels, "unknown": model.vocabulary.unknown}
+    return model.vocabulary.fields()
 
 
-def _write_manifest(model: NextItemModel, folder: Path, tolerance: float, parity: Report) -> None:
-    states: list[State] = states_of(model)
+def _write_manifest(
+    model: NextItemModel, folder: Path, description: dict[str, Any], tolerance: float, parity: Report
+) -> None:
+    states = states_of(model)
     manifest = {
-        "schema_version": SCHEMA_VERSION,
-        "fingerprint": fingerprint(model),
-        "model": model.config,
+        **description,
         "opset": graphs.OPSET,
         "ir_version": graphs.IR_VERSION,
-        "states": [asdict(state) for state in states],
         "graphs": {
             STEP: asdict(step_signature(states, model.num_items)),
             SEQUENCE: asdict(sequence_signature(states, model.num_items)),

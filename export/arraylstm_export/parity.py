@@ -14,8 +14,9 @@ from functools import partial
 import numpy as np
 
 from arraylstm import NextItemModel
+from arraylstm.errors import one_line
 from arraylstm_export.errors import ExportError
-from arraylstm_export.reference import Reference, difference, largest_by_row
+from arraylstm_export.reference import Reference, differences, largest_by_row
 from arraylstm_export.runners import Array, Result, Runner
 from arraylstm_export.scenarios import Scenario, all_scenarios, at_once, in_chunks, row_by_row
 from arraylstm_export.signature import states_of
@@ -124,13 +125,13 @@ class _Trial:
 
     def compare(self, form: str, scenario: str, actual: Result) -> Iterator[Check]:
         """Yield a check for every tensor, over the steps that are within tolerance or must be."""
-        tensors = [actual[0], *actual[1]], [self.expected[0], *self.expected[1]]
+        found = differences([actual[0], *actual[1]], [self.expected[0], *self.expected[1]])
         batch, steps = self.scenario.items.shape
-        decided = self._decided_steps(largest_by_row(*tensors) > self.tolerance)
+        decided = self._decided_steps(largest_by_row(found) > self.tolerance)
         excused = [np.arange(steps) >= decided[:, None], *[decided < steps] * len(actual[1])]
         undecided = int((steps - decided).sum())
-        for name, ours, expected, excuse in zip(self.reference.names, *tensors, excused, strict=True):
-            largest, where = _largest(difference(ours, expected), excuse)
+        for name, by_index, excuse in zip(self.reference.names, found, excused, strict=True):
+            largest, where = _largest(by_index, excuse)
             yield Check(form, scenario, batch, steps, name, largest, where, self.tolerance, undecided)
 
     def _decided_steps(self, failing: Array) -> Array:
@@ -143,9 +144,9 @@ class _Trial:
         return np.array([self.decided[row] if fails else steps for row, fails in enumerate(failing)], int)
 
 
-def _largest(differences: Array, excused: Array) -> tuple[float, tuple[int, ...]]:
+def _largest(by_index: Array, excused: Array) -> tuple[float, tuple[int, ...]]:
     """Return the largest difference and its index, but for the leading indices that are excused."""
-    judged = np.where(excused.reshape(excused.shape + (1,) * (differences.ndim - excused.ndim)), 0.0, differences)
+    judged = np.where(excused.reshape(excused.shape + (1,) * (by_index.ndim - excused.ndim)), 0.0, by_index)
     if judged.size == 0:
         return 0.0, ()
     where = np.unravel_index(int(judged.argmax()), judged.shape)
@@ -156,9 +157,8 @@ def _run(way: Callable[[], Result], form: str, scenario: Scenario) -> Result:
     try:
         return way()
     except Exception as error:  # every runtime has its own
-        reason = " ".join(str(error).split())[:300]
         batch, steps = scenario.items.shape
-        raise ExportError(f"{form} cannot be run ({scenario.name}, {batch} x {steps}): {reason}") from error
+        raise ExportError(f"{form} cannot be run ({scenario.name}, {batch} x {steps}): {one_line(error)}") from error
 
 
 def _badness(check: Check) -> tuple[bool, float]:

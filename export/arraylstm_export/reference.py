@@ -47,7 +47,7 @@ class Reference:
             other_logits, other_state = at_once(twin, scenario)
             parted = np.ones((len(logits), steps + 1), bool)
             parted[:, :steps] = difference(other_logits, logits).max(2) > max(tolerance, _UNDECIDED_ABOVE)
-            moved = largest_by_row(other_state, state) > max(tolerance, _UNDECIDED_ABOVE)
+            moved = largest_by_row(differences(other_state, state)) > max(tolerance, _UNDECIDED_ABOVE)
             parted[:, steps - 1] |= moved
             decided = np.minimum(decided, parted.argmax(1))
         return decided
@@ -73,8 +73,12 @@ def difference(actual: Array, expected: Array) -> Array:
     return np.asarray(np.nan_to_num(relative, nan=np.inf))
 
 
-def largest_by_row(actual: list[Array], expected: list[Array]) -> Array:
-    """Return every row's largest difference over several tensors."""
-    pairs = zip(actual, expected, strict=True)
-    by_tensor: Array = np.stack([difference(a, b).reshape(len(b), -1).max(1, initial=0.0) for a, b in pairs])
+def differences(actual: list[Array], expected: list[Array]) -> list[Array]:
+    """Return the difference of each of several tensors."""
+    return [difference(ours, theirs) for ours, theirs in zip(actual, expected, strict=True)]
+
+
+def largest_by_row(found: list[Array]) -> Array:
+    """Return every row's largest difference over several tensors' differences (B, ...)."""
+    by_tensor: Array = np.stack([by_index.reshape(len(by_index), -1).max(1, initial=0.0) for by_index in found])
     return by_tensor.max(0)  # type: ignore[no-any-return]  # numpy types reductions as Any

@@ -25,6 +25,7 @@ from arraylstm_serve.schemas import KEY, SESSION_ID
 
 JSON = "application/json"
 MAX_DETAIL = 300
+_SESSION_ID, _KEY = re.compile(SESSION_ID), re.compile(KEY)
 
 Decoded = TypeVar("Decoded")
 
@@ -91,7 +92,7 @@ def valid_session_id(text: str) -> str:
     Raises:
         Problem: `invalid_session_id`.
     """
-    if re.fullmatch(SESSION_ID, text) is None:
+    if _SESSION_ID.fullmatch(text) is None:
         detail = f"Session id {shown(text)} is not 1 to 128 characters of A-Z a-z 0-9 . _ : ~ -"
         raise Problem(INVALID_SESSION_ID, detail)
     return text
@@ -108,7 +109,7 @@ def idempotency_key(scope: Scope) -> str | None:
         return None
     if len(keys) > 1:
         raise Problem(INVALID_REQUEST, f"Idempotency-Key is given {len(keys)} times; once is allowed.")
-    if re.fullmatch(KEY, keys[0]) is None:
+    if _KEY.fullmatch(keys[0]) is None:
         detail = f"Idempotency-Key must be 1 to 255 printable ASCII characters, not {shown(keys[0])}."
         raise Problem(INVALID_REQUEST, detail)
     return str(keys[0])
