@@ -1,4 +1,4 @@
-"""NextItemModel: embedding, a stack of one registry cell, and a linear layer to one logit per item."""
+"""What can be exported and served: models that take item ids and score the next item, with their state explicit."""
 
 from typing import Any
 
@@ -6,17 +6,171 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from arraylstm.cells import make_cell
-from arraylstm.cells.base import require_positive
+from arraylstm.cells.base import clear_past, require_lengths, require_positive
+from arraylstm.stack import Stack, make_stack, require_dropout, require_state
 from arraylstm.vocabulary import Vocabulary
 
 
-class NextItemModel(nn.Module):
-    """Predict the next item of a session from the items so far.
+class ItemModel(nn.Module):
+    """A stack of cells between an embedding of items and a score for each item.
 
-    State is explicit: a list of tensors, batch axis first, in the order of `state_names`; it is handed in, handed
-    back and never written to. It scripts with `torch.jit.script`; the scripted module has `forward`, `step` and
-    `initial_state`.
+    A subclass gives the parts (`embed`, `score`, `unroll_layers`, `step_layers`, `like`); whole sequences, single
+    steps, scripting, export, parity checks and serving follow.
+
+    State is a list of tensors, batch axis first, in the order of `state_names`; it is handed in, handed back and never
+    written to.
+
+    Args:
+        layers: the stack, for its names and shapes; the subclass keeps it under a name of its own.
+        num_items: V.
+        vocabulary: the items' labels; without one, items are the integers 0 to V-1.
+        config: the constructor's arguments, the vocabulary apart, as checkpoints and manifests keep them; among them
+            `cell` and `num_items`.
+
+    Raises:
+        ValueError: a vocabulary of another size.
+    """
+
+    config: dict[str, Any]
+    num_items: int
+    state_names: list[str]
+    state_shapes: list[list[int]]
+    trace_names: list[str]
+    trace_shapes: list[list[int]]
+
+    def __init__(self, layers: Stack, num_items: int, vocabulary: Vocabulary | None, config: dict[str, Any]) -> None:
+        super().__init__()
+        if vocabulary is not None and len(vocabulary) != num_items:
+            raise ValueError(f"the vocabulary has {len(vocabulary)} items, the model {num_items}")
+        self.config = config
+        self.num_items = num_items
+        self.vocabulary = vocabulary
+        self.state_names, self.state_shapes = layers.state_names, layers.state_shapes
+        self.trace_names, self.trace_shapes = layers.trace_names, layers.trace_shapes
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], vocabulary: Vocabulary | None) -> "ItemModel":
+        """Construct the model that has this `config` and vocabulary."""
+        raise NotImplementedError
+
+    # -- the parts ------------------------------------------------------------------------------------------
+
+    def embed(self, items: Tensor) -> Tensor:
+        """Return what the lowest layer receives (..., I) for item ids (...)."""
+        raise NotImplementedError
+
+    def score(self, h: Tensor) -> Tensor:
+        """Return the logits (..., V) for the highest layer's output (..., H)."""
+        raise NotImplementedError
+
+    def unroll_layers(
+        self, x: Tensor, state: list[Tensor], lengths: Tensor | None
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Call the stack's `unroll`."""
+        raise NotImplementedError
+
+    def step_layers(self, x: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Call the stack's `step`."""
+        raise NotImplementedError
+
+    def like(self) -> Tensor:
+        """Return a weight, for its dtype and device."""
+        raise NotImplementedError
+
+    # -- what follows ---------------------------------------------------------------------------------------
+
+    @torch.jit.export
+    def unroll(
+        self, items: Tensor, state: list[Tensor] | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Score the next item after every position of whole sequences.
+
+        Args:
+            items: (B, S) int64 ids in [0, V); B and S may be 0, and ids from a row's length on are not looked at.
+            state: tensors (B, *shape) as `state_shapes` gives them; None starts from zeros.
+            lengths: (B,) int64, how many of the S items each row has; None means all.
+
+        Returns:
+            logits (B, S, V), those at position t telling of the item at t + 1 and zero from a row's length on, and
+            every row's state after its last item.
+
+        Raises:
+            ValueError: items, a state tensor or lengths has another shape or dtype, or a length lies outside 0 to S.
+            IndexError: an id lies outside [0, V).
+        """
+        logits, following, _ = self.unroll_traced(items, state, lengths)
+        return logits, following
+
+    @torch.jit.export
+    def unroll_traced(
+        self, items: Tensor, state: list[Tensor] | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Do what `unroll` does, and return the traces (B, S, *shape) of `trace_shapes`, zero past lengths."""
+        if items.dim() != 2:
+            raise ValueError(f"items must be (batch, steps), got {list(items.shape)}")
+        if lengths is not None:
+            require_lengths(lengths, items.size(0), items.size(1))
+            items = clear_past(items, lengths)
+        x, following, traces = self.unroll_layers(self._embed(items), self._started(items.size(0), state), lengths)
+        logits = self.score(x)
+        if lengths is not None:
+            logits = clear_past(logits, lengths)
+            traces = [clear_past(trace, lengths) for trace in traces]
+        return logits, following, traces
+
+    @torch.jit.export
+    def step(self, items: Tensor, state: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
+        """Consume one item per row: items (B,) int64 -> logits (B, V) of the item to follow, and the next state.
+
+        Raises:
+            ValueError: items or a state tensor has another shape or dtype.
+            IndexError: an id lies outside [0, V).
+        """
+        logits, following, _ = self.step_traced(items, state)
+        return logits, following
+
+    @torch.jit.export
+    def step_traced(
+        self, items: Tensor, state: list[Tensor] | None = None
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Do what `step` does, and return the traces (B, *shape) as `trace_shapes` gives them."""
+        if items.dim() != 1:
+            raise ValueError(f"items must be (batch,), got {list(items.shape)}")
+        x, following, traces = self.step_layers(self._embed(items), self._started(items.size(0), state))
+        return self.score(x), following, traces
+
+    @torch.jit.export
+    def initial_state(self, batch: int) -> list[Tensor]:
+        """Return the zero state for a batch, in the weights' dtype and on their device."""
+        return [self.like().new_zeros([batch] + shape) for shape in self.state_shapes]
+
+    def _embed(self, items: Tensor) -> Tensor:
+        if items.dtype != torch.int64:
+            raise ValueError(f"items must be int64, got {items.dtype}")
+        if not torch.compiler.is_compiling():
+            self._check_range(items)
+        return self.embed(items)
+
+    def _check_range(self, items: Tensor) -> None:
+        if items.device.type != "cpu" or items.numel() == 0:
+            return  # on an accelerator the look-up itself refuses, without a wait here
+        lowest, highest = int(items.min()), int(items.max())
+        if lowest < 0 or highest >= self.num_items:
+            wrong = lowest if lowest < 0 else highest
+            raise IndexError(f"item id {wrong} is outside 0..{self.num_items - 1}")
+
+    def _started(self, batch: int, state: list[Tensor] | None) -> list[Tensor]:
+        if state is None:
+            return self.initial_state(batch)
+        require_state(state, batch, self.state_names, self.state_shapes)
+        return state
+
+
+class NextItemModel(ItemModel):
+    """Predict the next item of a session from the items so far: embedding, a stack of one registry cell, linear layer.
+
+    It scripts with `torch.jit.script`; the scripted module has `forward`, `step`, `initial_state` and the traced
+    methods. `forward` is `unroll`.
 
     Args:
         cell: a name in `arraylstm.CELLS`.
@@ -25,16 +179,15 @@ class NextItemModel(nn.Module):
         k: lanes per unit, for the cells that have lanes.
         num_layers: L, cells stacked on each other.
         embedding_size: E, the width of the learned item embedding; None feeds one-hot vectors of width V.
-        dropout: probability of zeroing an output of any layer in training.
+        dropout: probability of zeroing an output of any layer in training, the last one's among them.
+        tied: score items by the product with their own embeddings (Press and Wolf 2017), for which the linear layer
+            maps h to E values, instead of by a linear layer to V.
         vocabulary: the items' labels; without one, items are the integers 0 to V-1.
 
     Raises:
-        ValueError: an unknown cell, a size smaller than 1, a dropout outside [0, 1), or a vocabulary of another size.
+        ValueError: an unknown cell, a size smaller than 1, a dropout outside [0, 1), tied without an embedding, or a
+            vocabulary of another size.
     """
-
-    config: dict[str, Any]
-    state_names: list[str]
-    state_shapes: list[list[int]]
 
     def __init__(
         self,
@@ -45,110 +198,70 @@ class NextItemModel(nn.Module):
         num_layers: int = 1,
         embedding_size: int | None = None,
         dropout: float = 0.0,
+        tied: bool = False,
         vocabulary: Vocabulary | None = None,
     ) -> None:
-        super().__init__()
         require_positive("num_items", num_items)
-        require_positive("num_layers", num_layers)
         if embedding_size is not None:
             require_positive("embedding_size", embedding_size)
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be at least 0 and below 1, got {dropout!r}")
-        if vocabulary is not None and len(vocabulary) != num_items:
-            raise ValueError(f"the vocabulary has {len(vocabulary)} items, the model {num_items}")
-        self.config = {
+        elif tied:
+            raise ValueError("tied needs an embedding to tie the scores to; give an embedding_size")
+        config = {
             "cell": cell,
             "num_items": num_items,
             "hidden_size": hidden_size,
             "k": k,
             "num_layers": num_layers,
             "embedding_size": embedding_size,
-            "dropout": dropout,
+            "dropout": require_dropout(dropout),
+            "tied": tied,
         }
-        self.vocabulary = vocabulary
-        self.num_items = num_items
+        cells = make_stack(cell, embedding_size or num_items, hidden_size, k, num_layers, dropout)
+        super().__init__(cells, num_items, vocabulary, config)
         self.embedding = None if embedding_size is None else nn.Embedding(num_items, embedding_size)
-        widths = [num_items if embedding_size is None else embedding_size] + [hidden_size] * (num_layers - 1)
-        self.cells = nn.ModuleList(make_cell(cell, width, hidden_size, k) for width in widths)
+        self.cells = cells
         self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(hidden_size, num_items)
-        layers = [cell.state_shapes() for cell in self.cells]  # type: ignore[operator]  # ModuleList hides the type
-        self.state_names = [f"{name}_l{number}" for number, states in enumerate(layers) for name in states]
-        self.state_shapes = [list(shape) for states in layers for shape in states.values()]
-        self.states_per_layer = len(layers[0])
+        self.linear = nn.Linear(hidden_size, embedding_size if tied and embedding_size else num_items)
+        self.register_parameter("bias", nn.Parameter(torch.zeros(num_items)) if tied else None)
+        if tied and self.embedding is not None:  # so that scores start of the size other models' start with
+            nn.init.normal_(self.embedding.weight, std=self.embedding.embedding_dim**-0.5)
 
-    def forward(self, items: Tensor, state: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
-        """Score the next item after every position of whole sequences.
+    @classmethod
+    def from_config(cls, config: dict[str, Any], vocabulary: Vocabulary | None) -> "NextItemModel":
+        """Construct the model that has this `config` and vocabulary; raises as the constructor does."""
+        return cls(**config, vocabulary=vocabulary)
 
-        Args:
-            items: (B, S) int64 ids in [0, V); B and S may be 0.
-            state: tensors (B, *shape) as `state_shapes` gives them; None starts from zeros.
+    def forward(
+        self, items: Tensor, state: list[Tensor] | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Score the next item after every position: items (B, S) -> logits (B, S, V), states; see `unroll`."""
+        return self.unroll(items, state, lengths)
 
-        Returns:
-            logits (B, S, V), those at position t telling of the item at t + 1, and the state after position S - 1.
-
-        Raises:
-            ValueError: items or a state tensor has another shape or dtype.
-            IndexError: an id lies outside [0, V).
-        """
-        if items.dim() != 2:
-            raise ValueError(f"items must be (batch, steps), got {list(items.shape)}")
-        return self._run(items, state, False)
-
-    @torch.jit.export
-    def step(self, items: Tensor, state: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
-        """Consume one item per row: items (B,) int64 -> logits (B, V) of the item to follow, and the next state.
-
-        Raises:
-            ValueError: items or a state tensor has another shape or dtype.
-            IndexError: an id lies outside [0, V).
-        """
-        if items.dim() != 1:
-            raise ValueError(f"items must be (batch,), got {list(items.shape)}")
-        return self._run(items, state, True)
-
-    @torch.jit.export
-    def initial_state(self, batch: int) -> list[Tensor]:
-        """Return the zero state for a batch, in the weights' dtype and on their device."""
-        return [self.linear.weight.new_zeros([batch] + shape) for shape in self.state_shapes]
-
-    def _run(self, items: Tensor, state: list[Tensor] | None, one_step: bool) -> tuple[Tensor, list[Tensor]]:
-        if state is None:
-            state = self.initial_state(items.size(0))
-        self._check_state(items.size(0), state)
-        x = self._embed(items)
-        following: list[Tensor] = []
-        n = self.states_per_layer
-        for layer, cell in enumerate(self.cells):
-            before = state[layer * n : (layer + 1) * n]
-            if one_step:
-                x, after = cell.step(cell.project(x), before)  # type: ignore[operator]
-            else:
-                x, after = cell.unroll(x, before)  # type: ignore[operator]
-            x = self.dropout(x)
-            following.extend(after)
-        return self.linear(x), following
-
-    def _embed(self, items: Tensor) -> Tensor:
-        if items.dtype != torch.int64:
-            raise ValueError(f"items must be int64, got {items.dtype}")
-        if not torch.compiler.is_compiling():
-            self._check_range(items)
+    def embed(self, items: Tensor) -> Tensor:
+        """Return the items' embeddings (..., E), or one-hot vectors (..., V)."""
         if self.embedding is not None:
             return self.embedding(items)  # type: ignore[no-any-return]
         return F.one_hot(items, self.num_items).to(self.linear.weight.dtype)
 
-    def _check_range(self, items: Tensor) -> None:
-        if items.device.type != "cpu" or items.numel() == 0:
-            return  # on an accelerator the look-up itself refuses, without a wait here
-        lowest, highest = int(items.min()), int(items.max())
-        if lowest < 0 or highest >= self.num_items:
-            wrong = lowest if lowest < 0 else highest
-            raise IndexError(f"item id {wrong} is outside 0..{self.num_items - 1}")
+    def score(self, h: Tensor) -> Tensor:
+        """Return the logits (..., V) for the highest layer's output (..., H)."""
+        scores = self.linear(self.dropout(h))
+        if self.bias is not None:  # tied
+            assert self.embedding is not None
+            assert isinstance(self.bias, Tensor)
+            scores = F.linear(scores, self.embedding.weight, self.bias)
+        return scores
 
-    def _check_state(self, batch: int, state: list[Tensor]) -> None:
-        if len(state) != len(self.state_shapes):
-            raise ValueError(f"state must be {len(self.state_shapes)} tensors, got {len(state)}")
-        for name, shape, given in zip(self.state_names, self.state_shapes, state):
-            if list(given.shape) != [batch] + shape:
-                raise ValueError(f"state {name} must be {[batch] + shape}, got {list(given.shape)}")
+    def unroll_layers(
+        self, x: Tensor, state: list[Tensor], lengths: Tensor | None
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Call the stack's `unroll`."""
+        return self.cells.unroll(x, state, lengths)
+
+    def step_layers(self, x: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Call the stack's `step`."""
+        return self.cells.step(x, state)
+
+    def like(self) -> Tensor:
+        """Return a weight, for its dtype and device."""
+        return self.linear.weight

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from arraylstm.cells.base import require_positive
 from arraylstm.errors import DataError
-from arraylstm.model import NextItemModel
+from arraylstm.model import ItemModel
 
 _PADDING = -1
 
@@ -85,7 +85,7 @@ class Metrics:
 
 
 def fit(
-    model: NextItemModel,
+    model: ItemModel,
     train: Sequence[Sequence[int]],
     validation: Sequence[Sequence[int]],
     options: TrainingOptions,
@@ -126,7 +126,7 @@ def fit(
 
 
 @torch.no_grad()
-def evaluate(model: NextItemModel, sessions: Sequence[Sequence[int]], batch_size: int = 64) -> Metrics:
+def evaluate(model: ItemModel, sessions: Sequence[Sequence[int]], batch_size: int = 64) -> Metrics:
     """Predict every item of the sessions but each one's first, and count how well.
 
     Items of equal score share the worst of their ranks. Where the vocabulary has an unknown item, an item it stands
@@ -141,8 +141,8 @@ def evaluate(model: NextItemModel, sessions: Sequence[Sequence[int]], batch_size
     vocabulary = model.vocabulary
     unknown = _PADDING if vocabulary is None or vocabulary.unknown is None else vocabulary.id(vocabulary.unknown)
     for batch in _batches(sessions, batch_size):
-        batch = batch.to(model.linear.weight.device)
-        logits, _ = model(batch[:, :-1].clamp(min=0))
+        batch = batch.to(model.like().device)
+        logits, _ = model.unroll(batch[:, :-1].clamp(min=0))
         seen = batch[:, 1:] != _PADDING
         scores, targets = logits[seen], batch[:, 1:][seen]
         ranks = (scores >= scores.gather(1, targets[:, None])).sum(1, dtype=torch.float64)
@@ -154,7 +154,7 @@ def evaluate(model: NextItemModel, sessions: Sequence[Sequence[int]], batch_size
 
 
 def _learn(
-    model: NextItemModel, batch: Tensor, optimiser: torch.optim.Optimizer, options: TrainingOptions
+    model: ItemModel, batch: Tensor, optimiser: torch.optim.Optimizer, options: TrainingOptions
 ) -> tuple[int, float]:
     """Take one optimiser step on a batch (B, S), back-propagating `bptt` steps at a time; return count and nats."""
     count = int((batch[:, 1:] != _PADDING).sum())
@@ -163,7 +163,7 @@ def _learn(
     optimiser.zero_grad()
     for start in range(0, batch.size(1) - 1, options.bptt):
         piece = batch[:, start : start + options.bptt + 1]
-        logits, state = model(piece[:, :-1].clamp(min=0), [tensor.detach() for tensor in state])
+        logits, state = model.unroll(piece[:, :-1].clamp(min=0), [tensor.detach() for tensor in state])
         loss = F.cross_entropy(logits.flatten(0, 1), piece[:, 1:].flatten(), ignore_index=_PADDING, reduction="sum")
         (loss / count).backward()  # type: ignore[no-untyped-call]
         nats += loss.item()

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from arraylstm.cells.base import Cell, require_positive
+from arraylstm.cells.base import Cell, require_lengths, require_positive
 
 
 class ArrayLSTM(Cell):
@@ -74,9 +74,8 @@ class ArrayLSTM(Cell):
     def gates(self, driven: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return f, i, o and g, each (B, k, H), from W x + b (B, 4Hk) and h (B, H)."""
         a = torch.addmm(driven, h, self.h2h.weight.t()).view(h.size(0), self.k, 4 * self.hidden_size)
-        gates, candidate = torch.split(a, [3 * self.hidden_size, self.hidden_size], 2)
-        f, i, o = gates.sigmoid().chunk(3, 2)
-        return f, i, o, candidate.tanh()
+        f, i, o, g = a.chunk(4, 2)
+        return f.sigmoid(), i.sigmoid(), o.sigmoid(), g.tanh()
 
     def recur(self, driven: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """Return h' (B, H) and c' (B, k, H) from W x + b (B, 4Hk), h (B, H) and c (B, k, H)."""
@@ -90,18 +89,21 @@ class ArrayLSTM(Cell):
 
     # -- the interface of array-lstm 0.0.1: lane axis first -----------------------------------------------------
 
-    def forward(self, x: Tensor, hidden: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def forward(
+        self, x: Tensor, hidden: tuple[Tensor, Tensor] | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Run the layer over whole sequences.
 
         Args:
             x: (B, S, I) inputs of any float dtype; B and S may be 0.
             hidden: (h (1, B, H), c (k, B, H)) to start from, never written to; None starts from `initHidden(x)`.
+            lengths: (B,) int64, how many of the S steps each row takes; None lets all rows take all.
 
         Returns:
-            outputs (B, S, H) and (h (1, B, H), c (k, B, H)) after the last step.
+            outputs (B, S, H), zero from a row's length on, and (h (1, B, H), c (k, B, H)) after its last step.
 
         Raises:
-            ValueError: x, h or c has another shape.
+            ValueError: x, h, c or lengths has another shape, or a length lies outside 0 to S.
         """
         if x.dim() != 3 or x.size(2) != self.input_size:
             raise ValueError(f"x must be (batch, steps, {self.input_size}), got {list(x.shape)}")
@@ -110,7 +112,9 @@ class ArrayLSTM(Cell):
             raise ValueError(f"hidden must be {[1, x.size(0), self.hidden_size]}, got {list(h.shape)}")
         if list(c.shape) != [self.k, x.size(0), self.hidden_size]:
             raise ValueError(f"state must be {[self.k, x.size(0), self.hidden_size]}, got {list(c.shape)}")
-        outputs, state = self.unroll(x, [h[0], c.transpose(0, 1)])
+        if lengths is not None:
+            require_lengths(lengths, x.size(0), x.size(1))
+        outputs, state = self.unroll(x, [h[0], c.transpose(0, 1)], lengths)
         return outputs, (state[0].unsqueeze(0), state[1].transpose(0, 1).contiguous())
 
     def forward_cell(self, x: Tensor, hidden: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:

@@ -58,24 +58,79 @@ class Cell(nn.Module):
         """
         raise NotImplementedError
 
-    def unroll(self, x: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def trace_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name what a step can show of itself beside its output, each with its shape for one row; by default nothing.
+
+        Traces are for looking at (which lane listened, say); export writes them as further outputs when asked to.
+        """
+        return {}
+
+    def step_traced(self, projected: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Do what `step` does, and return the traces (B, *shape) too, in the order of `trace_shapes`."""
+        output, following = self.step(projected, state)
+        traces: list[Tensor] = []
+        return output, following, traces
+
+    def unroll(self, x: Tensor, state: list[Tensor], lengths: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
         """Run `step` along the time axis.
 
         Args:
             x: (B, S, I) inputs; S may be 0.
             state: tensors (B, *shape) in the order of `state_shapes`.
+            lengths: (B,) int64, how many of the S steps each row takes; None lets all rows take all.
 
         Returns:
-            The outputs (B, S, H) and the state after the last step.
+            The outputs (B, S, H), zero from a row's length on, and every row's state after its own length.
+        """
+        outputs, state, _ = self.unroll_traced(x, state, lengths)
+        return outputs, state
+
+    def unroll_traced(
+        self, x: Tensor, state: list[Tensor], lengths: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Run `step_traced` along the time axis: what `unroll` returns, and the traces (B, S, *shape).
+
+        From a row's length on its traces are those of steps that start from its final state.
         """
         if x.size(1) == 0:
-            return x.new_zeros(x.size(0), 0, self.hidden_size), [tensor.clone() for tensor in state]
+            _, _, trace = self.step_traced(self.project(x.new_zeros(x.size(0), x.size(2))), state)
+            nothing = [tensor.new_zeros([x.size(0), 0] + list(tensor.shape[1:])) for tensor in trace]
+            return x.new_zeros(x.size(0), 0, self.hidden_size), [tensor.clone() for tensor in state], nothing
         outputs: list[Tensor] = []
+        traces: list[list[Tensor]] = []
         for piece in torch.split(x, self.steps_projected_at_once, 1):
             for projected in self.project(piece).unbind(1):
-                output, state = self.step(projected, state)
+                output, following, trace = self.step_traced(projected, state)
+                state = following if lengths is None else hold(following, state, lengths > len(outputs))
                 outputs.append(output)
-        return torch.stack(outputs, 1), state
+                traces.append(trace)
+        series = [torch.stack([trace[i] for trace in traces], 1) for i in range(len(traces[0]))]
+        stacked = torch.stack(outputs, 1)
+        return stacked if lengths is None else clear_past(stacked, lengths), state, series
+
+
+def hold(following: list[Tensor], state: list[Tensor], going_on: Tensor) -> list[Tensor]:
+    """Return the following state of the rows that go on (B, bool), and the state as it was of the others."""
+    return [torch.where(going_on.view([-1] + [1] * (new.dim() - 1)), new, old) for new, old in zip(following, state)]
+
+
+def clear_past(series: Tensor, lengths: Tensor) -> Tensor:
+    """Return the series (B, S, ...) with zeros from every row's length on."""
+    steps = torch.arange(series.size(1), device=series.device)
+    past = steps.unsqueeze(0) >= lengths.unsqueeze(1)
+    return series.masked_fill(past.view(list(past.shape) + [1] * (series.dim() - 2)), 0)
+
+
+def require_lengths(lengths: Tensor, batch: int, steps: int) -> None:
+    """Raise ValueError unless lengths are (B,) int64 from 0 to the number of steps."""
+    if lengths.dtype != torch.int64 or list(lengths.shape) != [batch]:
+        raise ValueError(f"lengths must be int64 {[batch]}, got {lengths.dtype} {list(lengths.shape)}")
+    if lengths.device.type != "cpu" or batch == 0:
+        return  # reading them from an accelerator would wait for it
+    shortest, longest = int(lengths.min()), int(lengths.max())
+    if shortest < 0 or longest > steps:
+        wrong = shortest if shortest < 0 else longest
+        raise ValueError(f"lengths must be from 0 to {steps}, the number of steps, got {wrong}")
 
 
 def require_positive(name: str, value: int) -> None:

@@ -6,6 +6,16 @@ from torch import Tensor
 from arraylstm.cells.array import ArrayLSTM
 
 
+def draw_lane(p: Tensor, lanes: int) -> Tensor:
+    """Draw an index along the axis `lanes` with the probabilities p along it, of its own for every other index."""
+    return first_largest(p / torch.empty_like(p).exponential_(), lanes)  # p_j / Exp(1) is largest w.p. p_j
+
+
+def first_largest(p: Tensor, lanes: int) -> Tensor:
+    """Return the index of the first of the largest p along the axis `lanes`: argmax, which takes torch far longer."""
+    return p.max(lanes, keepdim=True).indices
+
+
 class StochasticArrayLSTM(ArrayLSTM):
     r"""Array-LSTM with stochastic output pooling, with the weights of array-lstm 0.0.1.
 
@@ -15,15 +25,14 @@ class StochasticArrayLSTM(ArrayLSTM):
         j  ~ p in train(), argmax p in eval() (the first of equals)           (5.2)
         h' = o_j * tanh(c_j')
 
-    The gradient flows through the chosen lane only. The paper draws the lane and gives no rule for inference;
-    array-lstm 0.0.1 takes the argmax always, so in eval() both agree. The argmax is taken after the softmax, whose
+    The gradient flows through the chosen lane only. The paper draws the lane and gives no rule for inference. The rule
+    here is the mode of the draw, for compatibility: array-lstm 0.0.1 takes the argmax always, so in eval() both agree
+    (the mean over draws would be h' = sum_j p_j * o_j * tanh(c_j')). The argmax is taken after the softmax, whose
     rounding makes near-equal gates equal: argmax o itself would pick other lanes where gates saturate.
     """
 
     def update_hidden(self, outputs: Tensor, states: Tensor) -> Tensor:
         """Pool the lanes: output gates and new cells, both (k, B, H), to the new hidden (1, B, H)."""
         p = outputs.softmax(0)
-        if self.training:  # p_j / Exp(1) is largest at j with probability p_j
-            p = p / torch.empty_like(p).exponential_()
-        lane = p.argmax(0, keepdim=True)
+        lane = draw_lane(p, 0) if self.training else first_largest(p, 0)
         return outputs.gather(0, lane) * states.gather(0, lane).tanh()

@@ -1,0 +1,149 @@
+"""Stack: cells on top of each other, each with a state of its own."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from arraylstm.cells import make_cell
+from arraylstm.cells.base import Cell, require_lengths, require_positive
+
+
+class Stack(nn.ModuleDict):
+    """Layers of cells, the output of one being the input of the next.
+
+    State is a list of tensors (B, *shape), batch axis first, the lowest layer's first; `state_names` are those of the
+    cells with `_l<layer>` added. It is handed in, handed back and never written to.
+
+    Args:
+        cells: the layers from the bottom, or the layers by the names they are to have in the state dict.
+        dropout: probability of zeroing an output of any layer but the last in training.
+
+    Raises:
+        ValueError: no cells, a width that does not fit the layer below, or a dropout outside [0, 1).
+    """
+
+    state_names: list[str]
+    state_shapes: list[list[int]]
+    trace_names: list[str]
+    trace_shapes: list[list[int]]
+    state_ends: list[int]
+    input_size: int
+    dropout: float
+
+    def __init__(self, cells: Sequence[Cell] | Mapping[str, Cell], dropout: float = 0.0) -> None:
+        named = dict(cells) if isinstance(cells, Mapping) else {str(layer): cell for layer, cell in enumerate(cells)}
+        super().__init__(named)
+        layers = list(named.values())
+        if not layers:
+            raise ValueError("a stack needs at least one cell")
+        for layer, (below, above) in enumerate(pairwise(layers), start=1):
+            if above.input_size != below.hidden_size:
+                raise ValueError(
+                    f"layer {layer} takes inputs of width {above.input_size}, the layer below gives {below.hidden_size}"
+                )
+        self.input_size = layers[0].input_size
+        self.dropout = require_dropout(dropout)
+        self.state_names, self.state_shapes = _numbered([cell.state_shapes() for cell in layers])
+        self.trace_names, self.trace_shapes = _numbered([cell.trace_shapes() for cell in layers])
+        counts = [len(cell.state_shapes()) for cell in layers]
+        self.state_ends = [sum(counts[: layer + 1]) for layer in range(len(counts))]
+
+    def forward(
+        self, x: Tensor, state: list[Tensor] | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Run the layers over whole sequences.
+
+        Args:
+            x: (B, S, I) inputs of any float dtype; B and S may be 0.
+            state: tensors (B, *shape) as `state_shapes` gives them; None starts from zeros.
+            lengths: (B,) int64, how many of the S steps each row takes; None lets all rows take all.
+
+        Returns:
+            The last layer's outputs (B, S, H), zero from a row's length on, and every row's state after its last step.
+
+        Raises:
+            ValueError: x, a state tensor or lengths has another shape, or a length lies outside 0 to S.
+        """
+        if x.dim() != 3 or x.size(2) != self.input_size:
+            raise ValueError(f"x must be (batch, steps, {self.input_size}), got {list(x.shape)}")
+        if lengths is not None:
+            require_lengths(lengths, x.size(0), x.size(1))
+        given = self.initial_state(x.size(0), x) if state is None else state
+        require_state(given, x.size(0), self.state_names, self.state_shapes)
+        outputs, following, _ = self.unroll(x, given, lengths)
+        return outputs, following
+
+    def unroll(
+        self, x: Tensor, state: list[Tensor], lengths: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Run every layer over whole sequences, as `Cell.unroll_traced` does: outputs, states, traces."""
+        following: list[Tensor] = []
+        traces: list[Tensor] = []
+        for layer, cell in enumerate(self.values()):
+            x = x if layer == 0 else torch.dropout(x, self.dropout, self.training)
+            before = state[len(following) : self.state_ends[layer]]
+            x, after, shown = cell.unroll_traced(x, before, lengths)  # type: ignore[operator]
+            following.extend(after)
+            traces.extend(shown)
+        return x, following, traces
+
+    def step(self, x: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Advance every layer by one step, as `Cell.step_traced` does: output, states, traces."""
+        following: list[Tensor] = []
+        traces: list[Tensor] = []
+        for layer, cell in enumerate(self.values()):
+            x = x if layer == 0 else torch.dropout(x, self.dropout, self.training)
+            before = state[len(following) : self.state_ends[layer]]
+            x, after, shown = cell.step_traced(cell.project(x), before)  # type: ignore[operator]
+            following.extend(after)
+            traces.extend(shown)
+        return x, following, traces
+
+    def initial_state(self, batch: int, like: Tensor) -> list[Tensor]:
+        """Return the zero state for a batch, in a tensor's dtype and on its device."""
+        return [like.new_zeros([batch] + shape) for shape in self.state_shapes]
+
+
+def make_stack(
+    cell: str, input_size: int, hidden_size: int, k: int = 4, num_layers: int = 1, dropout: float = 0.0
+) -> Stack:
+    """Construct a stack of one registry cell.
+
+    Args:
+        cell: a name in `arraylstm.CELLS`.
+        input_size: I, features of one input vector.
+        hidden_size: H of every layer.
+        k: lanes per unit, for the cells that have lanes.
+        num_layers: L.
+        dropout: probability of zeroing an output of any layer but the last in training.
+
+    Raises:
+        ValueError: an unknown cell, a size smaller than 1, or a dropout outside [0, 1).
+    """
+    require_positive("num_layers", num_layers)
+    widths = [input_size] + [hidden_size] * (num_layers - 1)
+    return Stack([make_cell(cell, width, hidden_size, k) for width in widths], dropout)
+
+
+def require_dropout(dropout: float) -> float:
+    """Return the probability, or raise ValueError unless it lies in [0, 1)."""
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be at least 0 and below 1, got {dropout!r}")
+    return dropout
+
+
+def require_state(state: list[Tensor], batch: int, names: list[str], shapes: list[list[int]]) -> None:
+    """Raise ValueError unless the state has a tensor of the right shape for every name."""
+    if len(state) != len(shapes):
+        raise ValueError(f"state must be {len(shapes)} tensors, got {len(state)}")
+    for name, shape, given in zip(names, shapes, state):
+        if list(given.shape) != [batch] + shape:
+            raise ValueError(f"state {name} must be {[batch] + shape}, got {list(given.shape)}")
+
+
+def _numbered(layers: list[dict[str, tuple[int, ...]]]) -> tuple[list[str], list[list[int]]]:
+    """Return the tensors' names with their layers' numbers, and their shapes."""
+    names = [f"{name}_l{layer}" for layer, shapes in enumerate(layers) for name in shapes]
+    return names, [list(shape) for shapes in layers for shape in shapes.values()]
