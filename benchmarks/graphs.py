@@ -28,8 +28,9 @@ from timing import Call, Row, Table, TimingOptions, measure, show, single_thread
 from torch import nn
 
 from arraylstm import CELLS, LSTM, Cell, NextItemModel, console
-from arraylstm_export.graphs import IR_VERSION, OPSET, sequence_graph, step_graph
-from arraylstm_export.signature import sequence_signature, states_of, step_signature
+from arraylstm_export.graphs import IR_VERSION, OPSET, step_graph
+from arraylstm_export.native import fastest_sequence_graph
+from arraylstm_export.signature import Interface
 
 Array = npt.NDArray[Any]
 
@@ -83,7 +84,7 @@ def main(
                 torch.manual_seed(0)
                 shape = (cell, num_items, sizes.hidden_size, sizes.k, 1, sizes.embedding_size)
                 model = NextItemModel(*shape).eval()
-                step = step_graph(model)
+                step = step_graph(model, Interface.of(model))
                 if num_items == sizes.num_items:
                     out.print(_nodes(step), soft_wrap=True)
                     step_rows += [compare_step(model, step, batch, timing.rounds) for batch in sizes.batches]
@@ -104,7 +105,7 @@ def compare_step(model: NextItemModel, step: ModelProto, batch: int, rounds: int
     """Time one step of a batch as a graph and eagerly, beside one step of the LSTM operator."""
     items, state = _batch(model, (batch,))
     tensors = [torch.from_numpy(tensor) for tensor in state]
-    names = [tensor.name for tensor in step_signature(states_of(model), model.num_items).inputs]
+    names = [tensor.name for tensor in Interface.of(model).step.inputs]
     loaded, feed = session(step), dict(zip(names, [items, *state], strict=True))
 
     def graph() -> Sequence[Array]:
@@ -125,9 +126,9 @@ def compare_sequence(model: NextItemModel, step: ModelProto, sizes: Sizes, round
     """Time whole sequences as a graph, eagerly and through array-lstm, beside the LSTM operator."""
     items, state = _batch(model, (sizes.batch, sizes.steps))
     lengths = np.full(sizes.batch, sizes.steps)
-    states = states_of(model)
-    names = [tensor.name for tensor in sequence_signature(states, model.num_items).inputs]
-    loaded = session(sequence_graph(step, states, model.num_items))
+    interface = Interface.of(model)
+    names = [tensor.name for tensor in interface.sequence.inputs]
+    loaded = session(fastest_sequence_graph(model, step, interface))
     feed = dict(zip(names, [items, lengths, *(np.zeros_like(tensor) for tensor in state)], strict=True))
     tensor = torch.from_numpy(items)
 
@@ -163,12 +164,14 @@ def _batch(model: NextItemModel, shape: tuple[int, ...]) -> tuple[Array, list[Ar
     """Draw items of a shape, and a state for each row."""
     source = np.random.default_rng(0)
     items = source.integers(0, model.num_items, shape)
-    states = [source.uniform(-1, 1, (shape[0], *state.shape)).astype(np.float32) for state in states_of(model)]
+    states = [
+        source.uniform(-1, 1, (shape[0], *state.shape)).astype(np.float32) for state in Interface.of(model).states
+    ]
     return items, states
 
 
 def _cell(model: NextItemModel) -> Cell:
-    return model.cells[0]  # type: ignore[return-value]  # ModuleList hides the cells' type
+    return model.cells["0"]  # type: ignore[return-value]  # ModuleDict hides the cells' type
 
 
 def _row(name: str, times: dict[str, float], model: NextItemModel) -> Row:

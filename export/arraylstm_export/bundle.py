@@ -5,7 +5,6 @@ import hashlib
 import json
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -17,12 +16,15 @@ import onnx
 import torch
 from onnx import ModelProto
 
-from arraylstm import NextItemModel
-from arraylstm_export import graphs, report
+from arraylstm import ItemModel
+from arraylstm_export import report
 from arraylstm_export.errors import ExportError
+from arraylstm_export.graphs import IR_VERSION, OPSET, step_graph
+from arraylstm_export.native import fastest_sequence_graph
 from arraylstm_export.parity import Report, verify
-from arraylstm_export.runners import Runner, SequenceGraph, StepGraph, StepMethod, Whole
-from arraylstm_export.signature import Signature, sequence_signature, states_of, step_signature
+from arraylstm_export.runners import Runner, SequenceGraph, Sequences, StepGraph, StepMethod
+from arraylstm_export.signature import Interface, Signature
+from arraylstm_export.torchscript import write_torchscript
 from arraylstm_export.vectors import write_vectors
 
 SCHEMA_VERSION = 1
@@ -34,9 +36,10 @@ OnStage = Callable[[str, int, int], None]
 
 
 def export(
-    model: NextItemModel,
+    model: ItemModel,
     directory: str | Path,
     tolerance: float = 1e-5,
+    traces: bool = False,
     on_stage: OnStage = lambda name, done, total: None,
 ) -> Report:
     """Write the model as a bundle and prove its graphs equal to the model.
@@ -47,29 +50,42 @@ def export(
         model: the model; it is exported in eval mode and float32, and is itself left as it is.
         directory: folder to create.
         tolerance: largest difference from float64 eager PyTorch that passes.
+        traces: give the graphs what the cells show of themselves (a Markov cell's `q_z`) as further outputs.
         on_stage: told of progress.
 
     Returns:
         The parity report. Unless it passed, nothing was left under `directory`.
 
     Raises:
-        ExportError: the folder holds something else than a bundle, or cannot be written.
+        ExportError: the folder holds something else than a bundle, or cannot be written; the model has no traces to
+            export, or starts from another state than zeros.
     """
     target = Path(directory).resolve()
     _check_target(target)
     if not 0 < tolerance < float("inf"):
         raise ExportError(f"tolerance must be a number above 0, got {tolerance!r}")
+    if any(tensor.any() for tensor in model.initial_state(1)):
+        raise ExportError("the model starts from another state than zeros, which a bundle's users would not know")
+    if traces and not model.trace_names:
+        raise ExportError(f"the cell {model.config['cell']!r} has no traces to export")
     model = _frozen(model)
+    interface = Interface.of(model, traces)
     try:
         with _scratch_beside(target) as folder:
-            description = _description(model)
-            _write_graphs(model, folder, description, on_stage)
+            description = _description(model, interface)
+            _write_graphs(model, interface, folder, description, on_stage)
             _write_vocabulary(model, folder)
-            write_vectors(model, folder / "vectors")
-            parity = verify(model, forms(model, folder), tolerance, lambda done, total: on_stage("parity", done, total))
+            write_vectors(model, interface, folder / "vectors")
+            parity = verify(
+                model,
+                interface,
+                forms(model, interface, folder),
+                tolerance,
+                lambda done, total: on_stage("parity", done, total),
+            )
             _write(folder / "parity.json", report.as_json(parity))
             _write(folder / "parity.md", report.as_markdown(parity))
-            _write_manifest(model, folder, description, tolerance, parity)
+            _write_manifest(interface, folder, description, tolerance, parity)
             if parity.passed:
                 _put_in_place(folder, target)
     except OSError as error:
@@ -77,21 +93,20 @@ def export(
     return parity
 
 
-def forms(model: NextItemModel, folder: Path) -> dict[str, Runner]:
+def forms(model: ItemModel, interface: Interface, folder: Path) -> dict[str, Runner]:
     """Return a runner for every form of the model that the folder holds, and for the model itself."""
     scripted = torch.jit.load(folder / TORCHSCRIPT)  # type: ignore[no-untyped-call]
-    states = states_of(model)
     return {
-        "pytorch": Whole(model),
-        "pytorch step": StepMethod(model, model.num_items),
-        STEP: StepGraph(folder / STEP, states, model.num_items),
-        SEQUENCE: SequenceGraph(folder / SEQUENCE, states),
-        "torchscript": Whole(scripted),
-        "torchscript step": StepMethod(scripted, model.num_items),
+        "pytorch": Sequences(model, interface),
+        "pytorch step": StepMethod(model, interface),
+        STEP: StepGraph(folder / STEP, interface),
+        SEQUENCE: SequenceGraph(folder / SEQUENCE, interface),
+        "torchscript": Sequences(scripted, interface),
+        "torchscript step": StepMethod(scripted, interface),
     }
 
 
-def fingerprint(model: NextItemModel) -> str:
+def fingerprint(model: ItemModel) -> str:
     """Return `sha256:<hex>` over configuration, vocabulary and weights."""
     digest = hashlib.sha256(json.dumps([model.config, _vocabulary(model)], sort_keys=True).encode())
     for name, weight in sorted(model.state_dict().items()):
@@ -103,46 +118,33 @@ def fingerprint(model: NextItemModel) -> str:
 # -- parts ------------------------------------------------------------------------------------------------------
 
 
-def _frozen(model: NextItemModel) -> NextItemModel:
+def _frozen(model: ItemModel) -> ItemModel:
     """Return a copy on the CPU in eval mode and float32."""
     return copy.deepcopy(model).to("cpu", torch.float32).eval().requires_grad_(False)
 
 
-def _description(model: NextItemModel) -> dict[str, Any]:
+def _description(model: ItemModel, interface: Interface) -> dict[str, Any]:
     """Return what the manifest and every graph's own metadata say of the model."""
     return {
         "schema_version": SCHEMA_VERSION,
         "fingerprint": fingerprint(model),
         "model": model.config,
-        "states": [asdict(state) for state in states_of(model)],
+        "states": [asdict(state) for state in interface.states],
     }
 
 
-def _write_graphs(model: NextItemModel, folder: Path, description: dict[str, Any], on_stage: OnStage) -> None:
-    states = states_of(model)
+def _write_graphs(
+    model: ItemModel, interface: Interface, folder: Path, description: dict[str, Any], on_stage: OnStage
+) -> None:
     on_stage(STEP, 0, 1)
-    step = graphs.step_graph(model)
+    step = step_graph(model, interface)
     on_stage(SEQUENCE, 0, 1)
-    sequence = graphs.sequence_graph(step, states, model.num_items)
-    for name, graph, signature in (
-        (STEP, step, step_signature(states, model.num_items)),
-        (SEQUENCE, sequence, sequence_signature(states, model.num_items)),
-    ):
+    sequence = fastest_sequence_graph(model, step, interface)
+    for name, graph, signature in ((STEP, step, interface.step), (SEQUENCE, sequence, interface.sequence)):
         _describe(graph, description, signature)
         onnx.save(graph, folder / name)
     on_stage(TORCHSCRIPT, 0, 1)
-    with graphs.quiet():
-        torch.jit.script(model).save(str(folder / TORCHSCRIPT))  # type: ignore[no-untyped-call]
-    _drop_debug_records(folder / TORCHSCRIPT)
-
-
-def _drop_debug_records(path: Path) -> None:
-    """Rewrite a TorchScript archive without the records that tell of the machine and the source it was made from."""
-    with zipfile.ZipFile(path) as archive:
-        records = {name: archive.read(name) for name in archive.namelist() if not name.endswith(".debug_pkl")}
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in records.items():
-            archive.writestr(zipfile.ZipInfo(name), content)  # dated 1980, as torch itself does
+    write_torchscript(model, folder / TORCHSCRIPT)
 
 
 def _describe(graph: ModelProto, description: dict[str, Any], signature: Signature) -> None:
@@ -152,27 +154,26 @@ def _describe(graph: ModelProto, description: dict[str, Any], signature: Signatu
         graph.metadata_props.add(key=f"arraylstm.{name}", value=text)
 
 
-def _write_vocabulary(model: NextItemModel, folder: Path) -> None:
+def _write_vocabulary(model: ItemModel, folder: Path) -> None:
     _write(folder / "vocabulary.json", json.dumps(_vocabulary(model), indent=1, ensure_ascii=False) + "\n")
 
 
-def _vocabulary(model: NextItemModel) -> dict[str, Any]:
+def _vocabulary(model: ItemModel) -> dict[str, Any]:
     if model.vocabulary is None:
         return {"labels": None, "unknown": None}
     return model.vocabulary.fields()
 
 
 def _write_manifest(
-    model: NextItemModel, folder: Path, description: dict[str, Any], tolerance: float, parity: Report
+    interface: Interface, folder: Path, description: dict[str, Any], tolerance: float, parity: Report
 ) -> None:
-    states = states_of(model)
     manifest = {
         **description,
-        "opset": graphs.OPSET,
-        "ir_version": graphs.IR_VERSION,
+        "opset": OPSET,
+        "ir_version": IR_VERSION,
         "graphs": {
-            STEP: asdict(step_signature(states, model.num_items)),
-            SEQUENCE: asdict(sequence_signature(states, model.num_items)),
+            STEP: asdict(interface.step),
+            SEQUENCE: asdict(interface.sequence),
         },
         "tolerance": {"allowed": tolerance, "reached": parity.reached},
         "versions": {name: version(name) for name in ("arraylstm", "torch", "onnx", "onnxruntime")},

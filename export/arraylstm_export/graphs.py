@@ -1,6 +1,6 @@
 """The ONNX graphs: the step graph that torch exports from the cell, and the sequence graph that scans that same step.
 
-No cell is stated here. The step graph is what `torch.onnx.export` makes of `NextItemModel.step`; the sequence graph
+No cell is stated here. The step graph is what `torch.onnx.export` makes of `ItemModel.step`; the sequence graph
 is a Scan over time whose body is the step graph, with every row's state frozen at its length.
 """
 
@@ -16,9 +16,9 @@ import torch
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import nn
 
-from arraylstm import NextItemModel
+from arraylstm import ItemModel
 from arraylstm_export.errors import ExportError
-from arraylstm_export.signature import Signature, State, Tensor, sequence_signature, states_of, step_signature
+from arraylstm_export.signature import Interface, Signature, Tensor
 
 OPSET = 18
 IR_VERSION = 10
@@ -26,73 +26,89 @@ _STEP = "step/"
 
 
 class _Step(nn.Module):
-    """`NextItemModel.step` with its state as separate arguments, which is how a graph takes it."""
+    """`ItemModel.step` with its state as separate arguments, which is how a graph takes it."""
 
-    def __init__(self, model: NextItemModel) -> None:
+    def __init__(self, model: ItemModel, traced: bool) -> None:
         super().__init__()
         self.model = model
+        self.traced = traced
 
     def forward(self, items: torch.Tensor, *state: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        logits, following = self.model.step(items, list(state))
-        return (logits, *following)
+        logits, following, traces = self.model.step_traced(items, list(state))
+        return (logits, *following, *(traces if self.traced else ()))
 
 
-def step_graph(model: NextItemModel) -> ModelProto:
-    """Export one step of a model in eval mode: items (B), state -> logits (B, V), next state.
+def step_graph(model: ItemModel, interface: Interface) -> ModelProto:
+    """Export one step of a model in eval mode: items (B), state -> logits (B, V), next state, traces.
 
     Raises:
         ExportError: the exported graph's inputs and outputs are not the promised ones (a dimension was frozen, say).
     """
-    states = states_of(model)
-    signature = step_signature(states, model.num_items)
     batch = torch.export.Dim("B", min=1)
+    example = (torch.zeros(2, dtype=torch.int64), *model.initial_state(2))
+    dynamic = ({0: batch}, tuple({0: batch} for _ in interface.states))
+    return export_graph("step", _Step(model, traced=bool(interface.traces)), example, dynamic, interface.step)
+
+
+def export_graph(
+    name: str, module: nn.Module, example: tuple[torch.Tensor, ...], dynamic: tuple[Any, ...], signature: Signature
+) -> ModelProto:
+    """Export a module through torch's exporter, and hold the graph to its signature.
+
+    Raises:
+        ExportError: the exported graph's inputs and outputs are not the promised ones (a dimension was frozen, say).
+    """
     with quiet():
         program = torch.onnx.export(
-            _Step(model),
-            (torch.zeros(2, dtype=torch.int64), *model.initial_state(2)),
+            module,
+            example,
             dynamo=True,
             opset_version=OPSET,
             input_names=[tensor.name for tensor in signature.inputs],
             output_names=[tensor.name for tensor in signature.outputs],
-            dynamic_shapes=({0: batch}, tuple({0: batch} for _ in states)),
+            dynamic_shapes=dynamic,
             external_data=False,
             verbose=False,
         )
     assert program is not None  # what torch.onnx.export returns with dynamo=True
     graph = program.model_proto.graph
     _strip(graph)
-    model_proto = _finish(graph, "step")
+    model_proto = _finish(graph, name)
     _check_signature(model_proto, signature)
     return model_proto
 
 
-def sequence_graph(step: ModelProto, states: list[State], num_items: int) -> ModelProto:
+def sequence_graph(step: ModelProto, interface: Interface) -> ModelProto:
     """Wrap the step graph in a Scan over time.
 
-    Inputs items (B, S), S at least 1, and lengths (B) from 0 to S, and the state; outputs logits (B, S, V), zero from a
-    row's length on, and the state of every row after its own length.
+    Inputs items (B, S), S at least 1, and lengths (B) from 0 to S, and the state; outputs logits (B, S, V) and traces,
+    zero from a row's length on, and the state of every row after its own length.
     """
-    signature = sequence_signature(states, num_items)
-    ranks = sorted({len(state.output.shape) for state in states} | {2})
+    signature, states = interface.sequence, interface.states
+    series = _series(interface)
+    ranks = sorted({len(tensor.shape) for tensor in interface.step.outputs} | {2})
     scan = helper.make_node(
         "Scan",
         ["clock", *(state.input.name for state in states), "items_by_step"],
-        ["final_clock", *(state.output.name for state in states), "logits_by_step"],
+        ["final_clock", *(state.output.name for state in states), *(f"{tensor.name}_by_step" for tensor in series)],
         name="scan",
-        body=_scan_body(step.graph, states, num_items, ranks),
+        body=_scan_body(step.graph, interface, ranks),
         num_scan_inputs=1,
     )
     before = [helper.make_node("Unsqueeze", ["lengths", f"axes_{rank}"], [f"lengths_{rank}"]) for rank in ranks]
     before.append(helper.make_node("Transpose", ["items"], ["items_by_step"], perm=[1, 0]))
-    after = helper.make_node("Transpose", ["logits_by_step"], ["logits"], perm=[1, 0, 2])
+    after = [
+        helper.make_node("Transpose", [f"{t.name}_by_step"], [t.name], perm=[1, 0, *range(2, len(t.shape) + 1)])
+        for t in series
+    ]
     constants: dict[str, np.ndarray[Any, Any]] = {
         "clock": np.array(0, np.int64),
         "one": np.array(1, np.int64),
-        "no_logits": np.array(0, np.float32),
+        "nothing": np.array(0, np.float32),
         **{f"axes_{rank}": np.arange(1, rank, dtype=np.int64) for rank in ranks},
     }
     graph = helper.make_graph(
-        [*before, scan, after],
+        [*before, scan, *after],
         "sequence",
         [_value(tensor) for tensor in signature.inputs],
         [_value(tensor) for tensor in signature.outputs],
@@ -103,27 +119,33 @@ def sequence_graph(step: ModelProto, states: list[State], num_items: int) -> Mod
     return model_proto
 
 
-def _scan_body(step: GraphProto, states: list[State], num_items: int, ranks: list[int]) -> GraphProto:
+def _series(interface: Interface) -> list[Tensor]:
+    """Return the step's outputs that the sequence has one of for every step: all but the states."""
+    states = {state.output for state in interface.states}
+    return [tensor for tensor in interface.step.outputs if tensor not in states]
+
+
+def _scan_body(step: GraphProto, interface: Interface, ranks: list[int]) -> GraphProto:
     """Return the loop's body: the step graph's nodes, then the choice between stepped and frozen rows."""
-    frozen = {state.output.name: f"{_STEP}{state.input.name}" for state in states} | {"logits": "no_logits"}
+    frozen = {state.output.name: f"{_STEP}{state.input.name}" for state in interface.states}
     alive = [helper.make_node("Less", ["now", f"lengths_{rank}"], [f"alive_{rank}"]) for rank in ranks]
-    outputs = step_signature(states, num_items).outputs
     choose = [
         helper.make_node(
             "Where",
-            [f"alive_{len(tensor.shape)}", f"{_STEP}{tensor.name}", frozen[tensor.name]],
+            [f"alive_{len(tensor.shape)}", f"{_STEP}{tensor.name}", frozen.get(tensor.name, "nothing")],
             [f"chosen_{tensor.name}"],
         )
-        for tensor in outputs
+        for tensor in interface.step.outputs
     ]
     tick = helper.make_node("Add", ["now", "one"], ["then"])
-    logits, *following = (_value(Tensor(f"chosen_{t.name}", t.dtype, t.shape)) for t in outputs)
-    arguments = [_value(Tensor(f"{_STEP}{state.input.name}", state.dtype, state.input.shape)) for state in states]
+    arguments = [Tensor(f"{_STEP}{s.input.name}", s.dtype, s.input.shape) for s in interface.states]
+    carried = [state.output for state in interface.states] + _series(interface)
+    results = [Tensor(f"chosen_{tensor.name}", tensor.dtype, tensor.shape) for tensor in carried]
     return helper.make_graph(
         [*_renamed(step), *alive, *choose, tick],
         "step",
-        [_value(Tensor("now", "int64", ())), *arguments, _value(Tensor(f"{_STEP}items", "int64", ("B",)))],
-        [_value(Tensor("then", "int64", ())), *following, logits],
+        [_value(t) for t in (Tensor("now", "int64", ()), *arguments, Tensor(f"{_STEP}items", "int64", ("B",)))],
+        [_value(t) for t in (Tensor("then", "int64", ()), *results)],
     )
 
 

@@ -13,13 +13,13 @@ from functools import partial
 
 import numpy as np
 
-from arraylstm import NextItemModel
+from arraylstm import ItemModel
 from arraylstm.errors import one_line
 from arraylstm_export.errors import ExportError
 from arraylstm_export.reference import Reference, differences, largest_by_row
 from arraylstm_export.runners import Array, Result, Runner
 from arraylstm_export.scenarios import Scenario, all_scenarios, at_once, in_chunks, row_by_row
-from arraylstm_export.signature import states_of
+from arraylstm_export.signature import Interface
 
 _MOST_UNDECIDED = 0.1
 
@@ -78,7 +78,8 @@ class Report:
 
 
 def verify(
-    model: NextItemModel,
+    model: ItemModel,
+    interface: Interface,
     forms: dict[str, Runner],
     tolerance: float,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
@@ -88,6 +89,7 @@ def verify(
 
     Args:
         model: the float32 model in eval mode.
+        interface: what its forms take and give.
         forms: runners by name.
         tolerance: largest difference that passes.
         on_progress: called with the scenarios done and their total.
@@ -97,8 +99,8 @@ def verify(
         ExportError: a form cannot be run at all.
     """
     source = np.random.default_rng(seed)
-    reference = Reference(model)
-    scenarios = list(all_scenarios(model.num_items, states_of(model), source))
+    reference = Reference(model, interface)
+    scenarios = list(all_scenarios(interface.num_items, interface.states, source))
     checks: list[Check] = []
     for done, scenario in enumerate(scenarios, 1):
         trial = _Trial(reference, scenario, tolerance)
@@ -125,12 +127,15 @@ class _Trial:
 
     def compare(self, form: str, scenario: str, actual: Result) -> Iterator[Check]:
         """Yield a check for every tensor, over the steps that are within tolerance or must be."""
-        found = differences([actual[0], *actual[1]], [self.expected[0], *self.expected[1]])
+        (series, states), (expected_series, expected_states) = actual, self.expected
+        found = differences([*series, *states], [*expected_series, *expected_states])
         batch, steps = self.scenario.items.shape
         decided = self._decided_steps(largest_by_row(found) > self.tolerance)
-        excused = [np.arange(steps) >= decided[:, None], *[decided < steps] * len(actual[1])]
+        late = np.arange(steps) >= decided[:, None]
+        excused = [late] * len(series) + [decided < steps] * len(states)
+        names = self.reference.series_names + self.reference.state_names
         undecided = int((steps - decided).sum())
-        for name, by_index, excuse in zip(self.reference.names, found, excused, strict=True):
+        for name, by_index, excuse in zip(names, found, excused, strict=True):
             largest, where = _largest(by_index, excuse)
             yield Check(form, scenario, batch, steps, name, largest, where, self.tolerance, undecided)
 

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from arraylstm import NextItemModel
+from arraylstm import ItemModel
 from arraylstm_export.runners import Array, Result, Whole
 from arraylstm_export.scenarios import Scenario, at_once
-from arraylstm_export.signature import states_of
+from arraylstm_export.signature import Interface
 
 TWINS = 16
 _UNRESOLVED = 16 * torch.finfo(torch.float32).eps
@@ -25,28 +25,32 @@ _UNDECIDED_ABOVE = 1e-5
 class Reference:
     """The model in float64."""
 
-    def __init__(self, model: NextItemModel) -> None:
-        self.names = ["logits", *(state.output.name for state in states_of(model))]
-        self._float32 = Whole(model)
+    def __init__(self, model: ItemModel, interface: Interface) -> None:
+        self.interface = interface
+        self.series_names = ["logits", *(trace.name for trace in interface.traces)]
+        self.state_names = [state.output.name for state in interface.states]
+        self._float32 = Whole(model, interface)
         self._module = copy.deepcopy(model).double()
-        self._run = Whole(self._module, torch.float64)
+        self._run = Whole(self._module, interface, torch.float64)
 
     def __call__(self, scenario: Scenario) -> Result:
-        """Return the scenario's logits and final states in float64."""
+        """Return the scenario's logits, traces and final states in float64."""
         return at_once(self._run, scenario)
 
     def decided_steps(self, scenario: Scenario, tolerance: float) -> Array:
         """Return for every row how many of its steps float32 can be held to: S, or those before a twin parts.
 
-        A twin parts where its logits, or after the last step its state, differ by more than the tolerance (and 1e-5).
+        A twin parts where its logits or traces, or after the last step its state, differ by more than the tolerance
+        (and 1e-5).
         """
-        logits, state = self(scenario)
-        steps = logits.shape[1]
-        decided = np.full(len(logits), steps)
+        series, state = self(scenario)
+        rows, steps = scenario.items.shape
+        decided = np.full(rows, steps)
         for twin in self._twins():
-            other_logits, other_state = at_once(twin, scenario)
-            parted = np.ones((len(logits), steps + 1), bool)
-            parted[:, :steps] = difference(other_logits, logits).max(2) > max(tolerance, _UNDECIDED_ABOVE)
+            other_series, other_state = at_once(twin, scenario)
+            by_step = [found.reshape(rows * steps, -1) for found in differences(other_series, series)]
+            parted = np.ones((rows, steps + 1), bool)
+            parted[:, :steps] = largest_by_row(by_step).reshape(rows, steps) > max(tolerance, _UNDECIDED_ABOVE)
             moved = largest_by_row(differences(other_state, state)) > max(tolerance, _UNDECIDED_ABOVE)
             parted[:, steps - 1] |= moved
             decided = np.minimum(decided, parted.argmax(1))
@@ -64,7 +68,7 @@ class Reference:
             for weight in twin.parameters():
                 noise = torch.rand(weight.shape, generator=source, dtype=weight.dtype) * 2 - 1
                 weight.mul_(1 + _UNRESOLVED * noise)
-        return Whole(twin, torch.float64)
+        return Whole(twin, self.interface, torch.float64)
 
 
 def difference(actual: Array, expected: Array) -> Array:

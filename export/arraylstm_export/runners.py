@@ -1,7 +1,7 @@
 """One way to run every form of a model: eager, scripted or as a graph, on ragged batches of sequences.
 
-A runner takes items (B, S) int64, lengths (B) int64 and one array (B, *shape) per state, and returns the logits
-(B, S, V), zero from a row's length on, and every row's state after its own length.
+A runner takes items (B, S) int64, lengths (B) int64 and one array (B, *shape) per state, and returns the series, which
+are the logits (B, S, V) and the traces, zero from a row's length on, and every row's state after its own length.
 """
 
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ import numpy.typing as npt
 import torch
 
 from arraylstm_export.runtime import onnxruntime
-from arraylstm_export.signature import State
+from arraylstm_export.signature import Interface
 
 Array = npt.NDArray[Any]
-Result = tuple[Array, list[Array]]
+Result = tuple[list[Array], list[Array]]
 
 
 class Runner(Protocol):
@@ -28,91 +28,127 @@ class Runner(Protocol):
 
 
 class Whole:
-    """`module.forward(items, state)` over all steps at once: eager or scripted, in the module's own dtype."""
+    """`unroll_traced(items, state)` over all steps at once in the module's own dtype, the rows of each length together.
 
-    def __init__(self, module: torch.nn.Module, dtype: torch.dtype = torch.float32) -> None:
+    This is what lengths mean, stated without them: the definition that the other forms are held to.
+    """
+
+    def __init__(self, module: torch.nn.Module, interface: Interface, dtype: torch.dtype = torch.float32) -> None:
         self.module = module
+        self.traces = len(interface.traces)
         self.dtype = dtype
 
     @torch.no_grad()
     def __call__(self, items: Array, lengths: Array, state: Sequence[Array]) -> Result:
-        """Run the rows of each length together, since the modules take no lengths."""
-        logits: Array | None = None
+        """Run the rows of each length together."""
+        series: list[Array] = []
         following = [np.zeros(given.shape, _numpy_dtype(self.dtype)) for given in state]
         for length in np.unique(lengths):
             rows = np.flatnonzero(lengths == length)
             given = [torch.from_numpy(tensor[rows]).to(self.dtype) for tensor in state]
-            scores, after = self.module(torch.from_numpy(items[rows, :length]), given)
-            if logits is None:
-                logits = np.zeros((*items.shape, scores.shape[-1]), _numpy_dtype(self.dtype))
-            logits[rows, :length] = scores.numpy()
-            for kept, tensor in zip(following, after, strict=True):
-                kept[rows] = tensor.numpy()
-        assert logits is not None  # there is at least one row
-        return logits, following
+            logits, after, traces = self.module.unroll_traced(  # type: ignore[operator]
+                torch.from_numpy(items[rows, :length]), given
+            )
+            found = [logits, *traces[: self.traces]]
+            series = series or [np.zeros((*items.shape, *t.shape[2:]), _numpy_dtype(self.dtype)) for t in found]
+            for whole, part in zip(series, found, strict=True):
+                whole[rows, :length] = part.numpy()
+            for whole, part in zip(following, after, strict=True):
+                whole[rows] = part.numpy()
+        return series, following
+
+
+class Sequences:
+    """`unroll_traced(items, state, lengths)`, eager or scripted."""
+
+    def __init__(self, module: torch.nn.Module, interface: Interface) -> None:
+        self.module = module
+        self.traces = len(interface.traces)
+
+    @torch.no_grad()
+    def __call__(self, items: Array, lengths: Array, state: Sequence[Array]) -> Result:
+        """Run whole sequences in one call."""
+        given = [torch.from_numpy(np.ascontiguousarray(tensor)) for tensor in state]
+        logits, after, traces = self.module.unroll_traced(  # type: ignore[operator]
+            torch.from_numpy(items), given, torch.from_numpy(lengths)
+        )
+        return [tensor.numpy() for tensor in (logits, *traces[: self.traces])], [tensor.numpy() for tensor in after]
 
 
 class _Stepwise:
     """Runs one step at a time and freezes finished rows, as a client of a step graph does."""
 
-    num_items: int
+    def __init__(self, interface: Interface) -> None:
+        self.interface = interface
 
     def step(self, items: Array, state: Sequence[Array]) -> Result:
-        """Consume one item per row: (B) -> logits (B, V), next state."""
+        """Consume one item per row: (B) -> logits (B, V) and traces, next state."""
         raise NotImplementedError
 
     def __call__(self, items: Array, lengths: Array, state: Sequence[Array]) -> Result:
         """Run the sequences step by step, only the rows that still go on."""
         kept = [np.array(tensor) for tensor in state]
-        logits = np.zeros((*items.shape, self.num_items), np.float32)
+        shapes = [(self.interface.num_items,), *(trace.shape for trace in self.interface.traces)]
+        series = [np.zeros((*items.shape, *shape), np.float32) for shape in shapes]
         for t in range(max(lengths)):
             alive = np.flatnonzero(t < lengths)
-            logits[alive, t], after = self.step(items[alive, t], [tensor[alive] for tensor in kept])
+            found, after = self.step(items[alive, t], [tensor[alive] for tensor in kept])
+            for whole, new in zip(series, found, strict=True):
+                whole[alive, t] = new
             for tensor, new in zip(kept, after, strict=True):
                 tensor[alive] = new
-        return logits, kept
+        return series, kept
 
 
 class StepMethod(_Stepwise):
-    """`module.step(items, state)`, eager or scripted."""
+    """`step_traced(items, state)`, eager or scripted."""
 
-    def __init__(self, module: torch.nn.Module, num_items: int) -> None:
+    def __init__(self, module: torch.nn.Module, interface: Interface) -> None:
+        super().__init__(interface)
         self.module = module
-        self.num_items = num_items
 
     @torch.no_grad()
     def step(self, items: Array, state: Sequence[Array]) -> Result:
         """Consume one item per row."""
         given = [torch.from_numpy(np.ascontiguousarray(tensor)) for tensor in state]
-        logits, after = self.module.step(torch.from_numpy(items), given)  # type: ignore[operator]
-        return logits.numpy(), [tensor.numpy() for tensor in after]
+        logits, after, traces = self.module.step_traced(torch.from_numpy(items), given)  # type: ignore[operator]
+        found = (logits, *traces[: len(self.interface.traces)])
+        return [tensor.numpy() for tensor in found], [tensor.numpy() for tensor in after]
 
 
 class StepGraph(_Stepwise):
     """`step.onnx` in onnxruntime on the CPU."""
 
-    def __init__(self, path: Path, states: list[State], num_items: int) -> None:
+    def __init__(self, path: Path, interface: Interface) -> None:
+        super().__init__(interface)
         self.session = _session(path)
-        self.num_items = num_items
-        self.inputs = ["items", *(state.input.name for state in states)]
+        self.inputs = [tensor.name for tensor in interface.step.inputs]
 
     def step(self, items: Array, state: Sequence[Array]) -> Result:
         """Consume one item per row."""
-        logits, *following = self.session.run(None, dict(zip(self.inputs, [items, *state], strict=True)))
-        return logits, following
+        feed = dict(zip(self.inputs, [items, *state], strict=True))
+        return _sorted(self.session.run(None, feed), self.interface)
 
 
 class SequenceGraph:
     """`sequence.onnx` in onnxruntime on the CPU."""
 
-    def __init__(self, path: Path, states: list[State]) -> None:
+    def __init__(self, path: Path, interface: Interface) -> None:
+        self.interface = interface
         self.session = _session(path)
-        self.inputs = ["items", "lengths", *(state.input.name for state in states)]
+        self.inputs = [tensor.name for tensor in interface.sequence.inputs]
 
     def __call__(self, items: Array, lengths: Array, state: Sequence[Array]) -> Result:
         """Run whole sequences in one call."""
-        logits, *following = self.session.run(None, dict(zip(self.inputs, [items, lengths, *state], strict=True)))
-        return logits, following
+        feed = dict(zip(self.inputs, [items, lengths, *state], strict=True))
+        return _sorted(self.session.run(None, feed), self.interface)
+
+
+def _sorted(outputs: list[Array], interface: Interface) -> Result:
+    """Return a graph's outputs as series and states."""
+    logits, *rest = outputs
+    states = len(interface.states)
+    return [logits, *rest[states:]], rest[:states]
 
 
 def _session(path: Path) -> onnxruntime.InferenceSession:

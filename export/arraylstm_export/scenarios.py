@@ -1,6 +1,6 @@
 """What a form of the model is tried on, and the ways of running it through."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -31,7 +31,7 @@ class Scenario:
         return Scenario(self.name, self.items[wanted], self.lengths[wanted], [tensor[wanted] for tensor in self.state])
 
 
-def all_scenarios(num_items: int, states: list[State], source: np.random.Generator) -> Iterator[Scenario]:
+def all_scenarios(num_items: int, states: Sequence[State], source: np.random.Generator) -> Iterator[Scenario]:
     """Draw every scenario; batches whose logits would fill memory are left out."""
     for batch in BATCHES:
         for steps in LENGTHS:
@@ -45,7 +45,7 @@ def all_scenarios(num_items: int, states: list[State], source: np.random.Generat
     yield make_scenario("horizon", num_items, states, np.array([horizon]), source, random_state=False)
 
 
-def _every_item(num_items: int, states: list[State], source: np.random.Generator) -> Iterator[Scenario]:
+def _every_item(num_items: int, states: Sequence[State], source: np.random.Generator) -> Iterator[Scenario]:
     """Draw batches that step every item once, or as many, evenly spread, as can be compared in reasonable time."""
     rows = max(1, _LARGEST_LOGITS // num_items)
     count = min(num_items, rows * _MOST_ITEM_BATCHES)
@@ -59,7 +59,7 @@ def _every_item(num_items: int, states: list[State], source: np.random.Generator
 def make_scenario(
     name: str,
     num_items: int,
-    states: list[State],
+    states: Sequence[State],
     lengths: Array,
     source: np.random.Generator,
     random_state: bool = True,
@@ -83,9 +83,9 @@ def in_chunks(run: Runner, scenario: Scenario, source: np.random.Generator) -> R
     cuts = [0, *sorted(source.choice(np.arange(1, steps), 3, replace=False)), steps]
     state, pieces = scenario.state, []
     for start, end in pairwise(cuts):
-        logits, state = run(scenario.items[:, start:end], np.clip(scenario.lengths - start, 0, end - start), state)
-        pieces.append(logits)
-    return np.concatenate(pieces, 1), state
+        series, state = run(scenario.items[:, start:end], np.clip(scenario.lengths - start, 0, end - start), state)
+        pieces.append(series)
+    return [np.concatenate(parts, 1) for parts in zip(*pieces, strict=True)], state
 
 
 def row_by_row(run: Runner, scenario: Scenario) -> Result:
@@ -94,6 +94,10 @@ def row_by_row(run: Runner, scenario: Scenario) -> Result:
     results = [
         run(scenario.items[row], scenario.lengths[row], [tensor[row] for tensor in scenario.state]) for row in rows
     ]
-    return np.concatenate([logits for logits, _ in results]), [
-        np.concatenate(tensors) for tensors in zip(*(state for _, state in results), strict=True)
-    ]
+    series, states = zip(*results, strict=True)
+    return _stacked(series), _stacked(states)
+
+
+def _stacked(rows: Sequence[list[Array]]) -> list[Array]:
+    """Return each of several tensors with the rows' parts of it one after the other."""
+    return [np.concatenate(parts) for parts in zip(*rows, strict=True)]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from arraylstm import NextItemModel
+from arraylstm import ItemModel
 
 Dim = int | str
 
@@ -44,23 +44,43 @@ class Signature:
     outputs: tuple[Tensor, ...]
 
 
-def states_of(model: NextItemModel) -> list[State]:
-    """Return the model's states in the order its `step` takes them."""
-    return [State(name, tuple(shape)) for name, shape in zip(model.state_names, model.state_shapes, strict=True)]
+@dataclass(frozen=True)
+class Trace:
+    """What a graph shows beside its scores: its name, and the shape of one row of it."""
+
+    name: str
+    shape: tuple[int, ...]
 
 
-def step_signature(states: list[State], num_items: int) -> Signature:
-    """Return the signature of the loop-free graph: one item per row."""
-    return Signature(
-        (Tensor("items", "int64", ("B",)), *(state.input for state in states)),
-        (Tensor("logits", "float32", ("B", num_items)), *(state.output for state in states)),
-    )
+@dataclass(frozen=True)
+class Interface:
+    """What a model's graphs take and give."""
 
+    num_items: int
+    states: tuple[State, ...]
+    traces: tuple[Trace, ...] = ()
 
-def sequence_signature(states: list[State], num_items: int) -> Signature:
-    """Return the signature of the Scan graph: sequences with a length per row."""
-    items, lengths = Tensor("items", "int64", ("B", "S")), Tensor("lengths", "int64", ("B",))
-    return Signature(
-        (items, lengths, *(state.input for state in states)),
-        (Tensor("logits", "float32", ("B", "S", num_items)), *(state.output for state in states)),
-    )
+    @classmethod
+    def of(cls, model: ItemModel, traced: bool = False) -> "Interface":
+        """Return the model's interface, its states in the order its `step` takes them; with its traces if wanted."""
+        states = zip(model.state_names, map(tuple, model.state_shapes), strict=True)
+        traces = zip(model.trace_names, map(tuple, model.trace_shapes), strict=True) if traced else ()
+        return cls(model.num_items, tuple(State(*row) for row in states), tuple(Trace(*row) for row in traces))
+
+    @property
+    def step(self) -> Signature:
+        """The signature of the loop-free graph: one item per row."""
+        return self._signature((Tensor("items", "int64", ("B",)),), ("B",))
+
+    @property
+    def sequence(self) -> Signature:
+        """The signature of the Scan graph: sequences with a length per row."""
+        return self._signature((Tensor("items", "int64", ("B", "S")), Tensor("lengths", "int64", ("B",))), ("B", "S"))
+
+    def _signature(self, inputs: tuple[Tensor, ...], lead: tuple[Dim, ...]) -> Signature:
+        logits = Tensor("logits", "float32", (*lead, self.num_items))
+        traces = (Tensor(trace.name, "float32", (*lead, *trace.shape)) for trace in self.traces)
+        return Signature(
+            (*inputs, *(state.input for state in self.states)),
+            (logits, *(state.output for state in self.states), *traces),
+        )

@@ -9,27 +9,28 @@ from pathlib import Path
 import numpy as np
 from onnx import numpy_helper
 
-from arraylstm import NextItemModel
+from arraylstm import ItemModel
 from arraylstm_export.reference import Reference
 from arraylstm_export.runners import Array
 from arraylstm_export.scenarios import make_scenario
-from arraylstm_export.signature import Signature, sequence_signature, states_of, step_signature
+from arraylstm_export.signature import Interface, Signature
 
 
-def write_vectors(model: NextItemModel, folder: Path, seed: int = 1) -> None:
+def write_vectors(model: ItemModel, interface: Interface, folder: Path, seed: int = 1) -> None:
     """Write vectors of the step graph (zero and random state) and of the sequence graph (full and ragged lengths)."""
-    states, num_items = states_of(model), model.num_items
+    states, num_items = interface.states, interface.num_items
     source = np.random.default_rng(seed)
-    reference = Reference(model)
-    step, sequence = step_signature(states, num_items), sequence_signature(states, num_items)
+    reference = Reference(model, interface)
     for number, random_state in enumerate((False, True)):
         one = make_scenario("step", num_items, states, np.ones(3, int), source, random_state)
-        logits, following = reference(one)
-        _write(folder / "step", number, step, [one.items[:, 0], *one.state], [logits[:, 0], *following])
+        (logits, *traces), following = reference(one)
+        outputs = [logits[:, 0], *following, *(trace[:, 0] for trace in traces)]
+        _write(folder / "step", number, interface.step, [one.items[:, 0], *one.state], outputs)
     for number, lengths in enumerate(([7, 7], [4, 0, 7])):
         many = make_scenario("sequence", num_items, states, np.array(lengths), source, random_state=number > 0)
-        logits, following = reference(many)
-        _write(folder / "sequence", number, sequence, [many.items, many.lengths, *many.state], [logits, *following])
+        (logits, *traces), following = reference(many)
+        inputs, outputs = [many.items, many.lengths, *many.state], [logits, *following, *traces]
+        _write(folder / "sequence", number, interface.sequence, inputs, outputs)
 
 
 def _write(folder: Path, number: int, signature: Signature, inputs: list[Array], outputs: list[Array]) -> None:

@@ -13,6 +13,7 @@ import torch
 from onnx import TensorProto, numpy_helper
 
 import arraylstm_export
+from arraylstm import LSTM2002, Vocabulary
 from arraylstm_export import ExportError, bundle
 
 from .conftest import make_model
@@ -265,3 +266,38 @@ class TestProgram:
         assert message in " ".join(done.stderr.replace("│", " ").split())
         assert "Traceback" not in done.stderr
         assert {path.name for path in tmp_path.iterdir()} == {"model.pt", "broken.pt"}
+
+
+def test_traces_are_further_outputs_of_both_graphs(tmp_path):
+    """With traces, q_z is in step, sequence and TorchScript, compared like everything else, and in the vectors."""
+    model = make_model("markov")
+    report = arraylstm_export.export(model, tmp_path / "bundle", traces=True)
+    assert report.passed
+    names = ["z_l0", "q_z_l0", "z_l1", "q_z_l1"]
+    for form in {check.form for check in report.checks}:
+        assert set(names) <= {check.tensor for check in report.checks if check.form == form}
+    manifest = json.loads((tmp_path / "bundle" / "manifest.json").read_text())
+    outputs = manifest["graphs"]["sequence.onnx"]["outputs"]
+    assert [output["name"] for output in outputs][-4:] == names
+    assert outputs[-1]["shape"] == ["B", "S", 3]
+    vectors = np.load(tmp_path / "bundle" / "vectors" / "sequence" / "test_data_set_1.npz")
+    _, _, traces = model.unroll_traced(
+        torch.from_numpy(vectors["items"]),
+        [torch.from_numpy(vectors[f"state_{name}"]) for name in model.state_names],
+        torch.from_numpy(vectors["lengths"]),
+    )
+    np.testing.assert_allclose(vectors["q_z_l1"], traces[3].detach(), atol=1e-6)
+
+
+def test_a_cell_without_traces_has_none_to_export(tmp_path):
+    """Asking for them says so."""
+    with pytest.raises(ExportError, match="the cell 'array' has no traces to export"):
+        arraylstm_export.export(make_model("array"), tmp_path / "bundle", traces=True)
+
+
+def test_a_model_that_starts_elsewhere_than_from_zeros_is_refused(tmp_path):
+    """Clients start sessions from zeros, so a model that does not would be answered wrongly."""
+    model = LSTM2002(tknzr=Vocabulary([*"abcdef"]))
+    model.stack_rnn["0"].h_0.fill_(0.5)
+    with pytest.raises(ExportError, match="starts from another state than zeros"):
+        arraylstm_export.export(model, tmp_path / "bundle")

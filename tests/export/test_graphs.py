@@ -10,9 +10,10 @@ import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
 
-from arraylstm import NextItemModel
+from arraylstm import LSTM, NextItemModel
 from arraylstm_export.graphs import sequence_graph, step_graph
-from arraylstm_export.signature import states_of
+from arraylstm_export.native import is_plain_lstm
+from arraylstm_export.signature import Interface
 
 
 def session(folder, name):
@@ -72,15 +73,20 @@ def test_onnxs_own_reference_evaluator_runs_both_graphs(array_bundle):
 
 
 def test_the_graphs_use_standard_operators_and_the_step_has_no_loop(exported):
-    """Only the default operator set at version 18, IR 10, one file; Scan stands in the sequence graph alone."""
-    _, folder, _ = exported
-    for name, loops in (("step.onnx", 0), ("sequence.onnx", 1)):
+    """Only the default operator set at version 18, IR 10, one file; the sequence graph alone has a loop, one Scan.
+
+    Plain LSTMs have none there either: they run on ONNX's own operator.
+    """
+    model, folder, _ = exported
+    lstm = model.config["cell"] == "lstm"
+    for name, loops in (("step.onnx", 0), ("sequence.onnx", 0 if lstm else 1)):
         graph = onnx.load(folder / name)
         onnx.checker.check_model(graph, full_check=True)
         assert [(entry.domain, entry.version) for entry in graph.opset_import] == [("", 18)]
         assert graph.ir_version == 10
         kinds = collections.Counter(node.op_type for node in graph.graph.node)
         assert kinds["Scan"] + kinds["Loop"] + kinds["If"] == loops
+        assert kinds["LSTM"] == (2 if lstm and name == "sequence.onnx" else 0)
         assert not any(tensor.external_data for tensor in graph.graph.initializer)
 
 
@@ -101,6 +107,19 @@ def test_a_lone_graph_describes_itself(array_bundle):
         assert b".py" not in (folder / name).read_bytes()
 
 
+def test_an_lstm_whose_step_is_overridden_keeps_its_own_step():
+    """The LSTM operator stands in for LSTM alone, not for what inherits from it."""
+
+    class Mean(LSTM):
+        def update_hidden(self, outputs, states):
+            return 0.5 * outputs * states.tanh()
+
+    model = NextItemModel("lstm", 5, 4, num_layers=2)
+    assert is_plain_lstm(model)
+    model.cells["1"] = Mean(4, 4)
+    assert not is_plain_lstm(model)
+
+
 @pytest.mark.parametrize(
     "sizes",
     [
@@ -113,8 +132,8 @@ def test_a_lone_graph_describes_itself(array_bundle):
 def test_unusual_sizes_export(sizes, tmp_path):
     """One item, one unit, one lane; several layers; one-hot and tiny embeddings."""
     model = NextItemModel("array", **sizes).eval()
-    step = step_graph(model)
-    onnx.save(sequence_graph(step, states_of(model), model.num_items), tmp_path / "sequence.onnx")
+    interface = Interface.of(model)
+    onnx.save(sequence_graph(step_graph(model, interface), interface), tmp_path / "sequence.onnx")
     items, state = draw(model, 2, 4)
     feed = {"items": items.numpy(), "lengths": np.array([4, 4]), **feeds(model, state)}
     logits = session(tmp_path, "sequence.onnx").run(["logits"], feed)[0]

@@ -9,6 +9,7 @@ import torch
 from arraylstm import NextItemModel
 from arraylstm_export import ExportError, verify
 from arraylstm_export.runners import StepMethod, Whole
+from arraylstm_export.signature import Interface
 
 
 @pytest.fixture(scope="module")
@@ -17,14 +18,20 @@ def model():
     return NextItemModel("array", 9, 6, k=3, embedding_size=4).eval()
 
 
+def whole(model):
+    return Whole(model, Interface.of(model))
+
+
 def failures(model, run):
-    report = verify(model, {"form": run}, tolerance=1e-5)
+    report = verify(model, Interface.of(model), {"form": run}, tolerance=1e-5)
     return [check for check in report.checks if not check.passed]
 
 
 def test_a_right_form_passes_and_the_report_says_where_it_was_worst(model):
     """Every scenario is there for every tensor; the largest difference has its place."""
-    report = verify(model, {"whole": Whole(model), "step": StepMethod(model, 9)}, tolerance=1e-5)
+    interface = Interface.of(model)
+    forms = {"whole": whole(model), "step": StepMethod(model, interface)}
+    report = verify(model, interface, forms, tolerance=1e-5)
     assert report.passed
     assert 0 < report.reached < 1e-6
     assert {check.tensor for check in report.checks} == {"logits", "next_state_h_l0", "next_state_c_l0"}
@@ -46,14 +53,14 @@ def test_one_nudged_weight_fails(model, key):
     nudged = copy.deepcopy(model)
     with torch.no_grad():
         nudged.get_parameter(key).view(-1)[0] += 1e-3
-    assert failures(model, Whole(nudged))
+    assert failures(model, whole(nudged))
 
 
 class Wrong:
     """A form that is right but for one mistake."""
 
     def __init__(self, model, mistake):
-        self.right = Whole(model)
+        self.right = whole(model)
         self.mistake = mistake
 
     def __call__(self, items, lengths, state):
@@ -65,8 +72,8 @@ def forgets_the_initial_state(run, items, lengths, state):
 
 
 def loses_a_state(run, items, lengths, state):
-    logits, (h, c) = run(items, lengths, state)
-    return logits, [h, np.zeros_like(c)]
+    series, (h, c) = run(items, lengths, state)
+    return series, [h, np.zeros_like(c)]
 
 
 def ignores_lengths(run, items, lengths, state):
@@ -78,24 +85,24 @@ def freezes_the_length(run, items, lengths, state):
 
 
 def mixes_rows(run, items, lengths, state):
-    logits, (h, c) = run(items, lengths, state)
-    return logits, [np.roll(h, 1, 0), c]
+    series, (h, c) = run(items, lengths, state)
+    return series, [np.roll(h, 1, 0), c]
 
 
 def lets_the_batch_leak(run, items, lengths, state):
-    logits, following = run(items, lengths, state)
-    return logits + 1e-4 * (len(items) == 64), following
+    (logits,), following = run(items, lengths, state)
+    return [logits + 1e-4 * (len(items) == 64)], following
 
 
 def drifts(run, items, lengths, state):
-    logits, following = run(items, lengths, state)
-    return logits + 1e-4 * (items.shape[1] > 500), following
+    (logits,), following = run(items, lengths, state)
+    return [logits + 1e-4 * (items.shape[1] > 500)], following
 
 
 def answers_nan(run, items, lengths, state):
-    logits, following = run(items, lengths, state)
-    logits[0, 0, 0] = np.nan
-    return logits, following
+    series, following = run(items, lengths, state)
+    series[0][0, 0, 0] = np.nan
+    return series, following
 
 
 @pytest.mark.parametrize(
@@ -117,9 +124,9 @@ def test_a_wrong_form_fails(model, mistake):
 
 
 def forgets_an_item(run, items, lengths, state):
-    logits, following = run(items, lengths, state)
-    logits[np.arange(items.shape[1]) < lengths[:, None]] += 1e-3 * (items[:, :1] == 777).any()
-    return logits, following
+    series, following = run(items, lengths, state)
+    series[0][np.arange(items.shape[1]) < lengths[:, None]] += 1e-3 * (items[:, :1] == 777).any()
+    return series, following
 
 
 def test_every_item_is_tried():
@@ -142,7 +149,8 @@ class TestTies:
 
     def test_steps_after_a_tie_are_undecided_not_wrong(self, saturated):
         """Differences from a tie on are not held against a form, but too many undecided steps fail the export."""
-        report = verify(saturated, {"step": StepMethod(saturated, 9)}, tolerance=1e-5)
+        interface = Interface.of(saturated)
+        report = verify(saturated, interface, {"step": StepMethod(saturated, interface)}, tolerance=1e-5)
         assert report.undecided > 0.1
         assert all(check.passed for check in report.checks)
         assert not report.passed
@@ -159,4 +167,4 @@ def test_a_form_that_cannot_run_is_named(model):
         raise RuntimeError("the runtime's words")
 
     with pytest.raises(ExportError, match=r"form cannot be run \(zero state, 1 x 1\): the runtime's words"):
-        verify(model, {"form": breaks}, tolerance=1e-5)
+        verify(model, Interface.of(model), {"form": breaks}, tolerance=1e-5)
