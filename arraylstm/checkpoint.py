@@ -1,7 +1,7 @@
 """Reading and writing models: configuration, vocabulary and weights, never code.
 
-`save` writes a file that `torch.load(weights_only=True)` reads, or safetensors by its suffix. `load` reads both, and a
-bare state dict of the documentation's `MyNetwork` (`lstm.*`, `linear.*`).
+`save` writes a file that `torch.load(weights_only=True)` reads, or safetensors by its suffix. `load` reads both, and
+state dicts of other programs (`arraylstm.foreign`).
 """
 
 import json
@@ -13,25 +13,33 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from arraylstm.cells import CELLS
 from arraylstm.errors import CheckpointError, one_line
-from arraylstm.model import NextItemModel
+from arraylstm.foreign import Described, check_tensors, describe
+from arraylstm.lstm2002 import LSTM2002
+from arraylstm.model import ItemModel, NextItemModel
 from arraylstm.vocabulary import Vocabulary
 
 FORMAT = 1
+MODELS: dict[str, type[ItemModel]] = {"NextItemModel": NextItemModel, "LSTM2002": LSTM2002}
+"""The classes that files may name; a row here is all that a model of another class needs."""
 _INSTEAD = "save the weights alone instead, torch.save(model.state_dict(), path), and load that"
 
 
-def save(model: NextItemModel, path: str | Path) -> None:
-    """Write the model's configuration, vocabulary and weights to `path`; `.safetensors` selects that format.
+def save(model: ItemModel, path: str | Path) -> None:
+    """Write the model's class by name, configuration, vocabulary and weights; `.safetensors` selects that format.
 
     The file appears whole or not at all: it is written beside `path` and then given that name.
+
+    Raises:
+        ValueError: the model's class is not in `MODELS`, so that `load` could not construct it.
     """
     model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
+    kind = type(model).__name__
+    if MODELS.get(kind) is not type(model):
+        raise ValueError(f"cannot save a model of the class {kind}, which load does not know; it knows {_names()}")
     vocabulary = None if model.vocabulary is None else model.vocabulary.fields()
-    header = {"arraylstm_format": FORMAT, "config": model.config, "vocabulary": vocabulary}
+    header = {"arraylstm_format": FORMAT, "model": kind, "config": model.config, "vocabulary": vocabulary}
     weights = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
     target = Path(path)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
@@ -45,36 +53,63 @@ def save(model: NextItemModel, path: str | Path) -> None:
         written.replace(target)
 
 
-def load(path: str | Path, cell: str | None = None) -> NextItemModel:
+def load(path: str | Path, cell: str | None = None, vocabulary: Vocabulary | None = None) -> ItemModel:
     """Read a model in eval mode.
 
     Args:
-        path: a file that `save` wrote, or a `MyNetwork` state dict saved with torch or safetensors.
+        path: a file that `save` wrote; or, as torch or safetensors file, a state dict of `MyNetwork`, of a network
+            around one nn.LSTM or nn.LSTMCell (an output layer with as many outputs as there are items, and an
+            embedding or one-hot inputs), or of language-model-playground's LSTM2002. A state dict tells of weights
+            alone: what a network does without any, such as an activation before its output layer, the model does not.
         cell: the registry name of the cell, where a bare state dict's keys and shapes do not tell.
+        vocabulary: the items' labels, for a file that has none.
 
     Raises:
         CheckpointError: the file is missing, truncated, of another kind, holds code, holds NaN or infinity, or its
-            weights do not fit; the message says which.
+            weights do not fit; or the vocabulary has another size, or the file one of its own. The message says which.
     """
     content = _read(Path(path))
     try:
-        return _build(content, cell)
+        described = _from_saved(content) if "arraylstm_format" in content else describe(content, cell)
+        return _build(_labelled(described, vocabulary), cell)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
     except Exception as error:  # what a file may hold to break the reading of it has no end
         raise CheckpointError(f"{path}: does not describe a model: {one_line(error)}") from None
 
 
-def _build(content: dict[str, Any], cell: str | None) -> NextItemModel:
+def _build(described: Described, cell: str | None) -> ItemModel:
+    name, config, weights, vocabulary = described
+    if name not in MODELS:
+        raise CheckpointError(f"is a model of the class {name!r}; this version knows {_names()}")
+    if max(config.get("num_layers", 1), config.get("n_lyr", 1)) > len(weights):
+        raise CheckpointError(f"has more layers in its configuration than weights, of which it has {len(weights)}")
     with torch.device("meta"):  # sizes are compared before memory is taken
-        model, weights = _from_saved(content) if "arraylstm_format" in content else _from_my_network(content, cell)
+        model = MODELS[name].from_config(config, vocabulary)
     if cell not in (None, model.config["cell"]):
         raise CheckpointError(f"holds the cell {model.config['cell']!r}, not {cell!r}")
-    _check_tensors(weights)
+    check_tensors(weights)
     model.load_state_dict(weights, assign=True)
-    model.to(weights["linear.weight"].dtype)
+    model.to(model.like().dtype)
     _check_finite(model)
     return model.eval()
+
+
+def _labelled(described: Described, vocabulary: Vocabulary | None) -> Described:
+    """Return the model with the labels that the caller has for it, if any."""
+    if vocabulary is None:
+        return described
+    if described.vocabulary is not None:
+        raise CheckpointError("has a vocabulary of its own; none can be given for it")
+    if len(vocabulary) != described.config["num_items"]:
+        raise CheckpointError(
+            f"has {described.config['num_items']} items, but the vocabulary given for it {len(vocabulary)} labels"
+        )
+    return described._replace(vocabulary=vocabulary)
+
+
+def _names() -> str:
+    return ", ".join(MODELS)
 
 
 # -- files ----------------------------------------------------------------------------------------------------
@@ -125,51 +160,16 @@ def _explain_refusal(message: str) -> str:
 # -- contents -------------------------------------------------------------------------------------------------
 
 
-def _from_saved(content: dict[str, Any]) -> tuple[NextItemModel, dict[str, Tensor]]:
+def _from_saved(content: dict[str, Any]) -> Described:
     if content["arraylstm_format"] != FORMAT:
         raise CheckpointError(f"is of format {content['arraylstm_format']!r}; this version reads {FORMAT}")
     labels = content["vocabulary"]
     vocabulary = None if labels is None else Vocabulary(**labels)
-    return NextItemModel(**content["config"], vocabulary=vocabulary), content["state_dict"]
+    name = content.get("model", NextItemModel.__name__)  # which files did not name while there was but one
+    return Described(name, content["config"], content["state_dict"], vocabulary)
 
 
-def _from_my_network(weights: dict[str, Any], cell: str | None) -> tuple[NextItemModel, dict[str, Tensor]]:
-    needed = ("lstm.i2h.weight", "lstm.h2h.weight", "linear.weight", "linear.bias")
-    missing = [key for key in needed if not isinstance(weights.get(key), Tensor) or weights[key].dim() == 0]
-    if missing:
-        raise CheckpointError(
-            f"is neither an arraylstm model nor a MyNetwork state dict: it lacks {', '.join(missing)}"
-        )
-    rows, num_items = weights["lstm.i2h.weight"].shape
-    outputs, hidden_size = weights["linear.weight"].shape
-    if outputs != num_items or rows % (4 * hidden_size):
-        raise CheckpointError(
-            f"lstm.i2h.weight {[rows, num_items]} and linear.weight {[outputs, hidden_size]} do not fit a "
-            "next-item model: as many outputs as inputs and a multiple of 4 * hidden_size rows are needed"
-        )
-    k = rows // (4 * hidden_size)
-    name = cell or _cell_of(k, attention="lstm.i2a.weight" in weights)
-    renamed = {re.sub(r"^lstm\.", "cells.0.", key): tensor for key, tensor in weights.items()}
-    return NextItemModel(name, num_items, hidden_size, k=k), renamed
-
-
-def _cell_of(k: int, attention: bool) -> str:
-    if k == 1 and not attention:
-        return "lstm"
-    raise CheckpointError(
-        f"is a bare state dict with k={k}{' and attention' if attention else ''}, whose keys do not tell the "
-        f"cell; name it (cell=..., --cell): one of {', '.join(CELLS)}"
-    )
-
-
-def _check_tensors(weights: dict[str, Tensor]) -> None:
-    for key, tensor in weights.items():
-        dense = isinstance(tensor, Tensor) and tensor.layout == torch.strided
-        if not isinstance(key, str) or not dense or not tensor.is_floating_point():
-            raise CheckpointError(f"{key!r} is not a dense tensor of floating-point numbers")
-
-
-def _check_finite(model: NextItemModel) -> None:
+def _check_finite(model: ItemModel) -> None:
     for key, tensor in model.state_dict().items():
         wrong = int((~torch.isfinite(tensor)).sum())
         if wrong:

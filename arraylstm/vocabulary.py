@@ -1,9 +1,11 @@
 """Vocabulary: the two-way map between item labels and the integer ids a model works with."""
 
+import json
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
-from arraylstm.errors import UnknownItemError
+from arraylstm.errors import DataError, UnknownItemError, one_line
 
 Label = str | int
 UNKNOWN = "<unk>"
@@ -50,6 +52,27 @@ class Vocabulary:
         if min_count == 1:
             return cls(kept)
         return cls([*(label for label in kept if label != UNKNOWN), UNKNOWN], UNKNOWN)
+
+    @classmethod
+    def read(cls, path: str | Path) -> "Vocabulary":
+        """Read a vocabulary from a file, in the order of ids.
+
+        A `.json` file holds a list of labels, or an object with `labels` and, optionally, `unknown`, as a bundle's
+        `vocabulary.json` does. Any other holds one label a line, all of them strings.
+
+        Raises:
+            DataError: the file is missing, not UTF-8, or does not hold labels as a vocabulary needs them.
+        """
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+            return cls(**_parse_json(text)) if path.suffix == ".json" else cls(_parse_lines(text))
+        except OSError as error:
+            raise DataError(f"{path}: {error.strerror}") from None
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}: is not UTF-8 text (byte {error.start})") from None
+        except ValueError as error:
+            raise DataError(f"{path}: {one_line(error)}") from None
 
     def fields(self) -> dict[str, Any]:
         """Return the constructor's arguments, as checkpoints and bundles keep them."""
@@ -114,3 +137,27 @@ def _check_label(label: object) -> None:
             label.encode()
         except UnicodeEncodeError:
             raise ValueError(f"a label must be valid Unicode, got {label!r}") from None
+
+
+def _parse_json(text: str) -> dict[str, Any]:
+    """Return the constructor's arguments from JSON."""
+    try:
+        content = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"is not JSON: {one_line(error)}") from None
+    fields = {"labels": content} if isinstance(content, list) else content
+    if (
+        not isinstance(fields, dict)
+        or not isinstance(fields.get("labels"), list)
+        or fields.keys() - {"labels", "unknown"}
+    ):
+        raise ValueError('must be a JSON list of labels, or an object with "labels", a list, and "unknown"')
+    return fields
+
+
+def _parse_lines(text: str) -> list[str]:
+    """Return the labels that stand one on a line."""
+    labels = text.removesuffix("\n").split("\n")
+    if "" in labels:
+        raise ValueError(f"line {labels.index('') + 1} has no label; a label that is empty needs a .json file")
+    return labels

@@ -9,26 +9,98 @@ import safetensors.torch
 import torch
 
 import arraylstm
-from arraylstm import CELLS, CheckpointError, NextItemModel, Vocabulary, load, save
+from arraylstm import CELLS, LSTM2002, CheckpointError, NextItemModel, Vocabulary, load, save
+
+LABELS = Vocabulary(["a", "b", 3, "<unk>"], unknown="<unk>")
 
 
 @pytest.fixture
 def model():
     torch.manual_seed(5)
-    vocabulary = Vocabulary(["a", "b", 3, "<unk>"], unknown="<unk>")
-    return NextItemModel("attention", 4, 6, k=2, num_layers=2, embedding_size=3, vocabulary=vocabulary).eval()
+    return make_models()["attention"]
 
 
+def make_models():
+    """A model of each kind that files hold, with labels."""
+    sizes = {"num_layers": 2, "embedding_size": 3, "vocabulary": LABELS}
+    lstm2002 = LSTM2002(tknzr=LABELS, d_blk=2, d_emb=3, n_blk=3, n_lyr=2, p_hid=0.5, init_upper=0.9)
+    lstm2002.params_init()
+    return {
+        "attention": NextItemModel("attention", 4, 6, k=2, **sizes).eval(),
+        "tied": NextItemModel("array", 4, 6, k=2, tied=True, **sizes).eval(),
+        "lstm2002": lstm2002.eval(),
+    }
+
+
+@pytest.mark.parametrize("kind", make_models())
 @pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_model_comes_back_as_it_was_saved(model, name, dtype, tmp_path):
-    """Configuration, vocabulary, dtype and weights survive; the model comes back in eval mode."""
+def test_a_model_comes_back_as_it_was_saved(kind, name, dtype, tmp_path):
+    """Class, configuration, vocabulary, dtype and weights survive; the model comes back in eval mode."""
+    model = make_models()[kind]
     save(model.to(dtype).train(), tmp_path / name)
     loaded = load(tmp_path / name)
+    assert type(loaded) is type(model)
     assert loaded.config == model.config
     assert loaded.vocabulary == model.vocabulary
     assert not loaded.training
     torch.testing.assert_close(loaded.state_dict(), model.state_dict(), rtol=0, atol=0)
+    items = torch.tensor([[0, 3, 1, 2, 2]])
+    torch.testing.assert_close(loaded.unroll(items), model.eval().unroll(items), rtol=0, atol=0)
+
+
+def test_a_file_from_before_classes_were_named_is_a_next_item_model(model, tmp_path):
+    """A header without `model` and a configuration without `tied` still load."""
+    save(model, tmp_path / "model.pt")
+    content = torch.load(tmp_path / "model.pt", weights_only=True)
+    assert content.pop("model") == "NextItemModel"
+    del content["config"]["tied"]
+    torch.save(content, tmp_path / "model.pt")
+    torch.testing.assert_close(load(tmp_path / "model.pt").state_dict(), model.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["GRU4Rec", None, ["NextItemModel"]])
+def test_a_class_that_is_not_known_is_refused_with_those_that_are(model, kind, tmp_path):
+    """A file from another version says what it holds and what this one reads."""
+    save(model, tmp_path / "model.pt")
+    content = torch.load(tmp_path / "model.pt", weights_only=True)
+    torch.save({**content, "model": kind}, tmp_path / "model.pt")
+    message = (
+        "does not describe" if isinstance(kind, list) else f"class {kind!r}; this version knows NextItemModel, LSTM"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        load(tmp_path / "model.pt")
+
+
+class Renamed(NextItemModel):
+    """A model whose class load could not find."""
+
+
+def test_a_model_that_could_not_be_loaded_is_not_saved(model, tmp_path):
+    """The class and those known are named, and no file is written."""
+    with pytest.raises(
+        ValueError, match="of the class Renamed, which load does not know; it knows NextItemModel, LSTM"
+    ):
+        save(Renamed(**model.config), tmp_path / "model.pt")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("bare", [False, True], ids=["saved", "state dict"])
+def test_a_file_without_labels_takes_those_given(model, bare, tmp_path):
+    """They become the model's vocabulary, of which the size is checked."""
+    plain = NextItemModel("lstm", 4, 6)
+    network = {key.replace("cells.0.", "lstm."): tensor for key, tensor in plain.state_dict().items()}
+    torch.save(network, tmp_path / "model.pt") if bare else save(plain, tmp_path / "model.pt")
+    assert load(tmp_path / "model.pt", vocabulary=LABELS).vocabulary == LABELS
+    with pytest.raises(CheckpointError, match="model.pt: has 4 items, but the vocabulary given for it 3 labels"):
+        load(tmp_path / "model.pt", vocabulary=Vocabulary(["a", "b", "c"]))
+
+
+def test_a_file_with_labels_takes_no_others(model, tmp_path):
+    """Even the same ones: which of the two were meant would be a guess."""
+    save(model, tmp_path / "model.pt")
+    with pytest.raises(CheckpointError, match="model.pt: has a vocabulary of its own; none can be given"):
+        load(tmp_path / "model.pt", vocabulary=LABELS)
 
 
 def test_the_file_is_readable_without_running_code(model, tmp_path):
@@ -130,7 +202,11 @@ def test_a_foreign_file_is_refused(name, content, tmp_path):
     ("content", "message"),
     [
         ([1, 2], "holds a list, not a model"),
-        ({"epoch": 3}, "neither an arraylstm model nor a MyNetwork state dict: it lacks lstm.i2h.weight"),
+        (
+            {"epoch": 3},
+            r"neither an arraylstm model nor a state dict that load knows: it lacks lstm.i2h.weight \(MyNetwork\), .*"
+            "its keys are epoch$",
+        ),
         ({"lstm.i2h.weight": torch.tensor(1.0)}, "lacks"),
         ({"arraylstm_format": 9}, "is of format 9; this version reads 1"),
         ({"arraylstm_format": 1}, "does not describe a model"),
@@ -162,9 +238,17 @@ def hostile(model):
         "a complex weight": {**saved, "state_dict": {**model.state_dict(), "linear.bias": torch.zeros(4) * 1j}},
         "a model beyond memory": {**saved, "config": {**model.config, "hidden_size": 10**7}},
         "a negative embedding": {**saved, "config": {**model.config, "embedding_size": -5}},
+        "a tower of layers": {**saved, "config": {**model.config, "num_layers": 10**9}},
+        "a tower of peephole layers": {**saved, "model": "LSTM2002", "config": {"num_items": 4, "n_lyr": 10**9}},
+        "another class's configuration": {**saved, "model": "LSTM2002"},
+        "a configuration that is a list": {**saved, "config": [1]},
         "a network with a count": {**network, "epoch": 3},
         "a network of three dimensions": {**network, "lstm.i2h.weight": torch.zeros(24, 4, 1)},
         "a network without units": {**network, "linear.weight": torch.zeros(4, 0)},
+        "an LSTM of scalars": {"weight_ih_l0": torch.tensor(1.0), "weight_hh_l0": torch.tensor(1.0)},
+        "an LSTM without units": {"r.weight_ih_l0": torch.zeros(0, 4), "r.weight_hh_l0": torch.zeros(0, 0)},
+        "an LSTM of a word": {"r.weight_ih_l0": "weights", "r.weight_hh_l0": torch.zeros(4, 1)},
+        "peepholes of one dimension": {"emb.weight": torch.zeros(4, 2), "stack_rnn.0.pc_c2fg": torch.zeros(3)},
     }
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from arraylstm import UnknownItemError, Vocabulary
+from arraylstm import DataError, UnknownItemError, Vocabulary
 
 
 def test_labels_and_ids_map_both_ways():
@@ -66,3 +66,54 @@ def test_a_label_spelled_like_the_unknown_item_does_not_stand_twice():
     """A data set may itself contain `<unk>`."""
     vocabulary = Vocabulary.from_sessions([["<unk>", "<unk>", "a"]], min_count=2)
     assert vocabulary == Vocabulary(["<unk>"], unknown="<unk>")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("labels.json", '["a", 5, "ü"]', Vocabulary(["a", 5, "ü"])),
+        ("labels.json", '{"labels": ["a", "<unk>"], "unknown": "<unk>"}', Vocabulary(["a", "<unk>"], "<unk>")),
+        ("labels.json", '{"labels": ["a", 5], "unknown": null}', Vocabulary(["a", 5])),
+        ("labels.json", '\ufeff["a"]', Vocabulary(["a"])),
+        ("labels.txt", "a\n5\n[PAD]\nin two words\n", Vocabulary(["a", "5", "[PAD]", "in two words"])),
+        ("labels", "a\r\nü", Vocabulary(["a", "ü"])),
+    ],
+)
+def test_a_file_of_labels_is_read_in_the_order_of_ids(name, text, expected, tmp_path):
+    """JSON as a list or as a bundle has it, else a label a line."""
+    (tmp_path / name).write_bytes(text.encode())
+    assert Vocabulary.read(tmp_path / name) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("v.json", b"a\nb\n", "v.json: is not JSON: Expecting value"),
+        ("v.json", b"[" * 100_000, "v.json: is not JSON"),
+        (
+            "v.json",
+            b'{"labels": null, "unknown": null}',
+            'v.json: must be a JSON list of labels, or an object with "la',
+        ),
+        ("v.json", b'{"a": 0, "b": 1}', "v.json: must be a JSON list"),
+        ("v.json", b'{"labels": ["a"], "unk": "a"}', "v.json: must be a JSON list"),
+        ("v.json", b"5", "v.json: must be a JSON list"),
+        ("v.json", b'["a", 1.5]', "v.json: a label must be a string or an integer, got 1.5"),
+        ("v.json", b'{"labels": ["a"], "unknown": "z"}', "v.json: the unknown item 'z' is not among the labels"),
+        ("v.txt", b"a\nb\na\n", "v.txt: label 'a' stands in the vocabulary twice"),
+        ("v.txt", b"a\n\nb\n", "v.txt: line 2 has no label"),
+        ("v.txt", b"", "v.txt: line 1 has no label"),
+        ("v.txt", b"a\n\xff\n", r"v.txt: is not UTF-8 text \(byte 2\)"),
+    ],
+)
+def test_a_file_that_holds_no_vocabulary_is_refused_by_name(name, content, message, tmp_path):
+    """The message says which file and what is wrong with it."""
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        Vocabulary.read(tmp_path / name)
+
+
+def test_a_file_of_labels_that_is_missing_is_named(tmp_path):
+    """As every other file is."""
+    with pytest.raises(DataError, match=r"labels\.txt: No such file"):
+        Vocabulary.read(tmp_path / "labels.txt")
