@@ -5,7 +5,12 @@ import inspect
 from arraylstm.cells.array import ArrayLSTM
 from arraylstm.cells.attention import AttentionArrayLSTM, MaxAttentionArrayLSTM
 from arraylstm.cells.base import Cell
+from arraylstm.cells.hard_attention import HardAttentionArrayLSTM, MaxLaneArrayLSTM, SemiHardAttentionArrayLSTM
 from arraylstm.cells.lstm import LSTM
+from arraylstm.cells.lstm2002 import PeepholeLSTM
+from arraylstm.cells.markov import MarkovCell
+from arraylstm.cells.memory_array import HalfStochasticMemoryArray, StochasticMemoryArray
+from arraylstm.cells.recurrent_attention import RecurrentAttentionArrayLSTM
 from arraylstm.cells.stochastic import StochasticArrayLSTM
 
 CELLS: dict[str, type[Cell]] = {
@@ -14,6 +19,14 @@ CELLS: dict[str, type[Cell]] = {
     "attention": AttentionArrayLSTM,
     "attention-max": MaxAttentionArrayLSTM,
     "stochastic": StochasticArrayLSTM,
+    "attention-recurrent": RecurrentAttentionArrayLSTM,
+    "max-lane": MaxLaneArrayLSTM,
+    "attention-semi-hard": SemiHardAttentionArrayLSTM,
+    "attention-hard": HardAttentionArrayLSTM,
+    "stochastic-memory": StochasticMemoryArray,
+    "stochastic-memory-half": HalfStochasticMemoryArray,
+    "lstm2002": PeepholeLSTM,
+    "markov": MarkovCell,
 }
 
 

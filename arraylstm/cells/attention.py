@@ -41,11 +41,14 @@ class AttentionArrayLSTM(ArrayLSTM):
 
     def recur(self, driven: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """Return h' (B, H) and c' (B, k, H) from `drive`'s row (B, 5Hk), h (B, H) and c (B, k, H)."""
-        width = self.k * self.hidden_size
-        f, i, o, g = self.gates(driven[:, : 4 * width], h)
-        s = driven[:, 4 * width :].view(h.size(0), self.k, self.hidden_size)
+        f, i, o, g = self.gates(driven[:, : 4 * self.k * self.hidden_size], h)
+        s = self.attend(driven, h)
         c = (1 - s * f) * c + s * i * g  # (4.7)
         return self.pool(s * o, c), c  # (4.8)
+
+    def attend(self, driven: Tensor, h: Tensor) -> Tensor:
+        """Return what scales each lane's gates (B, k, H), from `drive`'s row (B, 5Hk) and h (B, H): s."""
+        return driven[:, 4 * self.k * self.hidden_size :].view(h.size(0), self.k, self.hidden_size)
 
     def extra_repr(self) -> str:
         """Show the sizes in `print(layer)`."""

@@ -156,18 +156,6 @@ class TestEveryCell:
         assert h0.grad.abs().sum() > 0
         assert c0.grad.abs().sum() > 0
 
-    def test_gradients_are_those_of_finite_differences(self, cell):
-        """gradcheck passes in float64 for inputs, initial states and parameters."""
-        cell = cell.double()
-        inputs = [tensor.requires_grad_() for tensor in draw(cell, batch=2, steps=3, dtype=torch.float64)]
-
-        def run(x, h, c, *parameters):
-            names = [key for key, _ in cell.named_parameters()]
-            outputs, state = torch.func.functional_call(cell, dict(zip(names, parameters, strict=True)), (x, (h, c)))
-            return outputs, *state
-
-        assert torch.autograd.gradcheck(run, (*inputs, *cell.parameters()))
-
     def test_wrong_shapes_are_refused_by_name_with_both_shapes(self, cell, lanes):
         """ValueError says which tensor, the shape needed and the shape given."""
         x, h, c = draw(cell)

@@ -9,7 +9,7 @@ from arraylstm import CELLS, NextItemModel, Vocabulary
 @pytest.fixture(params=CELLS)
 def model(request):
     torch.manual_seed(3)
-    return NextItemModel(request.param, 11, 8, k=3, num_layers=2, embedding_size=5).eval()
+    return NextItemModel(request.param, 11, 6, k=3, num_layers=2, embedding_size=5).eval()
 
 
 def draw(model, batch=3, steps=6):
@@ -40,7 +40,7 @@ def test_the_scripted_model_has_the_same_methods_and_results(model):
 
 def test_states_are_named_and_left_untouched(model):
     """Every layer's states have a name and a shape; a call does not write to them."""
-    shapes = [cell.state_shapes() for cell in model.cells]
+    shapes = [cell.state_shapes() for cell in model.cells.values()]
     assert model.state_names == [f"{name}_l{layer}" for layer in (0, 1) for name in shapes[layer]]
     assert model.state_shapes == [list(shape) for layer in (0, 1) for shape in shapes[layer].values()]
     items, state = draw(model)
@@ -57,6 +57,34 @@ def test_one_hot_input_is_an_identity_embedding(model):
     embedded.load_state_dict({**one_hot.state_dict(), "embedding.weight": torch.eye(11)})
     items, _ = draw(model)
     torch.testing.assert_close(embedded(items), one_hot(items))
+
+
+def test_a_row_stops_at_its_length_whatever_pads_it(model):
+    """Logits and state of a row are those of its own items; ids behind its length are not looked at."""
+    items, state = draw(model)
+    lengths = torch.tensor([4, 0, 6])
+    items[0, 4:], items[1] = -1, 99
+    logits, last = model(items, state, lengths)
+    for row, length in enumerate(lengths.tolist()):
+        one = slice(row, row + 1)
+        expected, after = model(items[one, :length], [tensor[one] for tensor in state])
+        torch.testing.assert_close(logits[one, :length], expected)
+        assert not logits[one, length:].any()
+        torch.testing.assert_close([tensor[one] for tensor in last], after)
+
+
+def test_tied_scores_are_products_with_the_embeddings(model):
+    """logits = E (W h + b) + b_V with E the embedding's weight, which learns from both ends; scripted alike."""
+    tied = NextItemModel(**{**model.config, "tied": True}).eval()
+    items, _ = draw(tied)
+    h, _, _ = tied.cells.unroll(tied.embedding(items), tied.initial_state(3), None)
+    expected = (h @ tied.linear.weight.t() + tied.linear.bias) @ tied.embedding.weight.t() + tied.bias
+    torch.testing.assert_close(tied(items)[0], expected)
+    torch.testing.assert_close(torch.jit.script(tied)(items)[0], expected)
+    tied(items)[0][..., 0].sum().backward()
+    assert tied.embedding.weight.grad[0].any()
+    sizes = {key: list(weight.shape) for key, weight in tied.named_parameters() if not key.startswith("cells")}
+    assert sizes == {"bias": [11], "embedding.weight": [11, 5], "linear.weight": [5, 6], "linear.bias": [5]}
 
 
 def test_empty_batches_and_sequences_work(model):
@@ -102,6 +130,7 @@ def test_wrong_arguments_are_refused_by_name(items, state, message):
         ({"k": 0}, "k must be an integer of at least 1, got 0"),
         ({"dropout": 1.0}, r"dropout must be at least 0 and below 1, got 1\.0"),
         ({"vocabulary": Vocabulary(["a"])}, "the vocabulary has 1 items, the model 11"),
+        ({"tied": True}, "tied needs an embedding to tie the scores to; give an embedding_size"),
     ],
 )
 def test_wrong_configurations_are_refused_by_name(arguments, message):

@@ -1,37 +1,14 @@
-"""The cell protocol: what every row of the registry promises, and that a new row is all it takes to add a cell."""
+"""The cell protocol: what every row of the registry promises, one that is added at test time among them."""
 
 import pytest
 import torch
-from torch import Tensor, nn
 
-import arraylstm
-import arraylstm_export
-from arraylstm import CELLS, Cell, NextItemModel
+from arraylstm import CELLS, NextItemModel
 from arraylstm.cells import make_cell
 
 
-class Toy(Cell):
-    """h' = tanh(W x + U h + n), with a scalar that counts, n' = n / 2 + 1, and a state of three dimensions."""
-
-    def __init__(self, input_size: int, hidden_size: int) -> None:
-        super().__init__(input_size, hidden_size)
-        self.i2h = nn.Linear(input_size, hidden_size)
-        self.h2h = nn.Linear(hidden_size, hidden_size)
-        self.scale = nn.Parameter(torch.tensor(0.5))
-
-    def state_shapes(self) -> dict[str, tuple[int, ...]]:
-        return {"count": (), "memory": (2, self.hidden_size, 3), "seen": (self.input_size,)}
-
-    def step(self, projected: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        count, memory, _ = state
-        h = torch.tanh(self.i2h(projected) + self.h2h(memory.sum(3).mean(1)) + count.unsqueeze(1))
-        memory = self.scale * memory + h.unsqueeze(1).unsqueeze(3)
-        return h, [count / 2 + 1, memory, projected]
-
-
-@pytest.fixture(params=[*CELLS, "toy"])
-def name(request, monkeypatch):
-    monkeypatch.setitem(CELLS, "toy", Toy)
+@pytest.fixture(params=CELLS)
+def name(request):
     torch.manual_seed(5)
     return request.param
 
@@ -41,44 +18,132 @@ def cell(name):
     return make_cell(name, 5, 6, k=3).eval()
 
 
-def draw(cell, batch=4, steps=7):
-    x = torch.randn(batch, steps, cell.input_size)
-    return x, [torch.randn(batch, *shape) for shape in cell.state_shapes().values()]
+def draw(cell, batch=4, steps=7, dtype=torch.float32):
+    x = torch.randn(batch, steps, cell.input_size, dtype=dtype)
+    return x, [torch.randn(batch, *shape, dtype=dtype) for shape in cell.state_shapes().values()]
 
 
 def test_steps_give_what_unrolling_gives(cell):
-    """One step after the other over projected inputs is the unrolled sequence."""
+    """One step after the other over projected inputs is the unrolled sequence, traces included."""
     x, state = draw(cell)
-    outputs, last = cell.unroll(x, state)
+    outputs, last, traces = cell.unroll_traced(x, state)
     for t in range(x.size(1)):
-        output, state = cell.step(cell.project(x[:, t]), state)
+        projected = cell.project(x[:, t])
+        output, _, shown = cell.step_traced(projected, state)
+        torch.testing.assert_close(shown, [trace[:, t] for trace in traces])
+        torch.testing.assert_close(output, outputs[:, t])
+        output, state = cell.step(projected, state)
         torch.testing.assert_close(output, outputs[:, t])
     torch.testing.assert_close(state, last)
 
 
-def test_rows_are_independent_and_states_untouched(cell):
-    """A row alone gives what it gives in a batch, and no state that was handed in is written to."""
+def test_outputs_states_and_traces_have_the_shapes_that_were_named(cell):
+    """What a step gives is shaped as `state_shapes`, `trace_shapes` and `hidden_size` say, for S = 0 and B = 0 too."""
+    for batch, steps in ((4, 7), (4, 0), (0, 7)):
+        x, state = draw(cell, batch, steps)
+        outputs, last, traces = cell.unroll_traced(x, state)
+        assert outputs.shape == (batch, steps, cell.hidden_size)
+        assert [tensor.shape[1:] for tensor in last] == list(cell.state_shapes().values())
+        assert [tensor.shape for tensor in traces] == [(batch, steps, *s) for s in cell.trace_shapes().values()]
+
+
+def test_pieces_give_what_the_whole_gives(cell):
+    """A sequence in pieces, the state handed on, equals one call."""
+    x, state = draw(cell, steps=9)
+    whole, last = cell.unroll(x, state)
+    pieces = []
+    for piece in x.split([1, 5, 3], 1):
+        output, state = cell.unroll(piece, state)
+        pieces.append(output)
+    torch.testing.assert_close(torch.cat(pieces, 1), whole)
+    torch.testing.assert_close(state, last)
+
+
+@torch.no_grad()
+def test_rows_are_independent_and_what_was_handed_in_is_untouched(cell):
+    """A row alone gives what it gives in a batch, and neither x nor a state is written to, for S = 0 too."""
     x, state = draw(cell)
-    copies = [tensor.clone() for tensor in state]
+    copies = [tensor.clone() for tensor in (x, *state)]
     outputs, last = cell.unroll(x, state)
     alone, alone_last = cell.unroll(x[2:3], [tensor[2:3] for tensor in state])
     torch.testing.assert_close(alone, outputs[2:3])
     torch.testing.assert_close(alone_last, [tensor[2:3] for tensor in last])
-    assert all(torch.equal(tensor, copy) for tensor, copy in zip(state, copies, strict=True))
+    for tensor in (*last, *cell.unroll(x[:, :0], state)[1]):
+        tensor.zero_()
+    assert all(torch.equal(tensor, copy) for tensor, copy in zip((x, *state), copies, strict=True))
 
 
-def test_a_stack_of_it_learns_scripts_and_has_a_gradient_everywhere(name):
-    """Two layers of other widths script to the same numbers, and every weight has a gradient."""
-    model = NextItemModel(name, 7, 6, k=3, num_layers=2, embedding_size=4).eval()
-    items = torch.randint(0, 7, (3, 5))
-    torch.testing.assert_close(torch.jit.script(model)(items), model(items))
+def test_a_row_stops_at_its_length(cell):
+    """With lengths, a row has the outputs and the state of its own steps alone, and zeros behind them."""
+    x, state = draw(cell)
+    lengths = torch.tensor([7, 0, 3, 1])
+    outputs, last = cell.unroll(x, state, lengths)
+    for row, length in enumerate(lengths.tolist()):
+        one = slice(row, row + 1)
+        expected, expected_last = cell.unroll(x[one, :length], [tensor[one] for tensor in state])
+        torch.testing.assert_close(outputs[one, :length], expected)
+        assert not outputs[one, length:].any()
+        torch.testing.assert_close([tensor[one] for tensor in last], expected_last)
+
+
+def test_the_scripted_cell_gives_the_same_in_training_and_evaluation(cell):
+    """torch.jit.script freezes neither batch nor length, and draws what the eager cell draws."""
+    scripted = torch.jit.script(Unrolled(cell))
+    for training in (False, True):
+        cell.train(training)
+        scripted.train(training)
+        for batch, steps in ((1, 1), (4, 7), (2, 13)):
+            x, state = draw(cell, batch, steps)
+            lengths = torch.randint(0, steps + 1, (batch,))
+            torch.manual_seed(batch)
+            expected = cell.unroll_traced(x, state, lengths)
+            torch.manual_seed(batch)
+            torch.testing.assert_close(scripted(x, state, lengths), expected)
+
+
+class Unrolled(torch.nn.Module):
+    """A cell's `unroll_traced` as a module's forward, which is what can be scripted."""
+
+    def __init__(self, cell):
+        super().__init__()
+        self.cell = cell
+
+    def forward(
+        self, x: torch.Tensor, state: list[torch.Tensor], lengths: torch.Tensor
+    ) -> tuple[torch.Tensor, list[torch.Tensor], list[torch.Tensor]]:
+        return self.cell.unroll_traced(x, state, lengths)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_outputs_and_states_have_the_dtype_of_input_and_weights(cell, dtype):
+    """A cell moved to another float dtype works in it, near to what it gives in float64."""
+    x, state = draw(cell, dtype=dtype)
+    outputs, last = cell.to(dtype).unroll(x, state)
+    assert {tensor.dtype for tensor in (outputs, *last)} == {dtype}
+    exact, _ = cell.double().unroll(x.double(), [tensor.double() for tensor in state])
+    close = (outputs.double() - exact).abs() < 64 * torch.finfo(dtype).eps
+    assert close.double().mean() > 0.7  # a cell that chooses may choose otherwise
+
+
+def test_gradients_are_those_of_finite_differences(name):
+    """gradcheck passes in float64 for inputs, states and parameters, in evaluation, where nothing is drawn."""
+    cell = make_cell(name, 2, 3, k=3).double().eval()
+    unrolled = Unrolled(cell)
+    x, state = draw(cell, batch=2, steps=2, dtype=torch.float64)
+
+    def run(x, *rest):
+        given, weights = list(rest[: len(state)]), rest[len(state) :]
+        named = {key: weight for (key, _), weight in zip(unrolled.named_parameters(), weights, strict=True)}
+        outputs, last, traces = torch.func.functional_call(unrolled, named, (x, given, torch.tensor([2, 1])))
+        return outputs, *last, *traces
+
+    inputs = [tensor.requires_grad_() for tensor in (x, *state)]
+    assert torch.autograd.gradcheck(run, (*inputs, *unrolled.parameters()))
+
+
+def test_every_weight_of_a_stack_learns(name):
+    """In training every weight of two layers of unequal widths has a gradient."""
+    model = NextItemModel(name, 7, 6, k=3, num_layers=2, embedding_size=4).train()
+    items = torch.randint(0, 7, (8, 9))
     model(items)[0].square().sum().backward()
-    assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in model.parameters())
-
-
-def test_a_new_row_of_the_registry_exports_proven(monkeypatch, tmp_path):
-    """A cell that was never seen before, with scalar and three-dimensional states, passes parity in every form."""
-    monkeypatch.setitem(CELLS, "toy", Toy)
-    torch.manual_seed(5)
-    model = NextItemModel("toy", 7, 6, num_layers=2, embedding_size=4, vocabulary=arraylstm.Vocabulary([*"abcdefg"]))
-    assert arraylstm_export.export(model, tmp_path / "bundle").passed
+    assert [key for key, weight in model.named_parameters() if weight.grad is None or not weight.grad.any()] == []

@@ -1,0 +1,81 @@
+"""Hard lane selection: attention picks one lane per unit, the others rest (Rocki 2016, sections 4.1 and 5.2.1)."""
+
+import torch
+from torch import Tensor
+
+from arraylstm.cells.recurrent_attention import RecurrentAttentionArrayLSTM
+from arraylstm.cells.stochastic import draw_lane, first_largest
+
+
+class MaxLaneArrayLSTM(RecurrentAttentionArrayLSTM):
+    r"""Array-LSTM in which the lane of the largest attention weight does the step: the paper's max pooling.
+
+    With s of `RecurrentAttentionArrayLSTM` and, for each row and unit, z_j = 1 at the first of the largest s_j, else 0,
+
+        c_j' = z_j * ((1 - f_j) * c_j + i_j * g_j) + (1 - z_j) * c_j          (4.7 with z in the place of s)
+        h'   = sum_j z_j * o_j * tanh(c_j')                                   (4.8 likewise)
+
+    where f_j, i_j and o_j are plain gates: the chosen lane is processed in full, the others are carried as they are
+    and not read. In train() z passes the gradient on to s of the chosen lane, dz_j = z_j * ds_j; in eval() the output
+    is piecewise constant in s, and the attention's weights get no gradient. The weights are those of
+    `RecurrentAttentionArrayLSTM`.
+    """
+
+    def attend(self, driven: Tensor, h: Tensor) -> Tensor:
+        """Return what scales each lane's gates (B, k, H), from `drive`'s row (B, 5Hk) and h (B, H): z."""
+        s = self.weigh(driven, h)
+        z = one_hot(first_largest(s, 1), s)
+        return through_chosen_lane(z, s) if self.training else z
+
+
+class SemiHardAttentionArrayLSTM(RecurrentAttentionArrayLSTM):
+    r"""Array-LSTM in which a lane drawn from the attention weights does the step; soft attention's gradient.
+
+    The step of `MaxLaneArrayLSTM`, but in train(), for each row, unit and step,
+
+        z ~ one-hot Categorical(s),    dz_j = ds_j                            (5.2.1: backward as in soft attention)
+
+    The paper gives no rule for inference. Given x, h and c, both c' and h' are linear in the one-hot z, since
+    z_j * tanh(c_j') = z_j * tanh((1 - f_j) * c_j + i_j * g_j); so their means over the draw are exactly
+
+        E[c_j'] = (1 - s_j * f_j) * c_j + s_j * i_j * g_j                     (soft attention's 4.7)
+        E[h']   = sum_j s_j * o_j * tanh((1 - f_j) * c_j + i_j * g_j)
+
+    and these are the step in eval(). The mean, as dropout scales by its own: inference then has no variance, and an
+    answer is a function of its row's items. The mode of the draw is `MaxLaneArrayLSTM`, which takes the same weights.
+    """
+
+    def recur(self, driven: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """Return h' (B, H) and c' (B, k, H) from `drive`'s row (B, 5Hk), h (B, H) and c (B, k, H)."""
+        f, i, o, g = self.gates(driven[:, : 4 * self.k * self.hidden_size], h)
+        z = self.attend(driven, h)
+        processed = (1 - f) * c + i * g
+        c = z * processed + (1 - z) * c  # (4.7)
+        return self.pool(z * o, c if self.training else processed), c  # (4.8)
+
+    def attend(self, driven: Tensor, h: Tensor) -> Tensor:
+        """Return z (B, k, H), in eval() its mean s, from `drive`'s row (B, 5Hk) and h (B, H)."""
+        s = self.weigh(driven, h)
+        return self.link(one_hot(draw_lane(s, 1), s), s) if self.training else s
+
+    def link(self, z: Tensor, s: Tensor) -> Tensor:
+        """Return z with the gradient that it passes on to s; both (B, k, H)."""
+        return z + (s - s.detach())
+
+
+class HardAttentionArrayLSTM(SemiHardAttentionArrayLSTM):
+    """`SemiHardAttentionArrayLSTM` with the gradient through the drawn lane only: dz_j = z_j * ds_j (5.2.1)."""
+
+    def link(self, z: Tensor, s: Tensor) -> Tensor:
+        """Return z with the gradient that it passes on to s; both (B, k, H)."""
+        return through_chosen_lane(z, s)
+
+
+def one_hot(lane: Tensor, s: Tensor) -> Tensor:
+    """Return 1 at the lane (B, 1, H) and 0 elsewhere, shaped and typed as s (B, k, H)."""
+    return (lane == torch.arange(s.size(1), device=s.device).unsqueeze(1)).to(s.dtype)
+
+
+def through_chosen_lane(z: Tensor, s: Tensor) -> Tensor:
+    """Return z with a gradient dz_j = z_j * ds_j; both (B, k, H)."""
+    return z * (1 + (s - s.detach()))
