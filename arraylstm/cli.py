@@ -41,6 +41,8 @@ class ModelOptions:
     """Width of the item embedding; 0 feeds one-hot vectors."""
     dropout: float = 0.0
     """Probability of dropping an output of a layer while training."""
+    tied: bool = False
+    """Score items by their own embeddings."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,12 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # spinning thread pools of torch starve what runs beside them
 
+from arraylstm import CELLS  # after the number of threads is set
+
+from .toy import Toy
+
+CELLS["toy"] = Toy  # all that it takes to have it in every test that runs over the registry
+
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
 

@@ -10,16 +10,19 @@ import pytest
 import torch
 
 import arraylstm
-from arraylstm.cells import CELLS
+import arraylstm.cli
+import arraylstm_export.cli
+from arraylstm import CELLS, Vocabulary
 from arraylstm.data import DataOptions, read_sessions, split
 from arraylstm.eventlog import generate_sessions
+from arraylstm.training import TrainingOptions, fit
 
 from .servers import ServerProcess
 
 HDFS = Path(__file__).parents[2] / "shared" / "data" / "hdfs" / "train.txt"
 SPLIT = (0.1, 0.2)  # the defaults of arraylstm-train: validation and held out, with seed 0
-REPLAYED = 40
-QUICK = ["--hidden-size", 16, "--embedding-size", 16, "--epochs", 1]
+REPLAYED = 30
+QUICK = ["--hidden-size", "16", "--embedding-size", "16", "--epochs", "1"]
 CLOSE = 1e-5
 
 
@@ -47,22 +50,88 @@ def serve():
         server.stop()
 
 
+@pytest.fixture
+def train(event_log, tmp_path):
+    """Train a registry cell with the program's own function, which knows the rows that this test process has added."""
+
+    def run(cell):
+        assert arraylstm.cli.app([str(event_log), "-o", str(tmp_path / "model.pt"), "--cell", cell, *QUICK]) == 0
+        return arraylstm.load(tmp_path / "model.pt")
+
+    return run
+
+
+@pytest.fixture
+def export(tmp_path):
+    """Export model.pt with the program's own function."""
+
+    def run(*arguments):
+        tokens = [str(tmp_path / "model.pt"), "-o", str(tmp_path / "bundle"), *arguments]
+        assert arraylstm_export.cli.app(tokens) == 0
+        return tmp_path / "bundle"
+
+    return run
+
+
+@pytest.fixture
+def sessions(event_log):
+    """Some of the sessions that arraylstm-train holds out."""
+    return split(read_sessions(event_log, DataOptions())[0], SPLIT, seed=0)[2][:REPLAYED]
+
+
 @pytest.mark.parametrize("cell", CELLS)
-def test_every_answer_of_the_server_is_pytorchs(cell, event_log, run_program, serve, tmp_path):
-    """Held-out sessions, interleaved at random and batched, get eager PyTorch's predictions, probabilities and ranks.
+def test_every_answer_of_the_server_is_pytorchs(cell, train, export, serve, sessions):
+    """Every cell, with its traces in the graphs where it has any."""
+    model = train(cell)
+    check_server(serve(export(*["--traces"][: len(model.trace_names)])), model, sessions)
+
+
+def test_a_language_model_of_peephole_layers_is_served_with_its_own_vocabulary(
+    event_log, export, serve, sessions, tmp_path
+):
+    """LSTM2002, saved and exported like any model, answers as PyTorch does."""
+    vocabulary = Vocabulary(["[bos]", "[eos]", "[pad]", "[unk]", *Vocabulary.from_sessions(sessions).labels], "[unk]")
+    model = arraylstm.LSTM2002(tknzr=vocabulary, d_blk=2, d_emb=8, n_blk=6, n_lyr=2, p_hid=0.1)
+    model.params_init()
+    encoded = [vocabulary.encode(session) for session in sessions]
+    fit(model, encoded, encoded[:10], TrainingOptions(epochs=1))
+    arraylstm.save(model, tmp_path / "model.pt")
+    check_server(serve(export()), model, sessions)
+
+
+def test_a_network_around_torchs_lstm_is_served_from_its_state_dict(export, serve, sessions, tmp_path):
+    """Weights that plain PyTorch saved, and labels in a file, are all that it takes; answers are the network's."""
+    labels = Vocabulary.from_sessions(sessions).labels
+    network = torch.nn.ModuleDict(
+        {
+            "item_embedding": torch.nn.Embedding(len(labels), 8),
+            "rnn": torch.nn.LSTM(8, 12, num_layers=2, batch_first=True),
+            "head": torch.nn.Linear(12, len(labels)),
+        }
+    )
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    (tmp_path / "labels.txt").write_text("\n".join(labels))
+    bundle = export("--vocabulary", str(tmp_path / "labels.txt"))
+
+    class Original:
+        """The network, called as a model is."""
+
+        vocabulary = Vocabulary(labels)
+        num_items = len(labels)
+
+        def unroll(self, items):
+            return network["head"](network["rnn"](network["item_embedding"](items))[0]), None
+
+    check_server(serve(bundle), Original(), sessions)
+
+
+def check_server(server, model, sessions):
+    """Sessions, interleaved at random and batched, get eager PyTorch's predictions, probabilities and ranks.
 
     And to the bit those that the session's whole history gets alone.
     """
-    for program, *arguments in (
-        ("arraylstm-train", event_log, "-o", "model.pt", "--cell", cell, *QUICK),
-        ("arraylstm-export", "model.pt", "-o", "bundle"),
-    ):
-        done = run_program(program, *arguments)
-        assert done.returncode == 0, done.stdout + done.stderr
-    model = arraylstm.load(tmp_path / "model.pt")
-    sessions = split(read_sessions(event_log, DataOptions())[0], SPLIT, seed=0)[2][:REPLAYED]
     expected = [eager_probabilities(model, session) for session in sessions]
-    answers, histories = asyncio.run(replay(serve(tmp_path / "bundle").url, sessions, model.num_items))
+    answers, histories = asyncio.run(replay(server.url, sessions, model.num_items))
     for session, row, given, history in zip(sessions, expected, answers, histories, strict=True):
         for step, (item, answer) in enumerate(zip(session, given, strict=True)):
             assert (answer["step"], answer["state"]) == (step + 1, "continued" if step else "new")
@@ -100,7 +169,7 @@ async def replay(url, sessions, top_k):
 def eager_probabilities(model, session):
     """The probabilities (S, V) that PyTorch gives after every item of the whole session at once."""
     with torch.no_grad():
-        logits, _ = model(torch.tensor([model.vocabulary.encode(session)]))
+        logits, _ = model.unroll(torch.tensor([model.vocabulary.encode(session)]))
     return logits[0].softmax(-1)
 
 
