@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from arraylstm.errors import CheckpointError, one_line
-from arraylstm.foreign import Described, check_tensors, describe
+from arraylstm.foreign import Described, Weights, check_tensors, describe, some
 from arraylstm.lstm2002 import LSTM2002
 from arraylstm.model import ItemModel, NextItemModel
 from arraylstm.vocabulary import Vocabulary
@@ -59,8 +59,10 @@ def load(path: str | Path, cell: str | None = None, vocabulary: Vocabulary | Non
     Args:
         path: a file that `save` wrote; or, as torch or safetensors file, a state dict of `MyNetwork`, of a network
             around one nn.LSTM or nn.LSTMCell (an output layer with as many outputs as there are items, and an
-            embedding or one-hot inputs), or of language-model-playground's LSTM2002. A state dict tells of weights
-            alone: what a network does without any, such as an activation before its output layer, the model does not.
+            embedding or one-hot inputs), of language-model-playground's LSTM2002 or of kLSTM.py's MarkovLSTM over
+            one-hot items; in any of these a training checkpoint may hold the state dict under a key of its own. A state
+            dict tells of weights alone: what a network does without any, such as an activation before its output layer,
+            the model does not.
         cell: the registry name of the cell, where a bare state dict's keys and shapes do not tell.
         vocabulary: the items' labels, for a file that has none.
 
@@ -80,7 +82,7 @@ def load(path: str | Path, cell: str | None = None, vocabulary: Vocabulary | Non
 
 def _build(described: Described, cell: str | None) -> ItemModel:
     name, config, weights, vocabulary = described
-    if name not in MODELS:
+    if not isinstance(name, str) or name not in MODELS:
         raise CheckpointError(f"is a model of the class {name!r}; this version knows {_names()}")
     if max(config.get("num_layers", 1), config.get("n_lyr", 1)) > len(weights):
         raise CheckpointError(f"has more layers in its configuration than weights, of which it has {len(weights)}")
@@ -88,8 +90,9 @@ def _build(described: Described, cell: str | None) -> ItemModel:
         model = MODELS[name].from_config(config, vocabulary)
     if cell not in (None, model.config["cell"]):
         raise CheckpointError(f"holds the cell {model.config['cell']!r}, not {cell!r}")
-    check_tensors(weights)
-    model.load_state_dict(weights, assign=True)
+    _check_fit(model, weights)
+    owned = {key: tensor.detach().clone(memory_format=torch.contiguous_format) for key, tensor in weights.items()}
+    model.load_state_dict(owned, assign=True)  # copies, for training writes into them: in a file they may share memory
     model.to(model.like().dtype)
     _check_finite(model)
     return model.eval()
@@ -163,10 +166,29 @@ def _explain_refusal(message: str) -> str:
 def _from_saved(content: dict[str, Any]) -> Described:
     if content["arraylstm_format"] != FORMAT:
         raise CheckpointError(f"is of format {content['arraylstm_format']!r}; this version reads {FORMAT}")
-    labels = content["vocabulary"]
+    for key, kind in (("config", dict), ("state_dict", dict), ("vocabulary", dict | None)):
+        if not isinstance(content.get(key), kind):
+            raise CheckpointError(f"must have a dict as {key}, got {type(content.get(key)).__name__}")
+    check_tensors(content["state_dict"])
+    labels = content.get("vocabulary")
     vocabulary = None if labels is None else Vocabulary(**labels)
     name = content.get("model", NextItemModel.__name__)  # which files did not name while there was but one
     return Described(name, content["config"], content["state_dict"], vocabulary)
+
+
+def _check_fit(model: ItemModel, weights: Weights) -> None:
+    """Raise CheckpointError unless the weights are those of the model by name, shape and kind of number."""
+    expected = model.state_dict()
+    lacking, left = expected.keys() - weights.keys(), weights.keys() - expected.keys()
+    if lacking or left:
+        lacks = [f"it lacks {some(sorted(lacking))}"] if lacking else []
+        over = [f"left over: {some(sorted(left))}"] if left else []
+        raise CheckpointError(f"these are not {model.config['cell']}'s weights; {'; '.join(lacks + over)}")
+    for key, tensor in weights.items():
+        if tensor.shape != expected[key].shape:
+            raise CheckpointError(f"{key} must be {list(expected[key].shape)}, got {list(tensor.shape)}")
+        if not tensor.is_floating_point():
+            raise CheckpointError(f"{key} must hold floating-point numbers, got {tensor.dtype}")
 
 
 def _check_finite(model: ItemModel) -> None:

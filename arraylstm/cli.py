@@ -44,6 +44,11 @@ class ModelOptions:
     tied: bool = False
     """Score items by their own embeddings."""
 
+    def make(self, num_items: int, vocabulary: Vocabulary | None = None) -> NextItemModel:
+        """Construct the model for so many items; raises as its constructor does."""
+        arguments = {**asdict(self), "embedding_size": self.embedding_size or None}
+        return NextItemModel(**arguments, num_items=num_items, vocabulary=vocabulary)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SplitOptions:
@@ -65,6 +70,10 @@ class SplitOptions:
         for name in ("holdout", "validation"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)!r}")
+        if self.holdout + self.validation >= 1:
+            raise ValueError(
+                f"holdout and validation must leave sessions to train on, got {self.holdout} and {self.validation}"
+            )
 
 
 @app.default
@@ -92,6 +101,8 @@ def train(
     out = Console()
     _check_output(output, overwrite)
     _check_device(options.device)
+    with torch.device("meta"):
+        shape.make(1)  # refuses, before the data are read, sizes that would be wrong for any number of items
     if data is None:
         source, sessions = "Generated log", generate_sessions(kept.generated_sessions, options.seed)
     else:
@@ -101,8 +112,7 @@ def train(
     parts = split([vocabulary.encode(session) for session in sessions], (kept.validation, kept.holdout), options.seed)
     out.print(_describe(source, sessions, vocabulary, parts), markup=False)
     torch.manual_seed(options.seed)
-    arguments = {**asdict(shape), "embedding_size": shape.embedding_size or None}
-    model = NextItemModel(**arguments, num_items=len(vocabulary), vocabulary=vocabulary).to(options.device)
+    model = shape.make(len(vocabulary), vocabulary).to(options.device)
     best = _fit_with_progress(model, parts[0], parts[1], options, out)
     out.print(_held_out_table(training.evaluate(model, parts[2], options.batch_size), best))
     save(model, output)

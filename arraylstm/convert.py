@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from arraylstm.cells.array import ArrayLSTM
-from arraylstm.cells.base import require_lengths, require_positive
+from arraylstm.cells.base import require_input, require_positive
 from arraylstm.cells.lstm import LSTM
 from arraylstm.stack import Stack
 
@@ -60,10 +60,7 @@ class LSTMStack(Stack):
         Raises:
             ValueError: x, h, c or lengths has another shape, or a length lies outside 0 to S.
         """
-        if x.dim() != 3 or x.size(2) != self.input_size:
-            raise ValueError(f"x must be (batch, steps, {self.input_size}), got {list(x.shape)}")
-        if lengths is not None:
-            require_lengths(lengths, x.size(0), x.size(1))
+        require_input(x, self.input_size, lengths)
         state = self.initial_state(x.size(0), x) if hidden is None else self.by_layer(hidden[0], hidden[1], x.size(0))
         outputs, following, _ = self.unroll(x, state, lengths)
         return outputs, (torch.stack(following[::2]), torch.cat(following[1::2], 1).transpose(0, 1).contiguous())
@@ -84,8 +81,8 @@ class LSTMStack(Stack):
 def from_torch(module: nn.LSTM | nn.LSTMCell) -> LSTM | LSTMStack:
     """Return a layer with the weights of torch's, and its dtype, device, dropout and training mode.
 
-    Its results are the module's; it takes inputs batch first, even if the module does not. A module without biases
-    gives a layer whose biases are zero.
+    Its results are the module's; it takes inputs batch first, even if the module does not. What is frozen there
+    (`requires_grad`) is frozen here. A module without biases gives a layer whose biases are zero.
 
     Args:
         module: an `nn.LSTMCell` or an `nn.LSTM` of any number of layers.
@@ -94,7 +91,7 @@ def from_torch(module: nn.LSTM | nn.LSTMCell) -> LSTM | LSTMStack:
         An `LSTM` for one layer, an `LSTMStack` for several; both are called alike, with h and c (L, B, H).
 
     Raises:
-        TypeError: another kind of module.
+        TypeError: another kind of module, a subclass of these among them, whose results may be others.
         ValueError: a bidirectional module, one with `proj_size`, or one with a dropout of 1.
     """
     _require_plain(module)
@@ -111,7 +108,7 @@ def to_torch(layer: ArrayLSTM | Stack, cell: Literal[False] = False) -> nn.LSTM:
 @overload
 def to_torch(layer: ArrayLSTM | Stack, cell: Literal[True]) -> nn.LSTMCell: ...
 def to_torch(layer: ArrayLSTM | Stack, cell: bool = False) -> nn.LSTM | nn.LSTMCell:
-    """Return torch's LSTM with the weights of a layer, and its dtype, device, dropout and training mode.
+    """Return torch's LSTM with the weights of a layer, frozen or not, and its dtype, device, dropout and training mode.
 
     Args:
         layer: an `LSTM`, an `ArrayLSTM` with k=1, or an `LSTMStack` or other `Stack` of them.
@@ -140,8 +137,13 @@ def to_torch(layer: ArrayLSTM | Stack, cell: bool = False) -> nn.LSTM | nn.LSTMC
 
 def layer_from_torch(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return an `LSTM`'s weights by name from one layer of torch's, `weight_ih` and so on; its biases may be absent."""
-    zeros = weights["weight_ih"].new_zeros(weights["weight_ih"].size(0))
-    return {name: swap_gates(weights.get(theirs, zeros)) for name, theirs in TORCH_NAMES.items()}
+    biases = {
+        name.replace("weight", "bias"): torch.zeros_like(weight[:, 0], requires_grad=weight.requires_grad)
+        for name, weight in weights.items()
+        if name.startswith("weight")
+    }
+    given = {**biases, **weights}
+    return {name: swap_gates(given[theirs]) for name, theirs in TORCH_NAMES.items()}
 
 
 def numbered(layers: list[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -150,35 +152,44 @@ def numbered(layers: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def swap_gates(rows: Tensor) -> Tensor:
-    """Return the rows (4H, ...) of torch's gates i, f, g, o in this package's order f, i, o, g, or the other way."""
-    first, second, third, fourth = rows.chunk(4)
-    return torch.cat([second, first, fourth, third])
+    """Return the rows (4H, ...) of torch's gates i, f, g, o in this package's order f, i, o, g, or the other way.
+
+    The result is a copy that no gradient flows through, but frozen or not as the rows are.
+    """
+    first, second, third, fourth = rows.detach().chunk(4)
+    return torch.cat([second, first, fourth, third]).requires_grad_(rows.requires_grad)
 
 
 def _weights(module: nn.LSTM | nn.LSTMCell, suffix: str) -> dict[str, Tensor]:
     present = TORCH_NAMES.values() if module.bias else [name for name in TORCH_NAMES.values() if "bias" not in name]
-    return {name: getattr(module, name + suffix).detach() for name in present}
+    return {name: getattr(module, name + suffix) for name in present}
 
 
 def _filled(construct: Callable[[], Layer], weights: dict[str, Tensor], training: bool) -> Layer:
-    """Return what `construct` gives with the weights in it, which bring their dtype and device."""
+    """Return what `construct` gives with the weights in it, which bring their dtype, device and `requires_grad`."""
     with torch.device("meta"):  # so that no weights are drawn to be thrown away
         layer = construct()
     layer.load_state_dict(weights, assign=True)
+    for name, weight in layer.named_parameters():
+        weight.requires_grad_(weights[name].requires_grad)
     return layer.train(training)
 
 
 def _to_torch_names(layer: nn.Module, suffix: str) -> dict[str, Tensor]:
-    return {TORCH_NAMES[name] + suffix: swap_gates(tensor) for name, tensor in layer.state_dict().items()}
+    return {TORCH_NAMES[name] + suffix: swap_gates(tensor) for name, tensor in layer.named_parameters()}
 
 
 def _require_plain(module: nn.Module) -> None:
-    if not isinstance(module, nn.LSTM | nn.LSTMCell):
-        raise TypeError(f"from_torch takes an nn.LSTM or an nn.LSTMCell, got {type(module).__name__}")
+    if type(module) not in (nn.LSTM, nn.LSTMCell):
+        raise TypeError(f"from_torch takes an nn.LSTM or an nn.LSTMCell, got {_kind(module)}")
     if getattr(module, "bidirectional", False):
         raise ValueError("a bidirectional LSTM cannot go step by step; from_torch takes one that reads forwards only")
     if getattr(module, "proj_size", 0):
         raise ValueError(f"from_torch takes an LSTM without projection (proj_size=0), got proj_size={module.proj_size}")
+
+
+def _kind(module: nn.Module) -> str:
+    return f"{type(module).__module__}.{type(module).__qualname__}"
 
 
 def _lstms(layer: nn.Module) -> list[ArrayLSTM]:
@@ -187,7 +198,7 @@ def _lstms(layer: nn.Module) -> list[ArrayLSTM]:
     lstms: list[ArrayLSTM] = []
     for each in layers:
         if not isinstance(each, ArrayLSTM) or type(each) not in (LSTM, ArrayLSTM):
-            raise TypeError(f"to_torch takes LSTM, ArrayLSTM with k=1 and stacks of them, got {type(each).__name__}")
+            raise TypeError(f"to_torch takes LSTM, ArrayLSTM with k=1 and stacks of them, got {_kind(each)}")
         if each.k != 1:
             raise ValueError(f"to_torch takes an ArrayLSTM with k=1, the only one that torch has, got k={each.k}")
         lstms.append(each)

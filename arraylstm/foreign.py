@@ -6,7 +6,7 @@ start than zeros) leaves no key in it, so whoever loads one compares the model w
 
 import re
 from collections.abc import Callable, Iterable
-from itertools import permutations
+from itertools import permutations, takewhile
 from typing import Any, NamedTuple
 
 import torch
@@ -31,32 +31,76 @@ class Described(NamedTuple):
     vocabulary: Vocabulary | None = None
 
 
-def describe(weights: dict[Any, Any], cell: str | None) -> Described:
+Reader = Callable[[Weights, str | None], Described]
+
+
+def describe(content: dict[Any, Any], cell: str | None) -> Described:
     """Return the model that a state dict of another program is.
 
     Args:
-        weights: what the file holds.
+        content: what the file holds: the state dict, or a training checkpoint with the state dict under a key.
         cell: the registry name of the cell, where keys and shapes do not tell.
 
     Raises:
         CheckpointError: it is none of those known, or something in it is left over, ambiguous or of another shape.
     """
-    for pattern, describe_one in KNOWN.items():
-        if any(re.search(pattern, str(key)) for key in weights):
-            check_tensors(weights)
-            return describe_one(weights, cell)
+    weights = _state_dict(content)
+    for candidate in (weights, _unwrapped(weights)):
+        read = _reader(candidate)
+        if read is not None:
+            check_tensors(candidate)
+            return read(candidate, cell)
     raise CheckpointError(
         "is neither an arraylstm model nor a state dict that load knows: it lacks lstm.i2h.weight (MyNetwork), "
-        f"*.weight_ih_l0 (a network around nn.LSTM) and stack_rnn.0.pc_c2fg (LSTM2002); its keys are {_some(weights)}"
+        "*.weight_ih_l0 (a network around nn.LSTM), stack_rnn.0.pc_c2fg (LSTM2002) and cell_0.W_xz (MarkovLSTM); "
+        f"its keys are {some(weights)}"
     )
 
 
 def check_tensors(weights: dict[Any, Any]) -> None:
-    """Raise CheckpointError unless every value is a dense tensor of floating-point numbers under a name."""
+    """Raise CheckpointError unless every value is a dense tensor under a name."""
     for key, tensor in weights.items():
-        dense = isinstance(tensor, Tensor) and tensor.layout == torch.strided
-        if not isinstance(key, str) or not dense or not tensor.is_floating_point():
-            raise CheckpointError(f"{key!r} is not a dense tensor of floating-point numbers")
+        if not isinstance(key, str) or not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
+            raise CheckpointError(f"{key!r} is not a dense tensor of numbers under a name")
+
+
+def some(things: Iterable[Any]) -> str:
+    """Return the first few things, and how many more there are."""
+    listed = [str(thing) for thing in things]
+    return ", ".join(listed[:8]) + (f" and {len(listed) - 8} more" if len(listed) > 8 else "")
+
+
+def _state_dict(content: dict[Any, Any]) -> dict[Any, Any]:
+    """Return the content, or, if it is a training checkpoint, the one dict of tensors that stands in it."""
+    nested = {
+        key: value
+        for key, value in content.items()
+        if isinstance(value, dict) and any(isinstance(inner, Tensor) for inner in value.values())
+    }
+    if len(nested) > 1:
+        raise CheckpointError(f"holds {len(nested)} dicts of tensors, {some(nested)}; save the state dict alone")
+    return next(iter(nested.values()), content)
+
+
+def _reader(weights: dict[Any, Any]) -> Reader | None:
+    """Return what describes state dicts that have such keys."""
+    found = (read for pattern, read in KNOWN.items() if any(re.search(pattern, str(key)) for key in weights))
+    return next(found, None)
+
+
+def _unwrapped(weights: dict[Any, Any]) -> dict[Any, Any]:
+    """Return the weights without the prefix that all names share, as `module.` of what nn.DataParallel wraps."""
+    levels = zip(*(str(key).split(".")[:-1] for key in weights))
+    depth = len(list(takewhile(lambda names: len(set(names)) == 1, levels)))
+    return {".".join(str(key).split(".")[depth:]): tensor for key, tensor in weights.items()}
+
+
+def _sizes(weights: Weights, key: str, dimensions: int) -> list[int]:
+    """Return the sizes of a weight that has so many dimensions and is not empty."""
+    shape = list(weights[key].shape)
+    if len(shape) != dimensions or 0 in shape:
+        raise CheckpointError(f"{key} must have {dimensions} dimensions and none of size 0, got {shape}")
+    return shape
 
 
 # -- MyNetwork, of array-lstm's documentation -------------------------------------------------------------------
@@ -64,11 +108,11 @@ def check_tensors(weights: dict[Any, Any]) -> None:
 
 def _my_network(weights: Weights, cell: str | None) -> Described:
     needed = ("lstm.i2h.weight", "lstm.h2h.weight", "linear.weight", "linear.bias")
-    missing = [key for key in needed if key not in weights or weights[key].dim() == 0]
+    missing = [key for key in needed if key not in weights]
     if missing:
         raise CheckpointError(f"is no MyNetwork state dict: it lacks {', '.join(missing)}")
-    rows, num_items = weights["lstm.i2h.weight"].shape
-    outputs, hidden_size = weights["linear.weight"].shape
+    rows, num_items = _sizes(weights, "lstm.i2h.weight", 2)
+    outputs, hidden_size = _sizes(weights, "linear.weight", 2)
     if outputs != num_items or rows % (4 * hidden_size):
         raise CheckpointError(
             f"lstm.i2h.weight {[rows, num_items]} and linear.weight {[outputs, hidden_size]} do not fit a "
@@ -117,7 +161,7 @@ def _around_torch_lstm(weights: Weights, cell: str | None) -> Described:
     renamed["linear.weight"] = outside[f"{output}weight"]
     renamed["linear.bias"] = outside.get(f"{output}bias", renamed["linear.weight"].new_zeros(num_items))
     if embedding is not None:
-        renamed["embedding.weight"] = outside[f"{embedding}weight"].clone()  # it may be the output layer's, tied
+        renamed["embedding.weight"] = outside[f"{embedding}weight"]
     return Described("NextItemModel", config, renamed)
 
 
@@ -125,7 +169,7 @@ def _find_lstm(weights: Weights) -> tuple[str, list[str]]:
     """Return the one recurrent module's prefix, and the suffixes of its layers' names."""
     found = [match for key in weights if (match := re.fullmatch(r"(|.*\.)weight_ih(_l0)?", key))]
     if len(found) != 1:
-        raise CheckpointError(f"holds {len(found)} recurrent modules, {_some(m[0] for m in found)}; one is needed")
+        raise CheckpointError(f"holds {len(found)} recurrent modules, {some(m[0] for m in found)}; one is needed")
     prefix = found[0][1]
     for key, what in (("weight_ih_l0_reverse", "is bidirectional"), ("weight_hr_l0", "has a projection (proj_size)")):
         if prefix + key in weights:
@@ -143,12 +187,12 @@ def _check_lstm(weights: Weights, layers: list[dict[str, str]]) -> None:
         key for layer in layers for name, key in layer.items() if key not in weights and (bias or "bias" not in name)
     ]
     if missing:
-        raise CheckpointError(f"the LSTM lacks {_some(missing)}")
-    rows, hidden_size = weights[layers[0]["weight_hh"]].shape
+        raise CheckpointError(f"the LSTM lacks {some(missing)}")
+    rows, hidden_size = _sizes(weights, layers[0]["weight_hh"], 2)
     if rows != 4 * hidden_size:
-        what = ROWS_A_UNIT.get(rows // max(hidden_size, 1), "no LSTM")
+        what = ROWS_A_UNIT.get(rows // hidden_size, "no LSTM")
         raise CheckpointError(f"{layers[0]['weight_hh']} {[rows, hidden_size]} is of {what}; an nn.LSTM is needed")
-    width = weights[layers[0]["weight_ih"]].size(-1)
+    _, width = _sizes(weights, layers[0]["weight_ih"], 2)
     for layer in layers:
         expected = {"weight_ih": [rows, width], "weight_hh": [rows, hidden_size], "bias_ih": [rows], "bias_hh": [rows]}
         for name, key in layer.items():
@@ -176,7 +220,7 @@ def _find_ends(outside: Weights, input_size: int, hidden_size: int) -> tuple[str
         raise CheckpointError(
             f"around an LSTM of {input_size} inputs and {hidden_size} units, an output layer (V, {hidden_size}), "
             f"with or without bias, and an embedding (V, {input_size}) (none where V = {input_size}) are needed and "
-            f"nothing else; there are {_some(f'{key} {list(tensor.shape)}' for key, tensor in outside.items())}"
+            f"nothing else; there are {some(f'{key} {list(tensor.shape)}' for key, tensor in outside.items())}"
         )
     if len(fitting) == 2 and not torch.equal(*(outside[key] for key in matrices)):
         raise CheckpointError(
@@ -195,22 +239,45 @@ def _lstm2002(weights: Weights, cell: str | None) -> Described:
     for key, tensor in weights.items():
         if key.endswith((".h_0", ".c_0")) and tensor.any():
             raise CheckpointError(f"{key} is not zero; a session starts from zeros, so the answers would be others")
-    num_items, d_emb = weights["emb.weight"].shape
-    _, n_blk, d_blk = weights["stack_rnn.0.pc_c2fg"].shape
+    num_items, d_emb = _sizes(weights, "emb.weight", 2)
+    _, n_blk, d_blk = _sizes(weights, "stack_rnn.0.pc_c2fg", 3)
     layers = {key.split(".")[1] for key in weights if key.startswith("stack_rnn.")}
     sizes = {"d_blk": d_blk, "d_emb": d_emb, "n_blk": n_blk, "n_lyr": len(layers)}
     return Described("LSTM2002", {"cell": "lstm2002", "num_items": num_items, **sizes}, weights)
 
 
-def _some(things: Iterable[Any]) -> str:
-    """Return the first few things, and how many more there are."""
-    listed = [str(thing) for thing in things]
-    return ", ".join(listed[:8]) + (f" and {len(listed) - 8} more" if len(listed) > 8 else "")
+# -- MarkovLSTM, of MarkovRNNs' kLSTM.py --------------------------------------------------------------------------
 
 
-KNOWN: dict[str, Callable[[Weights, str | None], Described]] = {
+def _markov(weights: Weights, cell: str | None) -> Described:
+    """Describe a MarkovLSTM over one-hot items, whose output after every item scores the next one."""
+    needed = ("cell_0.W_hz", "fc.weight", "fc.bias")
+    missing = [key for key in needed if key not in weights]
+    if missing:
+        raise CheckpointError(f"is no MarkovLSTM state dict: it lacks {', '.join(missing)}")
+    input_size, k = _sizes(weights, "cell_0.W_xz", 2)
+    hidden_size, _ = _sizes(weights, "cell_0.W_hz", 2)
+    [outputs] = _sizes(weights, "fc.bias", 1)
+    if outputs != input_size:
+        raise CheckpointError(
+            f"is a MarkovLSTM that maps vectors of {input_size} numbers to {outputs} outputs (cell_0.W_xz "
+            f"{[input_size, k]}, fc.bias {[outputs]}); a next-item model has an output for each of its one-hot "
+            "inputs, and one that classifies sequences of vectors can be called but not served"
+        )
+    layers = {match[1] for key in weights if (match := re.match(r"cell_(\d+)\.", key))}
+    config = {"cell": "markov", "num_items": input_size, "hidden_size": hidden_size, "k": k, "num_layers": len(layers)}
+    renamed = {re.sub(r"^cell_", "cells.", re.sub(r"^fc\.", "linear.", key)): tensor for key, tensor in weights.items()}
+    if not any(".b_" in key for key in weights):  # use_bias=False
+        for layer in layers:
+            for bias, width in (("b_xz", k), ("b_4gates", 4 * k * hidden_size)):
+                renamed[f"cells.{layer}.{bias}"] = weights["fc.bias"].new_zeros(width)
+    return Described("NextItemModel", config, renamed)
+
+
+KNOWN: dict[str, Reader] = {
     r"^lstm\.i2h\.weight$": _my_network,
     r"(^|\.)weight_ih(_l0)?$": _around_torch_lstm,
     r"^stack_rnn\.0\.pc_c2fg$": _lstm2002,
+    r"^cell_0\.W_xz$": _markov,
 }
 """The pattern of a key that tells a kind of state dict, and what describes it."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from arraylstm.cells.base import require_positive
-from arraylstm.cells.lstm2002 import LSTM2002Layer
+from arraylstm.cells.lstm2002 import LSTM2002Layer, for_each_row
 from arraylstm.model import ItemModel
 from arraylstm.stack import Stack, require_dropout
 from arraylstm.vocabulary import Vocabulary
@@ -51,13 +51,15 @@ class LSTM2002(ItemModel):
         logits = E dropout_hid(tanh(W_z z_L + b_z))                      `fc_h2e`
 
     The state dict is the playground's. What differs from it, on purpose: `init_ib` reaches the layers; `params_init`
-    leaves the padding token's embedding zero (training moves it, as its score, through the product with E); `pred` is
-    free of dropout in train() too; the loss of nothing but padding is 0, not NaN; a sequence may be empty; it scripts;
-    unknown arguments are refused; and `stack_rnn` holds the layers by name, without dropout modules between them.
+    leaves the padding token's embedding zero; `pred` is free of dropout in train() too; the loss of nothing but padding
+    is 0, not NaN; a sequence may be empty; it scripts; unknown arguments are refused; and `stack_rnn` holds the layers
+    by name, without dropout modules between them. Padding stays what it is there: as a target it counts for nothing and
+    looking it up trains nothing, but it is a token with a score, and through that its embedding is trained off zero.
 
     `forward`, `pred` and `cal_loss` hand on detached states, c of all layers and h of all layers, as the playground's
     do. `unroll` and `step` are as in every `ItemModel`: they take and give c and h of each layer in turn, and gradients
     pass through them. Without states all start from the layers' buffers `c_0` and `h_0`, which are zero unless set.
+    A scripted model has all of these but `pred` and `cal_loss`.
 
     Args:
         tknzr: a tokenizer with `vocab_size`, V, and, for labels, `id2tk`; or a Vocabulary. Its ids 0 to 3 stand for the
@@ -113,21 +115,34 @@ class LSTM2002(ItemModel):
         p_emb: float = 0.0,
         p_hid: float = 0.0,
     ) -> None:
-        options = {name: value for name, value in locals().items() if name in OPTIONS}
+        options = {
+            "d_blk": d_blk,
+            "d_emb": d_emb,
+            "init_fb": init_fb,
+            "init_ib": init_ib,
+            "init_lower": init_lower,
+            "init_ob": init_ob,
+            "init_upper": init_upper,
+            "label_smoothing": label_smoothing,
+            "n_blk": n_blk,
+            "n_lyr": n_lyr,
+            "p_emb": p_emb,
+            "p_hid": p_hid,
+        }
         require_positive("d_emb", d_emb)
         require_positive("n_lyr", n_lyr)
         require_dropout(p_emb)
         if not 0 <= label_smoothing <= 1:
             raise ValueError(f"label_smoothing must be from 0 to 1, got {label_smoothing!r}")
         num_items, vocabulary = read_tokens(tknzr)
-        initial = {name: value for name, value in options.items() if name.startswith("init_")}
+        initial = {name: options[name] for name in options if name.startswith("init_")}
         d_hid = n_blk * d_blk
         layers = [LSTM2002Layer(d_blk=d_blk, in_feat=d_hid, n_blk=n_blk, **initial) for _ in range(n_lyr)]
         stack = Stack({str(2 * number): layer for number, layer in enumerate(layers)}, dropout=p_hid)
         super().__init__(stack, num_items, vocabulary, {"cell": "lstm2002", "num_items": num_items, **options})
         for name, value in options.items():
             setattr(self, name, value)
-        self.d_hid = d_hid
+        self.d_hid, self.padding = d_hid, PAD
         self.emb = nn.Embedding(num_items, d_emb, padding_idx=PAD)
         self.fc_e2h = nn.Sequential(nn.Dropout(p_emb), nn.Linear(d_emb, d_hid), nn.Tanh(), nn.Dropout(p_hid))
         self.stack_rnn = stack
@@ -174,8 +189,8 @@ class LSTM2002(ItemModel):
 
         Args:
             batch_cur_tkids: (B, S) int64 ids in [0, V); B and S may be 0.
-            batch_prev_states: every layer's c (B, n_blk, d_blk) and every layer's h (B, D); None starts from the
-                layers' buffers.
+            batch_prev_states: every layer's c (B, n_blk, d_blk) and every layer's h (B, D), where one row, of batch
+                1, stands for all; None starts from the layers' buffers.
 
         Returns:
             logits (B, S, V), and c and h of every layer after the last token, detached.
@@ -190,8 +205,9 @@ class LSTM2002(ItemModel):
             if len(cs) != self.n_lyr or len(hs) != self.n_lyr:
                 raise ValueError(f"states must be {self.n_lyr} of c and of h, got {len(cs)} and {len(hs)}")
             state = []
-            for c, h in zip(cs, hs):
-                state.extend([c, h])
+            for layer, (c, h) in enumerate(zip(cs, hs)):
+                state.append(for_each_row(f"c_l{layer}", c, [batch_cur_tkids.size(0), self.n_blk, self.d_blk]))
+                state.append(for_each_row(f"h_l{layer}", h, [batch_cur_tkids.size(0), self.d_hid]))
         logits, following = self.unroll(batch_cur_tkids, state, None)
         following = [tensor.detach() for tensor in following]
         return logits, (following[0::2], following[1::2])
@@ -202,7 +218,7 @@ class LSTM2002(ItemModel):
         batch_next_tkids: Tensor,
         batch_prev_states: tuple[list[Tensor], list[Tensor]] | None = None,
     ) -> tuple[Tensor, tuple[list[Tensor], list[Tensor]]]:
-        """Return the mean cross entropy over the targets (B, S) that are no padding, 0 without any, and the states.
+        """Return the mean `loss` of the targets (B, S) that are no padding, 0 without any, and the states.
 
         Raises:
             ValueError: targets that are not shaped as the ids; else as `forward` does.
@@ -212,13 +228,7 @@ class LSTM2002(ItemModel):
             shapes = f"{list(batch_cur_tkids.shape)}, got {list(batch_next_tkids.shape)}"
             raise ValueError(f"batch_next_tkids must be shaped as batch_cur_tkids, {shapes}")
         logits, states = self(batch_cur_tkids, batch_prev_states)
-        total = F.cross_entropy(
-            logits.flatten(0, 1),
-            batch_next_tkids.flatten(),
-            ignore_index=PAD,
-            reduction="sum",
-            label_smoothing=self.label_smoothing,
-        )
+        total = self.loss(logits.flatten(0, 1), batch_next_tkids.flatten())
         return total / (batch_next_tkids != PAD).sum().clamp(min=1), states
 
     @torch.no_grad()
@@ -259,6 +269,11 @@ class LSTM2002(ItemModel):
     def like(self) -> Tensor:
         """Return a weight, for its dtype and device."""
         return self.emb.weight
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the cross-entropy with label smoothing, in nats, summed over the targets (N,) that are no padding."""
+        smoothing = self.label_smoothing
+        return F.cross_entropy(logits, targets, ignore_index=PAD, label_smoothing=smoothing, reduction="sum")
 
     @torch.jit.export
     def initial_state(self, batch: int) -> list[Tensor]:

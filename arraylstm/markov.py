@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from arraylstm.cells.base import require_lengths, require_positive
+from arraylstm.cells.base import require_input, require_lengths, require_positive
 from arraylstm.cells.markov import MarkovCell
 from arraylstm.stack import require_dropout
 
@@ -65,7 +65,7 @@ class MarkovLSTM(nn.Module):
 
         Args:
             x: (B, S, I) inputs of any float dtype; B and S may be 0.
-            tau: temperature of the draw in train(), above 0.
+            tau: temperature of the draw in train(), above 0; kept as the cells' `tau`.
             length: (B,) int64 or a list, how many of the S steps each row takes; None lets all rows take all.
             s_t: (h, c) to start from, each (L, B, H) as returned, or (B, H) for all layers alike; None is zeros.
 
@@ -94,8 +94,7 @@ class MarkovLSTM(nn.Module):
 
     def _start(self, x: Tensor, s_t: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
         """Return the h and c (L, B, H) to start from."""
-        if x.dim() != 3 or x.size(2) != self.input_size:
-            raise ValueError(f"x must be (batch, steps, {self.input_size}), got {list(x.shape)}")
+        require_input(x, self.input_size)
         shape = [self.num_layers, x.size(0), self.hidden_size]
         if s_t is None:
             return x.new_zeros(shape), x.new_zeros(shape)

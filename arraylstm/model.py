@@ -47,6 +47,7 @@ class ItemModel(nn.Module):
         self.vocabulary = vocabulary
         self.state_names, self.state_shapes = layers.state_names, layers.state_shapes
         self.trace_names, self.trace_shapes = layers.trace_names, layers.trace_shapes
+        self.padding = -1  # the target that counts for nothing
 
     @classmethod
     def from_config(cls, config: dict[str, Any], vocabulary: Vocabulary | None) -> "ItemModel":
@@ -76,6 +77,10 @@ class ItemModel(nn.Module):
     def like(self) -> Tensor:
         """Return a weight, for its dtype and device."""
         raise NotImplementedError
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return what `fit` makes small: the nats of logits (N, V), summed over targets (N,) that are no padding."""
+        return F.cross_entropy(logits, targets, ignore_index=self.padding, reduction="sum")
 
     # -- what follows ---------------------------------------------------------------------------------------
 

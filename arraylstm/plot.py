@@ -29,7 +29,7 @@ def plot_lanes(weights: Tensor, lengths: Tensor | Sequence[int] | None = None, r
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: weights or lengths has another shape, or the row has no steps.
+        ValueError: weights or lengths has another shape, or there is no such row, or it has no steps.
     """
     try:
         from matplotlib.figure import Figure
@@ -39,6 +39,8 @@ def plot_lanes(weights: Tensor, lengths: Tensor | Sequence[int] | None = None, r
         raise ValueError(f"weights must be (batch, steps, lanes) or (steps, lanes), got {list(weights.shape)}")
     series = weights if weights.dim() == 3 else weights.unsqueeze(0)
     taken = _lengths(series, lengths)
+    if not 0 <= row < series.size(0):
+        raise ValueError(f"row must be one of the {series.size(0)} that weights has, counted from 0, got {row}")
     if taken[row] == 0:
         raise ValueError(f"row {row} has no steps to draw")
     figure = Figure(figsize=(10, 3), layout="constrained")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from arraylstm.cells import make_cell
-from arraylstm.cells.base import Cell, require_lengths, require_positive
+from arraylstm.cells.base import Cell, require_input, require_positive
 
 
 class Stack(nn.ModuleDict):
@@ -66,10 +66,7 @@ class Stack(nn.ModuleDict):
         Raises:
             ValueError: x, a state tensor or lengths has another shape, or a length lies outside 0 to S.
         """
-        if x.dim() != 3 or x.size(2) != self.input_size:
-            raise ValueError(f"x must be (batch, steps, {self.input_size}), got {list(x.shape)}")
-        if lengths is not None:
-            require_lengths(lengths, x.size(0), x.size(1))
+        require_input(x, self.input_size, lengths)
         given = self.initial_state(x.size(0), x) if state is None else state
         require_state(given, x.size(0), self.state_names, self.state_shapes)
         outputs, following, _ = self.unroll(x, given, lengths)

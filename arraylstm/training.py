@@ -15,8 +15,6 @@ from arraylstm.cells.base import require_positive
 from arraylstm.errors import DataError
 from arraylstm.model import ItemModel
 
-_PADDING = -1
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
@@ -59,14 +57,14 @@ class Progress:
     total: int
     """Predictions in an epoch."""
     loss: float
-    """Mean cross-entropy of this epoch so far, in nats."""
+    """Mean of the model's own loss in this epoch so far, in nats."""
     validation: "Metrics | None" = None
     """At an epoch's end: the figures on the validation sessions."""
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """How well the next items of sessions were predicted; every item but a session's first counts."""
+    """How well the next items of sessions were predicted; every item but a session's first and padding counts."""
 
     predictions: int
     top1: float
@@ -76,7 +74,7 @@ class Metrics:
     mrr: float
     """Mean reciprocal rank."""
     loss: float
-    """Mean cross-entropy in nats."""
+    """Mean cross-entropy in nats, whatever loss the model was fitted by: the figures of models compare."""
 
     @property
     def perplexity(self) -> float:
@@ -93,14 +91,16 @@ def fit(
 ) -> int:
     """Train on sessions of item ids, in place, and keep the weights of the epoch with the lowest validation loss.
 
+    What is made small is the mean of `model.loss`; the validation loss is the cross-entropy of `evaluate`.
+
     Returns:
         The epoch (from 1) whose weights were kept.
 
     Raises:
         DataError: no session has a second item to predict, or the loss became NaN.
     """
-    total, _ = _predictions(train), _predictions(validation)
-    batches_per_epoch = math.ceil(sum(len(session) > 1 for session in train) / options.batch_size)
+    total, _ = _predictions(train, model.padding), _predictions(validation, model.padding)
+    batches_per_epoch = math.ceil(sum(_targets(session, model.padding) > 0 for session in train) / options.batch_size)
     optimiser = torch.optim.Adam(model.parameters(), lr=options.learning_rate)
     steps = options.epochs * batches_per_epoch
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps, eta_min=options.learning_rate / 10)
@@ -109,7 +109,7 @@ def fit(
     for epoch in range(1, options.epochs + 1):
         model.train()
         done, loss = 0, 0.0
-        for batch in _batches(train, options.batch_size, order):
+        for batch in _batches(train, model.padding, options.batch_size, order):
             count, nats = _learn(model, batch.to(options.device), optimiser, options)
             schedule.step()
             done, loss = done + count, loss + nats
@@ -136,14 +136,14 @@ def evaluate(model: ItemModel, sessions: Sequence[Sequence[int]], batch_size: in
         DataError: no session has a second item to predict.
     """
     model.eval()
-    count = _predictions(sessions)
+    count = _predictions(sessions, model.padding)
     sums = torch.zeros(5, dtype=torch.float64)
     vocabulary = model.vocabulary
-    unknown = _PADDING if vocabulary is None or vocabulary.unknown is None else vocabulary.id(vocabulary.unknown)
-    for batch in _batches(sessions, batch_size):
+    unknown = model.padding if vocabulary is None or vocabulary.unknown is None else vocabulary.id(vocabulary.unknown)
+    for batch in _batches(sessions, model.padding, batch_size):
         batch = batch.to(model.like().device)
         logits, _ = model.unroll(batch[:, :-1].clamp(min=0))
-        seen = batch[:, 1:] != _PADDING
+        seen = batch[:, 1:] != model.padding
         scores, targets = logits[seen], batch[:, 1:][seen]
         ranks = (scores >= scores.gather(1, targets[:, None])).sum(1, dtype=torch.float64)
         ranks[(targets == unknown) | (ranks == 0)] = math.inf  # 0: the score is NaN
@@ -157,14 +157,14 @@ def _learn(
     model: ItemModel, batch: Tensor, optimiser: torch.optim.Optimizer, options: TrainingOptions
 ) -> tuple[int, float]:
     """Take one optimiser step on a batch (B, S), back-propagating `bptt` steps at a time; return count and nats."""
-    count = int((batch[:, 1:] != _PADDING).sum())
+    count = int((batch[:, 1:] != model.padding).sum())
     nats = 0.0
     state = model.initial_state(batch.size(0))
     optimiser.zero_grad()
     for start in range(0, batch.size(1) - 1, options.bptt):
         piece = batch[:, start : start + options.bptt + 1]
         logits, state = model.unroll(piece[:, :-1].clamp(min=0), [tensor.detach() for tensor in state])
-        loss = F.cross_entropy(logits.flatten(0, 1), piece[:, 1:].flatten(), ignore_index=_PADDING, reduction="sum")
+        loss = model.loss(logits.flatten(0, 1), piece[:, 1:].flatten())
         (loss / count).backward()  # type: ignore[no-untyped-call]
         nats += loss.item()
     torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip)
@@ -173,10 +173,10 @@ def _learn(
 
 
 def _batches(
-    sessions: Sequence[Sequence[int]], batch_size: int, order: random.Random | None = None
+    sessions: Sequence[Sequence[int]], padding: int, batch_size: int, order: random.Random | None = None
 ) -> Iterator[Tensor]:
     """Yield sessions of similar length as (B, S) int64, padded at the end; shuffled when `order` is given."""
-    kept = [session for session in sessions if len(session) > 1]
+    kept = [session for session in sessions if _targets(session, padding)]
     if order is not None:
         order.shuffle(kept)
     kept.sort(key=len)
@@ -185,11 +185,16 @@ def _batches(
         order.shuffle(starts)
     for start in starts:
         rows = [torch.tensor(session) for session in kept[start : start + batch_size]]
-        yield pad_sequence(rows, batch_first=True, padding_value=_PADDING)
+        yield pad_sequence(rows, batch_first=True, padding_value=padding)
 
 
-def _predictions(sessions: Sequence[Sequence[int]]) -> int:
-    count = sum(len(session) - 1 for session in sessions)
+def _targets(session: Sequence[int], padding: int) -> int:
+    """Return how many items of a session are there to predict: all but the first and padding."""
+    return sum(item != padding for item in session[1:])
+
+
+def _predictions(sessions: Sequence[Sequence[int]], padding: int) -> int:
+    count = sum(_targets(session, padding) for session in sessions)
     if count == 0:
         raise DataError(f"none of {len(sessions)} sessions has a second item to predict")
     return count

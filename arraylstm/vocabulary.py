@@ -28,14 +28,14 @@ class Vocabulary:
     def __init__(self, labels: Sequence[Label], unknown: Label | None = None) -> None:
         self.labels = list(labels)
         self.unknown = unknown
-        self._ids = {label: id for id, label in enumerate(self.labels)}
         for label in self.labels:
             _check_label(label)
+        self._ids = {label: id for id, label in enumerate(self.labels)}
         if not self.labels:
             raise ValueError("a vocabulary needs at least one label")
         if len(self._ids) != len(self.labels):
             raise ValueError(f"label {self._first_repeated()!r} stands in the vocabulary twice")
-        if unknown is not None and unknown not in self._ids:
+        if unknown is not None and unknown not in self:
             raise ValueError(f"the unknown item {unknown!r} is not among the labels")
 
     @classmethod

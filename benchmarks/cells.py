@@ -21,7 +21,7 @@ from rich.console import Console
 from timing import Call, Row, Table, TimingOptions, measure, show, single_thread, write_json
 from torch import Tensor, nn
 
-from arraylstm import CELLS, Cell, console
+from arraylstm import CELLS, Cell, Stack, console
 from arraylstm.cells import make_cell
 
 app = App(name="cells", help=__doc__, result_action="return_value")
@@ -118,7 +118,8 @@ def compare(
 ) -> list[Row]:
     """Time every layer on one batch."""
     floor = nn.LSTM(sizes.input_size, sizes.hidden_size, batch_first=True)
-    layers = {**cells, **{f"array-lstm's {name}": peer for name, peer in peers.items()}, FLOOR: floor}
+    ours = {name: Stack([cell]) for name, cell in cells.items()}  # which calls every cell alike
+    layers = {**ours, **{f"array-lstm's {name}": peer for name, peer in peers.items()}, FLOOR: floor}
     x = torch.randn(sizes.batch, sizes.steps, sizes.input_size)
     times = measure({name: _run(layer.train(training), x) for name, layer in layers.items()}, rounds)
     rows = []

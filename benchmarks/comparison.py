@@ -6,6 +6,7 @@ trains a next-item model of each cell (hidden sizes chosen so that all have abou
 RESULTS.json, RESULTS.png and a table. What RESULTS.json already holds is not trained again.
 """
 
+import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass
@@ -16,7 +17,9 @@ from typing import Annotated, Any
 
 import torch
 from cyclopts import App, Parameter
+from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from rich.console import Console
 
 from arraylstm import CELLS, NextItemModel, Vocabulary, console
@@ -68,27 +71,34 @@ def main(
     /,
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    title: str | None = None,
     read: Annotated[DataOptions, Parameter(name="*")] = DataOptions(),
     sizes: Annotated[Sizes, Parameter(name="*")] = Sizes(),
     options: Annotated[TrainingOptions, Parameter(name="*")] = TrainingOptions(),
 ) -> int:
-    """Train every cell on an event file and compare what they predict of held-out sessions."""
+    """Train every cell on an event file and compare what they predict of held-out sessions.
+
+    Args:
+        data: event file.
+        output: what the results are to be called, without a suffix.
+        title: name of the data in the picture; the file's, unless given.
+    """
     torch.set_num_threads(1)
     out = Console()
     sessions, _ = read_sessions(data, read)
     vocabulary = Vocabulary.from_sessions(sessions)
     parts = split([vocabulary.encode(session) for session in sessions], SPLIT, options.seed)
-    runs = _read(output.with_suffix(".json"))
+    settings = {"sessions": _digest(parts), **asdict(sizes), **asdict(options)}
+    runs = _read(output.with_suffix(".json"), settings)
     for seed in range(sizes.seeds):
         for cell, k in contestants():
             if (cell, k, seed) not in {(run.cell, run.k, run.seed) for run in runs}:
                 runs.append(train(cell, k, seed, vocabulary, parts, sizes, options))
-                _write(output.with_suffix(".json"), asdict(sizes) | asdict(options), runs)
+                _write(output.with_suffix(".json"), settings, runs)
                 out.print(_line(runs[-1]))
     _table(runs, out)
-    draw(runs, f"{data.name}: {sizes.parameters:,} parameters, {options.epochs} epochs").savefig(
-        output.with_suffix(".png"), dpi=110
-    )
+    heading = f"{title or data.name}: {sizes.parameters:,} parameters, {options.epochs} epochs"
+    draw(runs, heading).savefig(output.with_suffix(".png"), dpi=110)
     return 0
 
 
@@ -152,11 +162,22 @@ def _parameters(model: NextItemModel) -> int:
 # -- results ----------------------------------------------------------------------------------------------------
 
 
-def _read(path: Path) -> list[Run]:
+def _digest(parts: list[list[list[int]]]) -> str:
+    """Return a hash of the sessions as they are split."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _read(path: Path, settings: dict[str, Any]) -> list[Run]:
+    """Return the runs of an earlier call with the same settings and sessions; more seeds may be added to them."""
     if not path.exists():
         return []
-    runs: list[dict[str, Any]] = json.loads(path.read_text())["runs"]
-    return [Run(**{**run, "held_out": Metrics(**run["held_out"])}) for run in runs]
+    document: dict[str, Any] = json.loads(path.read_text())
+    for name, value in settings.items():
+        if name != "seeds" and document["settings"][name] != value:
+            raise ValueError(
+                f"{path} holds runs with {name} {document['settings'][name]}, not {value}; name another file"
+            )
+    return [Run(**{**run, "held_out": Metrics(**run["held_out"])}) for run in document["runs"]]
 
 
 def _write(path: Path, settings: dict[str, Any], runs: list[Run]) -> None:
@@ -176,13 +197,12 @@ def _line(run: Run) -> str:
 
 
 def _table(runs: list[Run], out: Console) -> None:
-    table = console.make_table("", "H", "parameters", "bits", "from", "to", "top-1", "MRR", "s")
+    table = console.make_table("", "H", "bits", "lowest", "highest", "top-1", "MRR", "s")
     for name, group in _by_name(runs).items():
         bits = [run.held_out.loss / math.log(2) for run in group]
         table.add_row(
             name,
             str(group[0].hidden_size),
-            f"{group[0].parameters:,}",
             *(f"{value:.4f}" for value in (mean(bits), min(bits), max(bits))),
             f"{mean(run.held_out.top1 for run in group):.4f}",
             f"{mean(run.held_out.mrr for run in group):.4f}",
@@ -197,15 +217,16 @@ def draw(runs: list[Run], title: str) -> Figure:
     figure = Figure(figsize=(11, 5), layout="constrained")
     curves, final = figure.subplots(1, 2, width_ratios=(3, 2))
     figure.suptitle(title)
-    styles = [(f"C{number % 10}", ("-", "--")[number // 10]) for number in range(len(groups))]
-    for row, ((name, group), (color, line)) in enumerate(zip(groups.items(), styles, strict=True)):
+    for row, group in enumerate(groups.values()):
+        color = colormaps["turbo"](row / max(len(groups) - 1, 1))  # the better, the bluer, on both sides
         losses = [mean(nats) / math.log(2) for nats in zip(*(run.validation for run in group), strict=True)]
-        curves.plot(range(1, len(losses) + 1), losses, line, color=color, label=name, linewidth=1.2)
+        curves.plot(range(1, len(losses) + 1), losses, color=color, linewidth=1.2)
         bits = [run.held_out.loss / math.log(2) for run in group]
         final.plot(bits, [row] * len(bits), "o", color=color, alpha=0.5)
         final.plot(mean(bits), row, "|", color=color, markersize=16)
     ends = [run.validation[-1] / math.log(2) for run in runs]
-    curves.set(xlabel="epoch", ylabel="validation, bits an item", ylim=(0.995 * min(ends), 1.15 * max(ends)))
+    curves.xaxis.set_major_locator(MaxNLocator(integer=True))
+    curves.set(xlabel="epoch", ylabel="validation, bits an item", ylim=(0.98 * min(ends), 1.2 * max(ends)))
     final.set(xlabel="held out, bits an item (best first)", yticks=range(len(groups)), yticklabels=groups)
     final.invert_yaxis()
     for axes in (curves, final):

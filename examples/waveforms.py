@@ -1,6 +1,6 @@
 """Which lane listens? A Markov recurrent network tells waveforms with an irregular burst from periodic ones.
 
-    python examples/waveforms.py [PICTURE.png]
+    python examples/waveforms.py [PICTURE.png] [--waveforms N] [--epochs N]
 
 Trains `MarkovLSTM` on generated waveforms, prints its accuracy on others, and draws for a waveform of either class the
 signal, the lanes' probabilities q_z(t), the lane z(t) that moved the state, and every lane's share in all of its class.
@@ -9,37 +9,47 @@ burst is past ("a burst was heard"), and none gave the burst itself a lane; with
 """
 
 import math
-import sys
 from pathlib import Path
 
 import torch
+from cyclopts import App
 from matplotlib.figure import Figure
 from torch.nn import functional as F
 
-from arraylstm import MarkovLSTM
+from arraylstm import MarkovLSTM, console
 from arraylstm.plot import draw_lane_use, draw_lanes, lane_use
 
 CLASSES = ("periodic", "periodic with a burst")
 SAMPLES, FRAME = 120, 4  # a step hears FRAME samples at once
 LANES, HIDDEN = 3, 8
-EPOCHS, BATCH = 10, 32
+BATCH = 32
 WARM, COLD = 2.0, 0.2  # tau: lanes are mixed at first, and all but one-hot in the end
 
+app = App(name="waveforms")
 
-def main(path):
+
+@app.default
+def main(picture: Path = Path("waveforms.png"), /, *, waveforms: int = 1024, epochs: int = 10):
+    """Train on generated waveforms and draw which lane listens.
+
+    Args:
+        picture: the file to write.
+        waveforms: how many to train on.
+        epochs: passes over them.
+    """
     torch.manual_seed(1)
-    x, y, _ = generate(1024)
+    x, y, _ = generate(waveforms)
     held_out, classes, bursts = generate(400)
     model = MarkovLSTM(FRAME, HIDDEN, len(CLASSES), k_cells=LANES)
     with torch.no_grad():
         forget = model.cell_0.b_4gates.view(4, LANES * HIDDEN)[2]
         forget += 1  # so that the state, at first, outlasts the waveform
-    train(model, x, y)
+    train(model, x, y, epochs)
     output, z, q_z, _, _ = predict(model, held_out)
     print(f"{(output.argmax(1) == classes).float().mean():.1%} of {len(classes)} held-out waveforms are told right")
     report(q_z, classes, bursts)
-    draw(held_out, classes, bursts, q_z, z).savefig(path, dpi=100)
-    print(f"wrote {path}")
+    draw(held_out, classes, bursts, q_z, z).savefig(picture, dpi=100)
+    print(f"wrote {picture}")
 
 
 def generate(count):
@@ -54,10 +64,10 @@ def generate(count):
     return wave.unflatten(1, (-1, FRAME)), classes, burst.unflatten(1, (-1, FRAME)).any(2)
 
 
-def train(model, x, y):
+def train(model, x, y, epochs):
     optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
-    for epoch in range(EPOCHS):
-        tau, total, right = WARM * (COLD / WARM) ** (epoch / (EPOCHS - 1)), 0.0, 0
+    for epoch in range(epochs):
+        tau, total, right = WARM * (COLD / WARM) ** (epoch / max(1, epochs - 1)), 0.0, 0
         for rows in torch.randperm(len(x)).split(BATCH):
             output = model.train()(x[rows], tau)[0]
             loss = F.cross_entropy(output, y[rows])
@@ -68,7 +78,7 @@ def train(model, x, y):
             total += loss.item() * len(rows)
             right += int((output.argmax(1) == y[rows]).sum())
         print(
-            f"epoch {epoch + 1:2} of {EPOCHS}   tau {tau:.2f}   loss {total / len(x):.3f}   {right / len(x):.1%} right"
+            f"epoch {epoch + 1:2} of {epochs}   tau {tau:.2f}   loss {total / len(x):.3f}   {right / len(x):.1%} right"
         )
 
 
@@ -111,4 +121,4 @@ def draw(x, classes, bursts, q_z, z):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "waveforms.png"))
+    console.run(app)

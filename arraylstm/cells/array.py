@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from arraylstm.cells.base import Cell, require_lengths, require_positive
+from arraylstm.cells.base import Cell, require_input, require_positive
 
 
 class ArrayLSTM(Cell):
@@ -105,15 +105,12 @@ class ArrayLSTM(Cell):
         Raises:
             ValueError: x, h, c or lengths has another shape, or a length lies outside 0 to S.
         """
-        if x.dim() != 3 or x.size(2) != self.input_size:
-            raise ValueError(f"x must be (batch, steps, {self.input_size}), got {list(x.shape)}")
+        require_input(x, self.input_size, lengths)
         h, c = self.initHidden(x) if hidden is None else hidden
         if list(h.shape) != [1, x.size(0), self.hidden_size]:
             raise ValueError(f"hidden must be {[1, x.size(0), self.hidden_size]}, got {list(h.shape)}")
         if list(c.shape) != [self.k, x.size(0), self.hidden_size]:
             raise ValueError(f"state must be {[self.k, x.size(0), self.hidden_size]}, got {list(c.shape)}")
-        if lengths is not None:
-            require_lengths(lengths, x.size(0), x.size(1))
         outputs, state = self.unroll(x, [h[0], c.transpose(0, 1)], lengths)
         return outputs, (state[0].unsqueeze(0), state[1].transpose(0, 1).contiguous())
 

@@ -85,17 +85,21 @@ class Cell(nn.Module):
         outputs, state, _ = self.unroll_traced(x, state, lengths)
         return outputs, state
 
+    @torch.jit.export
     def unroll_traced(
         self, x: Tensor, state: list[Tensor], lengths: Tensor | None = None
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """Run `step_traced` along the time axis: what `unroll` returns, and the traces (B, S, *shape).
 
-        From a row's length on its traces are those of steps that start from its final state.
+        From a row's length on its traces are those of steps that start from its final state; what is not finite in x
+        there counts as 0.
         """
         if x.size(1) == 0:
-            _, _, trace = self.step_traced(self.project(x.new_zeros(x.size(0), x.size(2))), state)
+            _, _, trace = self.step_traced(self.project(x.new_zeros(0, x.size(2))), [tensor[:0] for tensor in state])
             nothing = [tensor.new_zeros([x.size(0), 0] + list(tensor.shape[1:])) for tensor in trace]
             return x.new_zeros(x.size(0), 0, self.hidden_size), [tensor.clone() for tensor in state], nothing
+        if lengths is not None:  # a NaN that pads a row would reach the gradient of its weights
+            x = torch.where(past(x, lengths), x.nan_to_num(0.0, 0.0, 0.0), x)
         outputs: list[Tensor] = []
         traces: list[list[Tensor]] = []
         for piece in torch.split(x, self.steps_projected_at_once, 1):
@@ -116,9 +120,24 @@ def hold(following: list[Tensor], state: list[Tensor], going_on: Tensor) -> list
 
 def clear_past(series: Tensor, lengths: Tensor) -> Tensor:
     """Return the series (B, S, ...) with zeros from every row's length on."""
+    return series.masked_fill(past(series, lengths), 0)
+
+
+def past(series: Tensor, lengths: Tensor) -> Tensor:
+    """Tell which steps of the series (B, S, ...) lie behind their rows' lengths: bool (B, S, 1, ...)."""
     steps = torch.arange(series.size(1), device=series.device)
-    past = steps.unsqueeze(0) >= lengths.unsqueeze(1)
-    return series.masked_fill(past.view(list(past.shape) + [1] * (series.dim() - 2)), 0)
+    behind = steps.unsqueeze(0) >= lengths.unsqueeze(1)
+    return behind.view(list(behind.shape) + [1] * (series.dim() - 2))
+
+
+def require_input(x: Tensor, input_size: int, lengths: Tensor | None = None) -> None:
+    """Raise TypeError unless x is a tensor, ValueError unless it is (B, S, I) and lengths are (B,) int64 from 0 to S."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x must be a tensor padded to equal length, beside its lengths, got a {type(x).__name__}")
+    if x.dim() != 3 or x.size(2) != input_size:
+        raise ValueError(f"x must be (batch, steps, {input_size}), got {list(x.shape)}")
+    if lengths is not None:
+        require_lengths(lengths, x.size(0), x.size(1))
 
 
 def require_lengths(lengths: Tensor, batch: int, steps: int) -> None:

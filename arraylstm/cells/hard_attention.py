@@ -1,10 +1,9 @@
 """Hard lane selection: attention picks one lane per unit, the others rest (Rocki 2016, sections 4.1 and 5.2.1)."""
 
-import torch
 from torch import Tensor
 
+from arraylstm.cells.lanes import draw_lane, first_largest, one_hot
 from arraylstm.cells.recurrent_attention import RecurrentAttentionArrayLSTM
-from arraylstm.cells.stochastic import draw_lane, first_largest
 
 
 class MaxLaneArrayLSTM(RecurrentAttentionArrayLSTM):
@@ -43,6 +42,9 @@ class SemiHardAttentionArrayLSTM(RecurrentAttentionArrayLSTM):
 
     and these are the step in eval(). The mean, as dropout scales by its own: inference then has no variance, and an
     answer is a function of its row's items. The mode of the draw is `MaxLaneArrayLSTM`, which takes the same weights.
+
+    A subclass's `update_hidden` receives z * o and c', in eval() s * o and the cells as processed; that gives the mean
+    where it is linear in the gates, as this one is.
     """
 
     def recur(self, driven: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,11 +71,6 @@ class HardAttentionArrayLSTM(SemiHardAttentionArrayLSTM):
     def link(self, z: Tensor, s: Tensor) -> Tensor:
         """Return z with the gradient that it passes on to s; both (B, k, H)."""
         return through_chosen_lane(z, s)
-
-
-def one_hot(lane: Tensor, s: Tensor) -> Tensor:
-    """Return 1 at the lane (B, 1, H) and 0 elsewhere, shaped and typed as s (B, k, H)."""
-    return (lane == torch.arange(s.size(1), device=s.device).unsqueeze(1)).to(s.dtype)
 
 
 def through_chosen_lane(z: Tensor, s: Tensor) -> Tensor:

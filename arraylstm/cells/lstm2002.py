@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from arraylstm.cells.base import Cell, require_positive
+from arraylstm.cells.base import Cell, clear_past, require_input, require_positive
 
 
 class LSTM2002Layer(Cell):
@@ -122,26 +122,29 @@ class LSTM2002Layer(Cell):
 
     # -- the playground's interface: cells first -----------------------------------------------------------
 
-    def forward(self, x: Tensor, c_0: Tensor | None = None, h_0: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, c_0: Tensor | None = None, h_0: Tensor | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Run the layer over whole sequences.
 
         Args:
             x: (B, S, I) inputs of any float dtype; B and S may be 0.
             c_0: (B, n_blk, d_blk) or (1, n_blk, d_blk) to start from, never written to; None is the buffer `c_0`.
             h_0: (B, D) or (1, D), likewise.
+            lengths: (B,) int64, how many of the S steps each row takes; None lets all rows take all.
 
         Returns:
-            c (B, S, n_blk, d_blk) and h (B, S, D) after every step.
+            c (B, S, n_blk, d_blk) and h (B, S, D) after every step, both zero from a row's length on: a row goes on
+            from its step `length - 1`. `unroll` returns that last state by itself.
 
         Raises:
-            ValueError: x, c_0 or h_0 has another shape.
+            ValueError: x, c_0, h_0 or lengths has another shape, or a length lies outside 0 to S.
         """
-        if x.dim() != 3 or x.size(2) != self.in_feat:
-            raise ValueError(f"x must be (batch, steps, {self.in_feat}), got {list(x.shape)}")
+        require_input(x, self.in_feat, lengths)
         c = for_each_row("c_0", self.c_0 if c_0 is None else c_0, [x.size(0), self.n_blk, self.d_blk])
         h = for_each_row("h_0", self.h_0 if h_0 is None else h_0, [x.size(0), self.d_hid])
-        outputs, _, traces = self.unroll_traced(x, [c, h])
-        return traces[0], outputs
+        h_all, _, traces = self.unroll_traced(x, [c, h], lengths)
+        return traces[0] if lengths is None else clear_past(traces[0], lengths), h_all
 
     def extra_repr(self) -> str:
         """Show the sizes in `print(layer)`."""

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from arraylstm.cells.base import Cell, require_positive
+from arraylstm.cells.lanes import first_largest, one_hot
 
 
 class MarkovCell(Cell):
@@ -25,8 +26,9 @@ class MarkovCell(Cell):
         c'            = sum_j z_j c_j
         h'            = sum_j z_j h_j
 
-    The smaller `tau`, the closer z comes to a one-hot draw from q, and the larger its gradient's variance. In eval()
-    the output does not depend smoothly on q, and W_xz, W_hz and b_xz get no gradient.
+    The smaller `tau`, the closer z comes to a one-hot draw from q, and the larger its gradient's variance. It is 1, at
+    which `NextItemModel("markov", ...)` trains, until it is set on the cell, as `MarkovLSTM` does in every call. In
+    eval() the output does not depend smoothly on q, and W_xz, W_hz and b_xz get no gradient.
 
     Weights multiply from the right. Column `gate * kH + lane * H + unit` of `W_x_4gates` and `W_h_4gates` belongs to
     that gate (i, g, f, o), lane and unit. All are drawn from U(-1/sqrt(n), 1/sqrt(n)), n their last axis's length.
@@ -96,7 +98,7 @@ class MarkovCell(Cell):
             raise ValueError(f"tau must be above 0, got {self.tau}")
         if self.training:
             return ((logits + self.gumbel(logits)) / self.tau).softmax(1)
-        return (q.argmax(1, keepdim=True) == torch.arange(self.k, device=q.device)).to(q.dtype)
+        return one_hot(first_largest(q, 1), q)
 
     def gumbel(self, like: Tensor) -> Tensor:
         """Draw e, Gumbel(0, 1) noise shaped and typed as a tensor, as `torch.nn.functional.gumbel_softmax` does."""

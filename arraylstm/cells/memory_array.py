@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from arraylstm.cells.array import ArrayLSTM
+from arraylstm.cells.lanes import one_hot
 
 
 class StochasticMemoryArray(ArrayLSTM):
@@ -23,7 +24,10 @@ class StochasticMemoryArray(ArrayLSTM):
         E[h']   = sum_j p_j * o_j * tanh(f_j * c_j + i_j * g_j)
 
     and these are the step in eval(). The mean, as dropout scales by its own: inference then has no variance, and an
-    answer is a function of its row's items. A subclass states another law in `draw` and its mean in `mean`.
+    answer is a function of its row's items.
+
+    A subclass states another law in `draw` and its mean in `mean`. Its `update_hidden` receives m * o and c', in eval()
+    p * o and the cells as processed; that gives the mean where it is linear in the gates, as this one is.
     """
 
     def recur(self, driven: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
@@ -31,12 +35,12 @@ class StochasticMemoryArray(ArrayLSTM):
         f, i, o, g = self.gates(driven, h)
         m = self.draw(c) if self.training else self.mean(c)
         processed = f * c + i * g
-        return self.pool(m * o, processed), m * processed + (1 - m) * c
+        c = m * processed + (1 - m) * c
+        return self.pool(m * o, c if self.training else processed), c
 
     def draw(self, c: Tensor) -> Tensor:
         """Return m, shaped and typed as c (B, k, H)."""
-        lane = torch.randint(0, self.k, [c.size(0), 1, self.hidden_size], device=c.device)
-        return (lane == torch.arange(self.k, device=c.device).unsqueeze(1)).to(c.dtype)
+        return one_hot(torch.randint(0, self.k, [c.size(0), 1, self.hidden_size], device=c.device), c)
 
     def mean(self, c: Tensor) -> Tensor:
         """Return p (k, 1), typed as c."""

@@ -1,19 +1,9 @@
 """StochasticArrayLSTM: one lane per unit answers (Rocki 2016, section 5.1)."""
 
-import torch
 from torch import Tensor
 
 from arraylstm.cells.array import ArrayLSTM
-
-
-def draw_lane(p: Tensor, lanes: int) -> Tensor:
-    """Draw an index along the axis `lanes` with the probabilities p along it, of its own for every other index."""
-    return first_largest(p / torch.empty_like(p).exponential_(), lanes)  # p_j / Exp(1) is largest w.p. p_j
-
-
-def first_largest(p: Tensor, lanes: int) -> Tensor:
-    """Return the index of the first of the largest p along the axis `lanes`: argmax, which takes torch far longer."""
-    return p.max(lanes, keepdim=True).indices
+from arraylstm.cells.lanes import draw_lane, first_largest
 
 
 class StochasticArrayLSTM(ArrayLSTM):

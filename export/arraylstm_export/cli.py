@@ -46,7 +46,8 @@ def export_model(
     parity = _export_with_progress(loaded, output, tolerance, traces, out)
     out.print(as_table(parity))
     if not parity.passed:
-        out.print(f"Parity failed: nothing was written to {output}.", style="red", soft_wrap=True, markup=False)
+        message = f"Parity failed: {parity.failure}. Nothing was written to {output}."
+        out.print(message, style="red", soft_wrap=True, markup=False)
         return PARITY_FAILED
     out.print(_sizes(output))
     out.print(f"Wrote {output}. Next: arraylstm-serve {output}", soft_wrap=True, markup=False)

@@ -81,28 +81,36 @@ def export_graph(
 def sequence_graph(step: ModelProto, interface: Interface) -> ModelProto:
     """Wrap the step graph in a Scan over time.
 
-    Inputs items (B, S), S at least 1, and lengths (B) from 0 to S, and the state; outputs logits (B, S, V) and traces,
-    zero from a row's length on, and the state of every row after its own length.
+    Inputs items (B, S), S at least 1, and lengths (B), and the state; outputs logits (B, S, V) and traces, zero from a
+    row's length on, and the state of every row after its own length. A length above S counts as S, one below 0 as 0.
+    Ids from a row's length on are not looked at.
     """
     signature, states = interface.sequence, interface.states
     series = _series(interface)
-    ranks = sorted({len(tensor.shape) for tensor in interface.step.outputs} | {2})
+    ranks = sorted({len(tensor.shape) for tensor in interface.step.outputs})
     scan = helper.make_node(
         "Scan",
-        ["clock", *(state.input.name for state in states), "items_by_step"],
-        ["final_clock", *(state.output.name for state in states), *(f"{tensor.name}_by_step" for tensor in series)],
+        [*(state.input.name for state in states), "alive_by_step", "cleared_by_step"],
+        [*(state.output.name for state in states), *(f"{tensor.name}_by_step" for tensor in series)],
         name="scan",
         body=_scan_body(step.graph, interface, ranks),
-        num_scan_inputs=1,
+        num_scan_inputs=2,
     )
-    before = [helper.make_node("Unsqueeze", ["lengths", f"axes_{rank}"], [f"lengths_{rank}"]) for rank in ranks]
-    before.append(helper.make_node("Transpose", ["items"], ["items_by_step"], perm=[1, 0]))
+    before = [
+        helper.make_node("Transpose", ["items"], ["items_by_step"], perm=[1, 0]),
+        helper.make_node("Shape", ["items"], ["steps_1"], start=1),
+        helper.make_node("Squeeze", ["steps_1"], ["steps"]),
+        helper.make_node("Range", ["zero", "steps", "one"], ["clock"]),
+        helper.make_node("Unsqueeze", ["clock", "one"], ["clock_2"]),
+        helper.make_node("Less", ["clock_2", "lengths"], ["alive_by_step"]),
+        helper.make_node("Where", ["alive_by_step", "items_by_step", "zero"], ["cleared_by_step"]),
+    ]
     after = [
         helper.make_node("Transpose", [f"{t.name}_by_step"], [t.name], perm=[1, 0, *range(2, len(t.shape) + 1)])
         for t in series
     ]
     constants: dict[str, np.ndarray[Any, Any]] = {
-        "clock": np.array(0, np.int64),
+        "zero": np.array(0, np.int64),
         "one": np.array(1, np.int64),
         "nothing": np.array(0, np.float32),
         **{f"axes_{rank}": np.arange(1, rank, dtype=np.int64) for rank in ranks},
@@ -128,7 +136,7 @@ def _series(interface: Interface) -> list[Tensor]:
 def _scan_body(step: GraphProto, interface: Interface, ranks: list[int]) -> GraphProto:
     """Return the loop's body: the step graph's nodes, then the choice between stepped and frozen rows."""
     frozen = {state.output.name: f"{_STEP}{state.input.name}" for state in interface.states}
-    alive = [helper.make_node("Less", ["now", f"lengths_{rank}"], [f"alive_{rank}"]) for rank in ranks]
+    alive = [helper.make_node("Unsqueeze", ["alive", f"axes_{rank}"], [f"alive_{rank}"]) for rank in ranks]
     choose = [
         helper.make_node(
             "Where",
@@ -137,15 +145,14 @@ def _scan_body(step: GraphProto, interface: Interface, ranks: list[int]) -> Grap
         )
         for tensor in interface.step.outputs
     ]
-    tick = helper.make_node("Add", ["now", "one"], ["then"])
     arguments = [Tensor(f"{_STEP}{s.input.name}", s.dtype, s.input.shape) for s in interface.states]
     carried = [state.output for state in interface.states] + _series(interface)
     results = [Tensor(f"chosen_{tensor.name}", tensor.dtype, tensor.shape) for tensor in carried]
     return helper.make_graph(
-        [*_renamed(step), *alive, *choose, tick],
+        [*_renamed(step), *alive, *choose],
         "step",
-        [_value(t) for t in (Tensor("now", "int64", ()), *arguments, Tensor(f"{_STEP}items", "int64", ("B",)))],
-        [_value(t) for t in (Tensor("then", "int64", ()), *results)],
+        [_value(t) for t in (*arguments, Tensor("alive", "bool", ("B",)), Tensor(f"{_STEP}items", "int64", ("B",)))],
+        [_value(t) for t in results],
     )
 
 
@@ -163,7 +170,7 @@ def _renamed(step: GraphProto) -> list[NodeProto]:
 
 
 def _value(tensor: Tensor) -> onnx.ValueInfoProto:
-    elements = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
+    elements = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64, "bool": TensorProto.BOOL}
     return helper.make_tensor_value_info(tensor.name, elements[tensor.dtype], tensor.shape)
 
 

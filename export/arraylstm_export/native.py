@@ -11,7 +11,7 @@ from onnx import ModelProto
 from torch import Tensor, nn
 
 from arraylstm import LSTM, ItemModel, NextItemModel
-from arraylstm.cells.base import clear_past, hold
+from arraylstm.cells.base import hold, past
 from arraylstm_export.graphs import OPSET, export_graph, sequence_graph
 from arraylstm_export.signature import Interface
 
@@ -22,8 +22,8 @@ def fastest_sequence_graph(model: ItemModel, step: ModelProto, interface: Interf
 
 
 def is_plain_lstm(model: ItemModel) -> TypeGuard[NextItemModel]:
-    """Tell whether every layer of the model is an LSTM whose step nobody has overridden."""
-    return isinstance(model, NextItemModel) and all(type(cell) is LSTM for cell in model.cells.values())
+    """Tell whether every layer of the model is an LSTM, and nobody has overridden anything of cells or model."""
+    return type(model) is NextItemModel and all(type(cell) is LSTM for cell in model.cells.values())
 
 
 def lstm_sequence_graph(model: NextItemModel, interface: Interface) -> ModelProto:
@@ -31,26 +31,37 @@ def lstm_sequence_graph(model: NextItemModel, interface: Interface) -> ModelProt
     batch, steps = torch.export.Dim("B", min=1), torch.export.Dim("S", min=1)
     example = (torch.zeros(2, 3, dtype=torch.int64), torch.tensor([3, 2]), *model.initial_state(2))
     dynamic = ({0: batch, 1: steps}, {0: batch}, tuple({0: batch} for _ in interface.states))
-    return export_graph("sequence", _Sequence(model), example, dynamic, interface.sequence)
+    exported = export_graph("sequence", _Sequence(model), example, dynamic, interface.sequence)
+    exported.graph.ClearField("value_info")  # what torch believes of the padded tensors
+    return exported
 
 
 class _Sequence(nn.Module):
+    """The model on LSTM operators, which some runtimes do not survive at batch 0: they get a row to run there.
+
+    Nothing takes it away again. It goes where outputs meet the lengths, which have B rows: 0 and 1 broadcast to 0.
+    """
+
     def __init__(self, model: NextItemModel) -> None:
         super().__init__()
         self.model = model
         self.layers = nn.ModuleList(_Layer(cell) for cell in model.cells.values())
 
     def forward(self, items: Tensor, lengths: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        x = self.model.embed(items).transpose(0, 1)
+        missing = _missing_rows(lengths)
+        counts = _pad(lengths.clamp(0, items.shape[1]).to(torch.int32), missing)
+        behind = past(items, lengths)
+        x = self.model.embed(_pad(items.masked_fill(behind, 0), missing)).transpose(0, 1)
         following: list[Tensor] = []
         for number, layer in enumerate(self.layers):
-            x, after = layer(x, lengths, list(state[2 * number : 2 * number + 2]))
-            following += after
-        return (clear_past(self.model.score(x.transpose(0, 1)), lengths), *following)
+            before = list(state[2 * number : 2 * number + 2])
+            x, after = layer(x, counts, [_pad(tensor, missing) for tensor in before])
+            following += hold(after, before, lengths > 0)  # of rows without steps the operator's state is zero
+        return (self.model.score(x.transpose(0, 1)).masked_fill(behind.unsqueeze(2), 0), *following)
 
 
 class _Layer(nn.Module):
-    """One LSTM operator: x (S, B, I), lengths (B), h (B, H) and c (B, 1, H) -> (S, B, H) and the next h and c."""
+    """One LSTM operator: x (S, B, I), lengths (B) int32, h (B, H) and c (B, 1, H) -> (S, B, H) and the next h and c."""
 
     w: Tensor
     r: Tensor
@@ -68,14 +79,25 @@ class _Layer(nn.Module):
         h, c = state[0].unsqueeze(0), state[1].transpose(0, 1)  # the operator has an axis of directions in front
         y, last_h, last_c = torch.onnx.ops.symbolic_multi_out(
             "LSTM",
-            (x, self.w, self.r, self.b, lengths.to(torch.int32), h, c),
+            (x, self.w, self.r, self.b, lengths, h, c),
             {"hidden_size": self.width},
             dtypes=(torch.float32,) * 3,
             shapes=((x.shape[0], 1, x.shape[1], self.width), h.shape, h.shape),
             version=OPSET,
         )
-        after = [last_h.squeeze(0), last_c.transpose(0, 1)]
-        return y.squeeze(1), hold(after, state, lengths > 0)  # of rows without steps the operator's state is zero
+        return y.squeeze(1), [last_h.squeeze(0), last_c.transpose(0, 1)]
+
+
+def _missing_rows(lengths: Tensor) -> Tensor:
+    """Return how many rows to add before and after those of lengths (B) so that there is one: 0 and max(0, 1 - B)."""
+    rows = torch.onnx.ops.symbolic("Shape", (lengths,), dtype=torch.int64, shape=(1,), version=OPSET)
+    return (torch.tensor([0, 1]) - rows).clamp(min=0)
+
+
+def _pad(tensor: Tensor, missing: Tensor) -> Tensor:
+    """Return the tensor (B, ...) with the missing rows, of which torch, whose B is 1 at least, knows nothing."""
+    inputs = (tensor, missing, None, torch.tensor([0]))  # no value: zeros; the axis
+    return torch.onnx.ops.symbolic("Pad", inputs, dtype=tensor.dtype, shape=tensor.shape, version=OPSET)
 
 
 def _iofc(weight: Tensor) -> Tensor:

@@ -1,25 +1,30 @@
 """What every form is measured against: the model's own `forward` in float64, and how far float32 can follow it.
 
 Where a model chooses (an argmax over nearly equal gates), float32 cannot tell which choice float64 makes. Such rows are
-found without knowing the cell: twins of the model, itself in float32 and copies whose weights are moved by what
-float32 arithmetic cannot resolve, are run on the row too; from where one of them parts from the reference, the row is
-*undecided*.
+found without knowing the cell: twins of the model are run on the row too, itself in float32, and itself with the result
+of every operation moved by about what float32 leaves open and runtimes round differently. From where one of them parts
+from the reference, the row is *undecided*.
 """
 
 import copy
-from collections.abc import Iterator
+import random
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from arraylstm import ItemModel
 from arraylstm_export.runners import Array, Result, Whole
 from arraylstm_export.scenarios import Scenario, at_once
 from arraylstm_export.signature import Interface
 
-TWINS = 16
-_UNRESOLVED = 16 * torch.finfo(torch.float32).eps
+TWINS = 8
+_UNRESOLVED = 4 * torch.finfo(torch.float32).eps
 _UNDECIDED_ABOVE = 1e-5
+_NOISE = 1 << 20
 
 
 class Reference:
@@ -30,8 +35,7 @@ class Reference:
         self.series_names = ["logits", *(trace.name for trace in interface.traces)]
         self.state_names = [state.output.name for state in interface.states]
         self._float32 = Whole(model, interface)
-        self._module = copy.deepcopy(model).double()
-        self._run = Whole(self._module, interface, torch.float64)
+        self._run = Whole(copy.deepcopy(model).double(), interface, torch.float64)
 
     def __call__(self, scenario: Scenario) -> Result:
         """Return the scenario's logits, traces and final states in float64."""
@@ -45,30 +49,53 @@ class Reference:
         """
         series, state = self(scenario)
         rows, steps = scenario.items.shape
+        limit = max(tolerance, _UNDECIDED_ABOVE)
         decided = np.full(rows, steps)
         for twin in self._twins():
-            other_series, other_state = at_once(twin, scenario)
-            by_step = [found.reshape(rows * steps, -1) for found in differences(other_series, series)]
-            parted = np.ones((rows, steps + 1), bool)
-            parted[:, :steps] = largest_by_row(by_step).reshape(rows, steps) > max(tolerance, _UNDECIDED_ABOVE)
-            moved = largest_by_row(differences(other_state, state)) > max(tolerance, _UNDECIDED_ABOVE)
-            parted[:, steps - 1] |= moved
+            reach = int(decided.max())
+            if reach == 0:
+                break
+            other_series, other_state = twin(scenario.until(reach))
+            found = differences(other_series, [whole[:, :reach] for whole in series])
+            parted = np.ones((rows, reach + 1), bool)
+            by_step = largest_by_row([tensor.reshape(rows * reach, -1) for tensor in found])
+            parted[:, :reach] = by_step.reshape(rows, reach) > limit
+            if reach == steps:
+                parted[:, -2] |= largest_by_row(differences(other_state, state)) > limit
             decided = np.minimum(decided, parted.argmax(1))
         return decided
 
-    def _twins(self) -> Iterator[Whole]:
-        yield self._float32
+    def _twins(self) -> Iterator[Callable[[Scenario], Result]]:
+        yield lambda scenario: at_once(self._float32, scenario)
         for seed in range(TWINS):
-            yield self._moved(seed)
+            yield partial(self._moved, seed)
 
-    def _moved(self, seed: int) -> Whole:
-        twin = copy.deepcopy(self._module)
-        source = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for weight in twin.parameters():
-                noise = torch.rand(weight.shape, generator=source, dtype=weight.dtype) * 2 - 1
-                weight.mul_(1 + _UNRESOLVED * noise)
-        return Whole(twin, self.interface, torch.float64)
+    def _moved(self, seed: int, scenario: Scenario) -> Result:
+        with MovedResults(seed):
+            return self(scenario)
+
+
+class MovedResults(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own __init_subclass__
+    """Moves the result of every operation at random by what float32 arithmetic does not resolve."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.source = random.Random(seed)
+        noise = torch.rand(_NOISE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        self.factors = 1 + _UNRESOLVED * (2 * noise - 1)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        computed = isinstance(result, torch.Tensor) and result.is_floating_point()
+        if not computed or func.is_view or func._schema.is_mutable:
+            return result
+        start = self.source.randrange(_NOISE)
+        factors = self.factors.roll(-start) if result.numel() > _NOISE - start else self.factors[start:]
+        if result.numel() > _NOISE:
+            factors = factors.repeat(-(-result.numel() // _NOISE))
+        return result * factors[: result.numel()].view(result.shape)
 
 
 def difference(actual: Array, expected: Array) -> Array:

@@ -1,7 +1,7 @@
 """What a form of the model is tried on, and the ways of running it through."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -30,6 +30,10 @@ class Scenario:
         """Return the scenario of some of its rows."""
         return Scenario(self.name, self.items[wanted], self.lengths[wanted], [tensor[wanted] for tensor in self.state])
 
+    def until(self, steps: int) -> "Scenario":
+        """Return the scenario cut after so many steps."""
+        return Scenario(self.name, self.items[:, :steps], np.minimum(self.lengths, steps), self.state)
+
 
 def all_scenarios(num_items: int, states: Sequence[State], source: np.random.Generator) -> Iterator[Scenario]:
     """Draw every scenario; batches whose logits would fill memory are left out."""
@@ -40,9 +44,16 @@ def all_scenarios(num_items: int, states: Sequence[State], source: np.random.Gen
                 yield make_scenario("zero state", num_items, states, full, source, random_state=False)
                 yield make_scenario("random state", num_items, states, full, source)
     yield from _every_item(num_items, states, source)
-    yield make_scenario("ragged", num_items, states, np.array(RAGGED), source)
+    ragged = make_scenario("ragged", num_items, states, np.array(RAGGED), source)
+    yield _junk_past_lengths(ragged, [np.iinfo(np.int64).max, -1, num_items])
     horizon = min(HORIZON, max(max(LENGTHS), _LARGEST_LOGITS // num_items))
     yield make_scenario("horizon", num_items, states, np.array([horizon]), source, random_state=False)
+
+
+def _junk_past_lengths(scenario: Scenario, junk: Sequence[int]) -> Scenario:
+    """Return the scenario with ids that no model has from every row's length on, where no form may look at them."""
+    behind = np.arange(scenario.items.shape[1]) >= scenario.lengths[:, None]
+    return replace(scenario, items=np.where(behind, np.resize(junk, scenario.items.shape), scenario.items))
 
 
 def _every_item(num_items: int, states: Sequence[State], source: np.random.Generator) -> Iterator[Scenario]:

@@ -41,7 +41,7 @@ def test_the_step_graph_is_the_models_step_at_any_batch(exported, batch):
         np.testing.assert_allclose(actual, expected.detach(), atol=1e-6)
 
 
-@pytest.mark.parametrize(("batch", "steps"), [(1, 1), (4, 13), (3, 100)])
+@pytest.mark.parametrize(("batch", "steps"), [(0, 1), (0, 4), (1, 1), (5, 1), (4, 13), (3, 100)])
 def test_the_sequence_graph_freezes_every_row_at_its_length(exported, batch, steps):
     """A row's states are those after its own length, its logits zero from there on; length 0 moves nothing."""
     model, folder, _ = exported
@@ -56,6 +56,32 @@ def test_the_sequence_graph_freezes_every_row_at_its_length(exported, batch, ste
         assert not logits[row, length:].any()
         for actual, tensor in zip(following, after, strict=True):
             np.testing.assert_allclose(actual[one], tensor.detach(), atol=1e-5)
+
+
+def test_lengths_beyond_the_steps_count_as_all_and_below_zero_as_none(exported):
+    """Both kinds of sequence graph bound lengths as the docstring says, int64's own bounds among them."""
+    model, folder, _ = exported
+    items, state = draw(model, 5, 4)
+    run, feed = session(folder, "sequence.onnx").run, {"items": items.numpy(), **feeds(model, state)}
+    beyond = np.array([5, -1, np.iinfo(np.int64).max, np.iinfo(np.int64).min, 3])
+    expected = run(None, feed | {"lengths": np.array([4, 0, 4, 0, 3])})
+    for actual, wanted in zip(run(None, feed | {"lengths": beyond}), expected, strict=True):
+        np.testing.assert_array_equal(actual, wanted)
+
+
+def test_ids_behind_a_rows_length_are_not_looked_at(exported):
+    """Ids that no model has pad the rows without a trace in any output; before the length they are refused."""
+    model, folder, _ = exported
+    items, state = draw(model, 3, 6)
+    run, feed = session(folder, "sequence.onnx").run, {"lengths": np.array([6, 2, 0]), **feeds(model, state)}
+    padded = items.numpy().copy()
+    padded[1, 2:] = [model.num_items, -999, 999, -1]
+    padded[2] = np.iinfo(np.int64).max
+    expected = run(None, feed | {"items": items.numpy()})
+    for actual, wanted in zip(run(None, feed | {"items": padded}), expected, strict=True):
+        np.testing.assert_array_equal(actual, wanted)
+    with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument, match="indices element out of"):
+        run(None, feed | {"items": padded, "lengths": np.array([6, 6, 0])})
 
 
 def test_onnxs_own_reference_evaluator_runs_both_graphs(array_bundle):

@@ -134,6 +134,22 @@ def test_dtype_dropout_and_mode_are_carried_both_ways(dtype, training):
     assert (back.training, back.dropout, {w.dtype for w in back.parameters()}) == (training, 0.25, {dtype})
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_frozen_weights_stay_frozen_both_ways(bias):
+    """Each weight's requires_grad is its counterpart's, under no_grad too; an absent bias follows its weight."""
+    module = nn.LSTM(5, 6, 2, bias=bias)
+    frozen = {"weight_ih_l0", "bias_ih_l0", "weight_hh_l1"} | ({"bias_ih_l1"} if bias else {"bias_hh_l1"})
+    for name, weight in module.named_parameters():
+        weight.requires_grad_(name not in frozen)
+    with torch.no_grad():
+        layer = from_torch(module)
+        back = to_torch(layer)
+    ours = {f"{n}.{name}": f"{theirs}_l{n}" for n in (0, 1) for name, theirs in arraylstm.convert.TORCH_NAMES.items()}
+    assert {ours[name] for name, weight in layer.named_parameters() if not weight.requires_grad} == frozen
+    assert {name for name, weight in back.named_parameters() if not weight.requires_grad} == frozen
+    assert all(weight.is_leaf for weight in [*layer.parameters(), *back.parameters()])
+
+
 def test_the_device_is_carried_both_ways():
     """A module on the meta device gives a layer there, and the layer a module there."""
     layer = from_torch(nn.LSTM(5, 6, 2, device="meta"))
@@ -204,15 +220,25 @@ class Noisy(LSTM):
         return (outputs * states).sum(0, keepdim=True)
 
 
+class Halved(nn.LSTM):
+    """An nn.LSTM whose results are others."""
+
+    def forward(self, *given):
+        outputs, hidden = super().forward(*given)
+        return outputs / 2, hidden
+
+
 @pytest.mark.parametrize(
     ("module", "error", "message"),
     [
         (nn.LSTM(2, 3, bidirectional=True), ValueError, "a bidirectional LSTM .* takes one that reads forwards only"),
         (nn.LSTM(2, 3, proj_size=2), ValueError, r"without projection \(proj_size=0\), got proj_size=2"),
         (nn.LSTM(2, 3, 2, dropout=1.0), ValueError, "dropout must be at least 0 and below 1, got 1.0"),
-        (nn.GRU(2, 3), TypeError, "takes an nn.LSTM or an nn.LSTMCell, got GRU"),
-        (nn.GRUCell(2, 3), TypeError, "got GRUCell"),
-        (LSTM(2, 3), TypeError, "got LSTM"),
+        (nn.GRU(2, 3), TypeError, "takes an nn.LSTM or an nn.LSTMCell, got torch.nn.modules.rnn.GRU"),
+        (nn.GRUCell(2, 3), TypeError, "got torch.nn.modules.rnn.GRUCell"),
+        (LSTM(2, 3), TypeError, "got arraylstm.cells.lstm.LSTM"),
+        (Halved(2, 3), TypeError, r"got tests\.model\.test_convert\.Halved"),
+        (type("LSTM", (nn.LSTM,), {})(2, 3), TypeError, r"got tests\.model\.test_convert\.LSTM"),
     ],
 )
 def test_what_has_no_counterpart_here_is_refused_by_name(module, error, message):
@@ -225,10 +251,10 @@ def test_what_has_no_counterpart_here_is_refused_by_name(module, error, message)
     ("layer", "cell", "error", "message"),
     [
         (arraylstm.ArrayLSTM(2, 3, 4), False, ValueError, "ArrayLSTM with k=1, .* got k=4"),
-        (arraylstm.StochasticArrayLSTM(2, 3, 1), False, TypeError, "got StochasticArrayLSTM"),
-        (arraylstm.AttentionArrayLSTM(2, 3, 2), False, TypeError, "got AttentionArrayLSTM"),
-        (Noisy(2, 3), False, TypeError, "got Noisy"),
-        (nn.LSTM(2, 3), False, TypeError, "takes LSTM, ArrayLSTM with k=1 and stacks of them, got LSTM"),
+        (arraylstm.StochasticArrayLSTM(2, 3, 1), False, TypeError, r"got arraylstm.*\.StochasticArrayLSTM"),
+        (arraylstm.AttentionArrayLSTM(2, 3, 2), False, TypeError, r"got arraylstm.*\.AttentionArrayLSTM"),
+        (Noisy(2, 3), False, TypeError, r"got tests\.model\.test_convert\.Noisy"),
+        (nn.LSTM(2, 3), False, TypeError, r"k=1 and stacks of them, got torch\.nn\.modules\.rnn\.LSTM"),
         (arraylstm.make_stack("array", 2, 3, 4, 2), False, ValueError, "got k=4"),
         (Stack([LSTM(2, 3), LSTM(3, 4)]), False, ValueError, r"one hidden size, as nn.LSTM has, got \[3, 4\]"),
         (LSTMStack(2, 3, 2), True, ValueError, "an nn.LSTMCell is one layer, got 2"),

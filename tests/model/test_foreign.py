@@ -1,12 +1,13 @@
 """State dicts of other programs: networks in plain torch, and what they become."""
 
+import onnxruntime
 import pytest
 import safetensors.torch
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from arraylstm import LSTM2002, CheckpointError, Vocabulary, load
+from arraylstm import LSTM2002, CheckpointError, MarkovLSTM, NextItemModel, Vocabulary, load
 from arraylstm_export.cli import app
 
 from .test_golden import GOLDEN, Case, needs_golden
@@ -188,7 +189,15 @@ REFUSED = {
         r"rnn.weight_ih_l1 must be \[20, 5\], got \[20, 6\]",
     ),
     "infinity": (network_without(**{"to_items.bias": torch.full((V,), torch.inf)}), "linear.bias holds 7 values"),
-    "a step count": (network_without(step=torch.tensor(3)), "'step' is not a dense tensor of floating-point numbers"),
+    "a step count": (network_without(step=torch.tensor(3)), r"nothing else; .*step \[\]"),
+    "a matrix of one dimension": (
+        network_without(**{"rnn.weight_hh_l0": torch.zeros(20)}),
+        r"rnn.weight_hh_l0 must have 2 dimensions and none of size 0, got \[20\]",
+    ),
+    "no units": (
+        network_without(**{"rnn.weight_hh_l0": torch.zeros(0, 0)}),
+        r"rnn.weight_hh_l0 must have 2 dimensions and none of size 0, got \[0, 0\]",
+    ),
 }
 
 
@@ -259,3 +268,128 @@ def test_a_state_dict_is_exported_with_the_labels_of_a_file(saved, tmp_path):
     path = saved(Embedded().state_dict())
     assert app([str(path), "-o", str(tmp_path / "bundle"), "--vocabulary", str(tmp_path / "labels.txt")]) == 0
     assert Vocabulary.read(tmp_path / "bundle" / "vocabulary.json") == Vocabulary(labels)
+
+
+# -- what training programs put around a state dict ---------------------------------------------------------------
+
+
+def foreign_weights():
+    """A state dict of each kind that load knows."""
+    torch.manual_seed(8)
+    array = NextItemModel("array", V, H, k=2).state_dict()
+    lstm2002 = LSTM2002(tknzr=Vocabulary(list(range(V))), d_blk=2, n_lyr=2)
+    lstm2002.params_init()
+    return {
+        "array": {key.replace("cells.0.", "lstm."): tensor for key, tensor in array.items()},
+        "lstm": Embedded(2).state_dict(),
+        "lstm2002": lstm2002.state_dict(),
+        "markov": MarkovLSTM(V, H, V, num_layers=2).state_dict(),
+    }
+
+
+def training_checkpoint(network, key):
+    """What tutorials save between epochs."""
+    weight = nn.Parameter(torch.ones(2))
+    optimiser = torch.optim.Adam([weight])
+    weight.sum().backward()
+    optimiser.step()
+    return {key: network, "optimizer_state_dict": optimiser.state_dict(), "epoch": 3, "loss": torch.tensor(0.5)}
+
+
+@pytest.mark.parametrize("cell", foreign_weights())
+@pytest.mark.parametrize("key", ["model_state_dict", "state_dict", "model"])
+def test_a_training_checkpoint_loads_as_the_state_dict_in_it(cell, key, saved):
+    """Whatever it is called, the one dict of tensors is taken, and epoch, loss and optimiser are not."""
+    weights = foreign_weights()[cell]
+    expected = load(saved(weights), cell).state_dict()
+    loaded = load(saved(training_checkpoint(weights, key)), cell).state_dict()
+    torch.testing.assert_close(loaded, expected, rtol=0, atol=0)
+
+
+def test_a_training_checkpoint_with_two_state_dicts_is_refused_with_their_names(saved):
+    """Which of them was meant would be a guess."""
+    weights = foreign_weights()["lstm"]
+    with pytest.raises(CheckpointError, match="holds 2 dicts of tensors, model, ema; save the state dict alone"):
+        load(saved({"model": weights, "ema": weights, "epoch": 3}))
+
+
+def test_a_training_checkpoint_of_another_network_is_refused_by_the_networks_keys(saved):
+    """Not by those of the checkpoint."""
+    with pytest.raises(CheckpointError, match="nor a state dict that load knows: .* its keys are weight, bias$"):
+        load(saved(training_checkpoint(nn.Linear(2, 2).state_dict(), "model")))
+
+
+@pytest.mark.parametrize("cell", foreign_weights())
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_a_wrappers_prefix_is_stripped(cell, prefix, saved):
+    """nn.DataParallel, torch.compile and both at once leave the weights what they are."""
+    weights = foreign_weights()[cell]
+    expected = load(saved(weights), cell).state_dict()
+    loaded = load(saved({prefix + key: tensor for key, tensor in weights.items()}), cell).state_dict()
+    torch.testing.assert_close(loaded, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("cell", foreign_weights())
+def test_a_batch_norms_count_is_left_over(cell, saved):
+    """An integer buffer is a key as any other, and named as such."""
+    weights = {**foreign_weights()[cell], "norm.num_batches_tracked": torch.tensor(3)}
+    with pytest.raises(CheckpointError, match=r"(left over: |nothing else; .*)norm\.num_batches_tracked"):
+        load(saved(weights), cell)
+
+
+# -- kLSTM.py ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("layers", "use_bias"), [(1, True), (3, True), (2, False)])
+def test_a_markov_network_over_one_hot_items_answers_after_every_item(layers, use_bias, saved):
+    """The logits after each item, and the states, are MarkovLSTM's for the items so far, with and without biases."""
+    torch.manual_seed(5)
+    network = MarkovLSTM(V, H, V, num_layers=layers, k_cells=3, use_bias=use_bias).double().eval()
+    for weight in network.parameters():
+        weight.data.mul_(2)
+    model = load(saved(network.state_dict()))
+    assert model.config["k"] == 3
+    items = torch.randint(0, V, (4, 9))
+    x, state = F.one_hot(items, V).double(), None
+    logits, _ = model(items)
+    for t in range(9):
+        expected, *_, (h, c) = network(x[:, : t + 1])
+        stepped, state = model.step(items[:, t], state)
+        torch.testing.assert_close(logits[:, t], expected, rtol=0, atol=1e-12)
+        torch.testing.assert_close(stepped, expected, rtol=0, atol=1e-12)
+        torch.testing.assert_close(torch.stack(state), torch.stack([h, c], 1).flatten(0, 1), rtol=0, atol=1e-12)
+
+
+def test_a_markov_network_is_exported_with_its_traces(saved, tmp_path):
+    """From kLSTM.py's weights to a verified bundle whose graphs show q_z is one command."""
+    torch.manual_seed(7)
+    network = MarkovLSTM(V, H, V, k_cells=3, use_bias=False).eval()
+    assert app([str(saved(network.state_dict())), "-o", str(tmp_path / "bundle"), "--traces"]) == 0
+    graph = onnxruntime.InferenceSession(tmp_path / "bundle" / "sequence.onnx", providers=["CPUExecutionProvider"])
+    items = torch.randint(0, V, (2, 6))
+    feeds = {name: torch.zeros(2, H).numpy() for name in ("state_h_l0", "state_c_l0")}
+    feeds |= {"items": items.numpy(), "lengths": torch.tensor([6, 6]).numpy()}
+    logits, q_z = map(torch.from_numpy, graph.run(["logits", "q_z_l0"], feeds))
+    output, _, expected, _, _ = network(F.one_hot(items, V).float())
+    torch.testing.assert_close(logits[:, -1], output, rtol=0, atol=1e-5)
+    torch.testing.assert_close(q_z, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "removed", "message"),
+    [
+        (
+            (V, H, 2),
+            (),
+            r"maps vectors of 7 numbers to 2 outputs \(cell_0.W_xz \[7, 2\], fc.bias \[2\]\); .* not served",
+        ),
+        ((V, H, V), ("fc.weight", "cell_0.W_hz"), "is no MarkovLSTM state dict: it lacks cell_0.W_hz, fc.weight"),
+        ((V, H, V), ("cell_1.b_xz",), "cells.1.b_xz"),
+        ((V, H, V, 3), ("cell_1.W_hz",), "cells.1.W_hz"),
+    ],
+)
+def test_other_markov_networks_are_refused_by_what_they_are(sizes, removed, message, saved):
+    """A classifier over vectors is no next-item model, and what is half there is not made up."""
+    weights = MarkovLSTM(*sizes[:3], num_layers=2).state_dict()
+    with pytest.raises(CheckpointError, match=message):
+        load(saved({key: tensor for key, tensor in weights.items() if key not in removed}))

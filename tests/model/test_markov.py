@@ -1,4 +1,4 @@
-"""The Markov recurrent network against vectors that kLSTM.py produced and a NumPy transcription of its equations."""
+"""The Markov recurrent network against a NumPy transcription of its equations; test_markov_golden has the vectors."""
 
 import copy
 
@@ -10,10 +10,6 @@ from torch.nn import functional as F
 
 from arraylstm import MarkovCell, MarkovLSTM, NextItemModel
 
-from .test_golden import GOLDEN, Case, needs_golden
-
-CASES = sorted(path.name for path in GOLDEN.glob("markov_*.npz"))
-DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 OUTPUTS = ("output", "z", "q_z", "h_seq", "h_last", "c_last")
 
 
@@ -41,51 +37,12 @@ def inject(model, noise):
     return model
 
 
-def build(case, dtype):
-    model = MarkovLSTM(**case.meta["ctor"]).to(dtype)
-    model.load_state_dict(case.tensors("param/", dtype))
-    if not case.meta["is_training"]:
-        return model.eval()
-    return inject(model, case.tensors("input/", dtype)["gumbel"]).train()
-
-
 def flat(result):
     output, z, q_z, h_seq, (h, c) = result
     return dict(zip(OUTPUTS, (output, z, q_z, h_seq, h, c), strict=True))
 
 
-def arguments(case, dtype):
-    inputs = case.tensors("input/", dtype)
-    s_t = (inputs["h_0"], inputs["c_0"]) if "h_0" in inputs else None
-    return inputs["x"], case.meta["tau"], case.tensors("input/", torch.int64).get("length"), s_t
-
-
-@needs_golden
-@DTYPES
-@pytest.mark.parametrize("name", CASES)
-def test_all_it_returns_is_the_references(name, dtype):
-    """With the reference's weights and noise every output and final state is its own, eager and scripted."""
-    case = Case(name)
-    for model in (build(case, dtype), torch.jit.script(build(case, dtype))):
-        for key, actual in flat(model(*arguments(case, dtype))).items():
-            case.check(actual, f"output64/{key}", dtype)
-
-
-@needs_golden
-@DTYPES
-@pytest.mark.parametrize("name", [name for name in CASES if "chunks" in name])
-def test_states_between_chunks_are_the_references(name, dtype):
-    """Fed in the recorded pieces with the returned state handed on, every state between pieces is the reference's."""
-    case = Case(name)
-    model = build(case, dtype)
-    x, tau, _, state = arguments(case, dtype)
-    for number, piece in enumerate(x.split(case.meta["chunks"], 1)):
-        *_, state = model(piece, tau, None, state)
-        for key, actual in zip("hc", state, strict=True):
-            case.check(actual.squeeze(0), f"output64/chunk{number}/{key}", dtype)
-
-
-# -- without golden vectors: the equations once more, in NumPy -------------------------------------------------
+# -- the equations once more, in NumPy ------------------------------------------------------------------------
 
 
 def sigmoid(a):
@@ -157,6 +114,23 @@ def test_one_lane_is_torchs_lstm():
     actual = flat(model.train()(x))
     for key, expected in (("h_seq", outputs), ("h_last", h), ("c_last", c)):
         torch.testing.assert_close(actual[key], expected)
+
+
+def test_gradients_of_the_draw_are_the_functions():
+    """In train(), the noise held still, inputs, states and all weights of two layers pass gradcheck."""
+    torch.manual_seed(12)
+    noise = torch.randn(2, 3, 2, 2).double()
+    model = inject(MarkovLSTM(2, 2, 2, num_layers=2).double(), noise).train()
+    names, weights = zip(*model.named_parameters(), strict=True)
+    inputs = [torch.randn(shape).double().requires_grad_() for shape in ((2, 3, 2), (2, 2, 2), (2, 2, 2))]
+
+    def run(x, h, c, *weights):
+        for cell in (model.cell_0, model.cell_1):
+            cell.drawn = 0
+        given = dict(zip(names, weights, strict=True))
+        return tuple(flat(torch.func.functional_call(model, given, (x, 0.7, [3, 2], (h, c)))).values())
+
+    assert torch.autograd.gradcheck(run, (*inputs, *weights))
 
 
 # -- the draw -------------------------------------------------------------------------------------------------

@@ -64,9 +64,10 @@ def test_a_row_stops_at_its_length_whatever_pads_it(model):
     items, state = draw(model)
     lengths = torch.tensor([4, 0, 6])
     items[0, 4:], items[1] = -1, 99
-    logits, last = model(items, state, lengths)
+    logits, last, traces = model.unroll_traced(items, state, lengths)
     for row, length in enumerate(lengths.tolist()):
         one = slice(row, row + 1)
+        assert not any(trace[row, length:].any() for trace in traces)
         expected, after = model(items[one, :length], [tensor[one] for tensor in state])
         torch.testing.assert_close(logits[one, :length], expected)
         assert not logits[one, length:].any()
@@ -139,9 +140,27 @@ def test_wrong_configurations_are_refused_by_name(arguments, message):
         NextItemModel(**{"cell": "array", "num_items": 11, "hidden_size": 4, **arguments})
 
 
-def test_dropout_acts_in_training_only():
-    """Two training passes differ, two evaluation passes are equal."""
-    model = NextItemModel("array", 11, 8, num_layers=2, dropout=0.5)
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_dropout_acts_in_training_only(num_layers):
+    """Two training passes differ, of one layer's outputs too, and two evaluation passes are equal."""
+    model = NextItemModel("array", 11, 8, num_layers=num_layers, dropout=0.5)
     items, _ = draw(model)
     assert not torch.equal(model.train()(items)[0], model(items)[0])
     assert torch.equal(model.eval()(items)[0], model(items)[0])
+
+
+def test_a_training_step_drops_what_a_sequence_of_one_drops():
+    """With the same seed, `step` and `unroll` of one item give the same, dropout between the layers included."""
+    model = NextItemModel("array", 11, 8, num_layers=3, dropout=0.5).train()
+    items, _ = draw(model, steps=1)
+    torch.manual_seed(1)
+    expected, _ = model(items)
+    torch.manual_seed(1)
+    torch.testing.assert_close(model.step(items[:, 0])[0], expected[:, 0])
+
+
+def test_tied_models_start_with_scores_of_the_usual_size():
+    """Embeddings that score are drawn small, so that the first predictions are near to even."""
+    torch.manual_seed(0)
+    model = NextItemModel("array", 500, 64, embedding_size=64, tied=True)
+    assert model(torch.randint(0, 500, (8, 5)))[0].abs().max() < 2

@@ -82,10 +82,13 @@ def test_weights_that_do_not_add_up_to_one_fit_the_axes(weights):
         ((torch.ones(4),), r"weights must be \(batch, steps, lanes\) or \(steps, lanes\), got \[4\]"),
         ((torch.ones(2, 5, 3), [5]), r"lengths must be int64 \[2\], got torch.int64 \[1\]"),
         ((torch.ones(2, 5, 3), [5, 0], 1), "row 1 has no steps to draw"),
+        ((torch.ones(2, 5, 3), None, 7), "row must be one of the 2 that weights has, counted from 0, got 7"),
+        ((torch.ones(2, 5, 3), None, -1), "row must be one of the 2 .* got -1"),
+        ((torch.ones(0, 5, 3),), "row must be one of the 0 .* got 0"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(arguments, message):
-    """Wrong shapes and a row without steps raise ValueError."""
+    """Wrong shapes, and a row that is not there or has no steps, raise ValueError."""
     with pytest.raises(ValueError, match=message):
         plot_lanes(*arguments)
 

@@ -1,7 +1,9 @@
 """Fitting, measuring, and the program that does both."""
 
+import copy
 import math
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -75,6 +77,59 @@ def test_a_model_that_tells_nothing_apart_hits_nothing(model, value):
         for weight in (model.linear.weight, model.linear.bias):
             weight.fill_(value)
     assert evaluate(model, CYCLE).top1 == 0.0
+
+
+class TestTheModelsOwnLoss:
+    """fit by LSTM2002, whose loss has label smoothing and leaves padding out."""
+
+    PAD = 2
+    SESSIONS = ((0, 4, 5, 6, 1), (0, 4, 7, 1, PAD), (0, 6, 1, PAD, PAD), (0, PAD), (3, 3, 3))
+
+    @pytest.fixture
+    def make(self):
+        def make(label_smoothing):
+            torch.manual_seed(1)
+            return arraylstm.LSTM2002(
+                tknzr=SimpleNamespace(vocab_size=8), d_blk=2, n_blk=2, d_emb=3, label_smoothing=label_smoothing
+            )
+
+        return make
+
+    @pytest.mark.parametrize("bptt", [1, 128])
+    @pytest.mark.parametrize("label_smoothing", [0.0, 0.9])
+    def test_a_batch_is_learned_from_as_by_cal_loss(self, make, label_smoothing, bptt):
+        """The loss reported for a batch is cal_loss of the padded sessions; in one piece, so is each gradient."""
+        model, seen = make(label_smoothing), []
+        batch = torch.tensor([[*session, *[self.PAD] * (5 - len(session))] for session in self.SESSIONS])
+        expected, _ = model.cal_loss(batch[:, :-1], batch[:, 1:])
+        gradients = torch.autograd.grad(expected, [*model.parameters()])
+        learned = copy.deepcopy(model)
+        options = TrainingOptions(epochs=1, bptt=bptt, clip=math.inf)
+        fit(learned, self.SESSIONS, self.SESSIONS, options, seen.append)
+        assert seen[0].loss == pytest.approx(expected.item(), rel=1e-6)
+        assert [(progress.done, progress.total) for progress in seen] == [(11, 11)] * 2
+        assert seen[-1].validation.predictions == 11
+        if bptt > 4:
+            for weight, gradient in zip(learned.parameters(), gradients, strict=True):
+                torch.testing.assert_close(weight.grad, gradient, rtol=1e-5, atol=1e-8)
+
+    def test_label_smoothing_changes_the_fit_and_not_the_figures_meaning(self, make):
+        """Smoothed, the model learns another distribution; what is reported for it is still plain cross-entropy."""
+        sessions = [[0, 4, 5, 6, 1, self.PAD]] * 8
+        plain, smooth = make(0.0), make(0.9)
+        for model in (plain, smooth):
+            fit(model, sessions, sessions, TrainingOptions(epochs=150, learning_rate=0.05))
+        assert evaluate(plain, sessions).loss < 0.1
+        wanted = 0.1 + 0.9 / 8  # the share that smoothing leaves the target
+        assert evaluate(smooth, sessions).loss == pytest.approx(-math.log(wanted), abs=0.2)
+        p = smooth.pred(torch.tensor(sessions[:1])[:, :-2])[0].log()[0]
+        by_hand = -sum(p[t, target].item() for t, target in enumerate(sessions[0][1:-1])) / 4
+        assert evaluate(smooth, sessions).loss == pytest.approx(by_hand, rel=1e-5)
+
+    def test_sessions_of_padding_alone_are_refused(self, make):
+        """There is nothing to predict in them."""
+        with pytest.raises(DataError, match="none of 1 sessions has a second item"):
+            fit(make(0.0), [[0, self.PAD, self.PAD]], self.SESSIONS, QUICK)
 
 
 def test_sessions_to_validate_on_are_checked_before_the_work(model):

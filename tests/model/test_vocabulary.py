@@ -46,7 +46,11 @@ def test_an_id_outside_the_vocabulary_is_refused(id):
         (["a", True], None, "a string or an integer, got True"),
         ([2**63], None, "must fit in 64 bits with sign, got 9223372036854775808; use a string"),
         (["\ud800"], None, "must be valid Unicode"),
+        ([["a"], "b"], None, r"a string or an integer, got \['a'\]"),
+        ([{}], None, "a string or an integer, got {}"),
         (["a"], "z", "the unknown item 'z' is not among the labels"),
+        (["a"], ["x"], r"the unknown item \['x'\] is not among the labels"),
+        ([1], True, "the unknown item True is not among the labels"),
     ],
 )
 def test_labels_that_cannot_be_told_apart_are_refused(labels, unknown, message):
@@ -99,7 +103,10 @@ def test_a_file_of_labels_is_read_in_the_order_of_ids(name, text, expected, tmp_
         ("v.json", b'{"labels": ["a"], "unk": "a"}', "v.json: must be a JSON list"),
         ("v.json", b"5", "v.json: must be a JSON list"),
         ("v.json", b'["a", 1.5]', "v.json: a label must be a string or an integer, got 1.5"),
+        ("v.json", b'[["a"], "b"]', r"v.json: a label must be a string or an integer, got \['a'\]"),
+        ("v.json", b"[{}]", "v.json: a label must be a string or an integer, got {}"),
         ("v.json", b'{"labels": ["a"], "unknown": "z"}', "v.json: the unknown item 'z' is not among the labels"),
+        ("v.json", b'{"labels": ["a"], "unknown": ["x"]}', r"v.json: the unknown item \['x'\] is not among"),
         ("v.txt", b"a\nb\na\n", "v.txt: label 'a' stands in the vocabulary twice"),
         ("v.txt", b"a\n\nb\n", "v.txt: line 2 has no label"),
         ("v.txt", b"", "v.txt: line 1 has no label"),
