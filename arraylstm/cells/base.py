@@ -131,7 +131,7 @@ def past(series: Tensor, lengths: Tensor) -> Tensor:
 
 
 def require_input(x: Tensor, input_size: int, lengths: Tensor | None = None) -> None:
-    """Raise TypeError unless x is a tensor, ValueError unless it is (B, S, I) and lengths are (B,) int64 from 0 to S."""
+    """Raise TypeError unless x is a tensor, ValueError unless it is (B, S, I) and the lengths, if any, fit it."""
     if not isinstance(x, Tensor):
         raise TypeError(f"x must be a tensor padded to equal length, beside its lengths, got a {type(x).__name__}")
     if x.dim() != 3 or x.size(2) != input_size:
