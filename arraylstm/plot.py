@@ -29,7 +29,7 @@ def plot_lanes(weights: Tensor, lengths: Tensor | Sequence[int] | None = None, r
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: weights or lengths has another shape, or there is no such row, or it has no steps.
+        ValueError: weights or lengths has another shape, the row is not there or has no steps, or all weights are 0.
     """
     try:
         from matplotlib.figure import Figure
@@ -43,11 +43,12 @@ def plot_lanes(weights: Tensor, lengths: Tensor | Sequence[int] | None = None, r
         raise ValueError(f"row must be one of the {series.size(0)} that weights has, counted from 0, got {row}")
     if taken[row] == 0:
         raise ValueError(f"row {row} has no steps to draw")
+    use = lane_use(series, lengths)
     figure = Figure(figsize=(10, 3), layout="constrained")
     over_time, in_all = figure.subplots(1, 2, width_ratios=[4, 1])
     draw_lanes(over_time, series[row, : taken[row]])
     over_time.set(xlabel="step", ylabel="lane weight", title=f"row {row} of {series.size(0)}")
-    draw_lane_use(in_all, lane_use(series, lengths))
+    draw_lane_use(in_all, use)
     in_all.set(title="lane use, all rows")
     return figure
 
@@ -71,8 +72,14 @@ def draw_lane_use(axes: Axes, use: Tensor) -> None:
 
 
 def lane_use(weights: Tensor, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
-    """Return the share (k,) that every lane has of all the weight in (B, S, k), the steps past lengths left out."""
+    """Return the share (k,) that every lane has of all the weight in (B, S, k), the steps past lengths left out.
+
+    Raises:
+        ValueError: lengths has another shape, or the weights come to nothing, or to NaN.
+    """
     totals = clear_past(weights.detach().double(), _lengths(weights, lengths)).sum((0, 1))
+    if not totals.sum() > 0:
+        raise ValueError(f"weights must come to more than 0 in all, got {totals.sum():g}")
     return totals / totals.sum()
 
 
