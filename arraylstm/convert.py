@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from arraylstm.cells.array import ArrayLSTM
-from arraylstm.cells.base import require_input, require_positive
+from arraylstm.cells.base import require_input
 from arraylstm.cells.lstm import LSTM
-from arraylstm.stack import Stack
+from arraylstm.stack import Stack, input_widths
 
 Layer = TypeVar("Layer", bound=nn.Module)
 TORCH_NAMES = {
@@ -37,8 +37,7 @@ class LSTMStack(Stack):
     num_layers: int
 
     def __init__(self, input_size: int, hidden_size: int, num_layers: int, dropout: float = 0.0) -> None:
-        require_positive("num_layers", num_layers)
-        widths = [input_size] + [hidden_size] * (num_layers - 1)
+        widths = input_widths(input_size, hidden_size, num_layers)
         super().__init__([LSTM(width, hidden_size) for width in widths], dropout)
         self.hidden_size = hidden_size
         self.num_layers = num_layers

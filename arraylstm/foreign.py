@@ -95,6 +95,13 @@ def _unwrapped(weights: dict[Any, Any]) -> dict[Any, Any]:
     return {".".join(str(key).split(".")[depth:]): tensor for key, tensor in weights.items()}
 
 
+def _require_keys(weights: Weights, kind: str, *needed: str) -> None:
+    """Raise CheckpointError unless the keys are there that sizes are read off."""
+    missing = [key for key in needed if key not in weights]
+    if missing:
+        raise CheckpointError(f"is no {kind} state dict: it lacks {', '.join(missing)}")
+
+
 def _sizes(weights: Weights, key: str, dimensions: int) -> list[int]:
     """Return the sizes of a weight that has so many dimensions and is not empty."""
     shape = list(weights[key].shape)
@@ -107,10 +114,7 @@ def _sizes(weights: Weights, key: str, dimensions: int) -> list[int]:
 
 
 def _my_network(weights: Weights, cell: str | None) -> Described:
-    needed = ("lstm.i2h.weight", "lstm.h2h.weight", "linear.weight", "linear.bias")
-    missing = [key for key in needed if key not in weights]
-    if missing:
-        raise CheckpointError(f"is no MyNetwork state dict: it lacks {', '.join(missing)}")
+    _require_keys(weights, "MyNetwork", "lstm.i2h.weight", "lstm.h2h.weight", "linear.weight", "linear.bias")
     rows, num_items = _sizes(weights, "lstm.i2h.weight", 2)
     outputs, hidden_size = _sizes(weights, "linear.weight", 2)
     if outputs != num_items or rows % (4 * hidden_size):
@@ -234,8 +238,7 @@ def _find_ends(outside: Weights, input_size: int, hidden_size: int) -> tuple[str
 
 
 def _lstm2002(weights: Weights, cell: str | None) -> Described:
-    if "emb.weight" not in weights:
-        raise CheckpointError("is no LSTM2002 state dict: it lacks emb.weight")
+    _require_keys(weights, "LSTM2002", "emb.weight")
     for key, tensor in weights.items():
         if key.endswith((".h_0", ".c_0")) and tensor.any():
             raise CheckpointError(f"{key} is not zero; a session starts from zeros, so the answers would be others")
@@ -251,10 +254,7 @@ def _lstm2002(weights: Weights, cell: str | None) -> Described:
 
 def _markov(weights: Weights, cell: str | None) -> Described:
     """Describe a MarkovLSTM over one-hot items, whose output after every item scores the next one."""
-    needed = ("cell_0.W_hz", "fc.weight", "fc.bias")
-    missing = [key for key in needed if key not in weights]
-    if missing:
-        raise CheckpointError(f"is no MarkovLSTM state dict: it lacks {', '.join(missing)}")
+    _require_keys(weights, "MarkovLSTM", "cell_0.W_hz", "fc.weight", "fc.bias")
     input_size, k = _sizes(weights, "cell_0.W_xz", 2)
     hidden_size, _ = _sizes(weights, "cell_0.W_hz", 2)
     [outputs] = _sizes(weights, "fc.bias", 1)

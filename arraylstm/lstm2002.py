@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from arraylstm.cells.base import require_positive
 from arraylstm.cells.lstm2002 import LSTM2002Layer, for_each_row
-from arraylstm.model import ItemModel
+from arraylstm.model import ItemModel, require_labels
 from arraylstm.stack import Stack, require_dropout
 from arraylstm.vocabulary import Vocabulary
 
@@ -156,8 +156,7 @@ class LSTM2002(ItemModel):
             ValueError: a value that the constructor refuses, or a vocabulary of another size.
         """
         num_items = config["num_items"]
-        if vocabulary is not None and len(vocabulary) != num_items:
-            raise ValueError(f"the vocabulary has {len(vocabulary)} items, the model {num_items}")
+        require_labels(vocabulary, num_items)
         options = {name: value for name, value in config.items() if name not in ("cell", "num_items")}
         return cls(tknzr=vocabulary or SimpleNamespace(vocab_size=num_items), **options)
 

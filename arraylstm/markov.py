@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from arraylstm.cells.base import require_input, require_lengths, require_positive
+from arraylstm.cells.base import lengths_beside, require_input, require_positive
 from arraylstm.cells.markov import MarkovCell
-from arraylstm.stack import require_dropout
+from arraylstm.stack import input_widths, require_dropout
 
 
 class MarkovLSTM(nn.Module):
@@ -44,13 +44,11 @@ class MarkovLSTM(nn.Module):
     ) -> None:
         super().__init__()
         require_positive("output_size", output_size)
-        require_positive("num_layers", num_layers)
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.num_layers = num_layers
         self.dropout = require_dropout(dropout_prob)
-        for layer in range(num_layers):
-            width = hidden_size if layer else input_size
+        for layer, width in enumerate(input_widths(input_size, hidden_size, num_layers)):
             self.add_module(f"cell_{layer}", MarkovCell(width, hidden_size, k_cells, use_bias))
         self.fc = nn.Linear(hidden_size, output_size)
 
@@ -77,7 +75,7 @@ class MarkovLSTM(nn.Module):
             ValueError: x, h, c or length has another shape, a length lies outside 0 to S, or tau is not above 0.
         """
         h_0, c_0 = self._start(x, s_t)
-        lengths = self._lengths(x, length)
+        lengths = None if length is None else lengths_beside(x, length)
         z, q_z = x, x
         h_last: list[Tensor] = []
         c_last: list[Tensor] = []
@@ -102,15 +100,6 @@ class MarkovLSTM(nn.Module):
             if list(state.shape) != shape and list(state.shape) != shape[1:]:
                 raise ValueError(f"h and c must be {shape} or {shape[1:]}, got {list(state.shape)}")
         return s_t[0].expand(shape), s_t[1].expand(shape)
-
-    def _lengths(self, x: Tensor, length: Tensor | list[int] | None) -> Tensor | None:
-        """Return the lengths as a tensor beside x."""
-        if isinstance(length, list):
-            length = torch.tensor(length, dtype=torch.int64)
-        if length is None:
-            return None
-        require_lengths(length, x.size(0), x.size(1))
-        return length.to(x.device)
 
 
 def repeat_last(series: Tensor, start: Tensor, lengths: Tensor) -> Tensor:

@@ -40,8 +40,7 @@ class ItemModel(nn.Module):
 
     def __init__(self, layers: Stack, num_items: int, vocabulary: Vocabulary | None, config: dict[str, Any]) -> None:
         super().__init__()
-        if vocabulary is not None and len(vocabulary) != num_items:
-            raise ValueError(f"the vocabulary has {len(vocabulary)} items, the model {num_items}")
+        require_labels(vocabulary, num_items)
         self.config = config
         self.num_items = num_items
         self.vocabulary = vocabulary
@@ -169,6 +168,12 @@ class ItemModel(nn.Module):
             return self.initial_state(batch)
         require_state(state, batch, self.state_names, self.state_shapes)
         return state
+
+
+def require_labels(vocabulary: Vocabulary | None, num_items: int) -> None:
+    """Raise ValueError unless a vocabulary, if there is one, has a label for each item."""
+    if vocabulary is not None and len(vocabulary) != num_items:
+        raise ValueError(f"the vocabulary has {len(vocabulary)} items, the model {num_items}")
 
 
 class NextItemModel(ItemModel):

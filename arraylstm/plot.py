@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from arraylstm.cells.base import clear_past, require_lengths
+from arraylstm.cells.base import clear_past, lengths_beside
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,12 +85,9 @@ def lane_use(weights: Tensor, lengths: Tensor | Sequence[int] | None = None) -> 
 
 def _lengths(weights: Tensor, lengths: Tensor | Sequence[int] | None) -> Tensor:
     """Return the lengths (B,) of the rows of (B, S, k)."""
-    batch, steps = weights.size(0), weights.size(1)
     if lengths is None:
-        return torch.full([batch], steps, device=weights.device)
-    lengths = lengths if isinstance(lengths, Tensor) else torch.tensor(lengths, dtype=torch.int64)
-    require_lengths(lengths, batch, steps)
-    return lengths.to(weights.device)
+        return torch.full([weights.size(0)], weights.size(1), device=weights.device)
+    return lengths_beside(weights, lengths if isinstance(lengths, Tensor) else list(lengths))
 
 
 def _colours(k: int) -> list[tuple[float, float, float, float]]:

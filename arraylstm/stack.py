@@ -76,24 +76,25 @@ class Stack(nn.ModuleDict):
         self, x: Tensor, state: list[Tensor], lengths: Tensor | None = None
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """Run every layer over whole sequences, as `Cell.unroll_traced` does: outputs, states, traces."""
-        following: list[Tensor] = []
-        traces: list[Tensor] = []
-        for layer, cell in enumerate(self.values()):
-            x = x if layer == 0 else torch.dropout(x, self.dropout, self.training)
-            before = state[len(following) : self.state_ends[layer]]
-            x, after, shown = cell.unroll_traced(x, before, lengths)  # type: ignore[operator]
-            following.extend(after)
-            traces.extend(shown)
-        return x, following, traces
+        return self._climb(x, state, lengths, False)
 
     def step(self, x: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """Advance every layer by one step, as `Cell.step_traced` does: output, states, traces."""
+        return self._climb(x, state, None, True)
+
+    def _climb(
+        self, x: Tensor, state: list[Tensor], lengths: Tensor | None, one_step: bool
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Run the layers from the bottom, each on the output of the one below."""
         following: list[Tensor] = []
         traces: list[Tensor] = []
         for layer, cell in enumerate(self.values()):
             x = x if layer == 0 else torch.dropout(x, self.dropout, self.training)
             before = state[len(following) : self.state_ends[layer]]
-            x, after, shown = cell.step_traced(cell.project(x), before)  # type: ignore[operator]
+            if one_step:
+                x, after, shown = cell.step_traced(cell.project(x), before)  # type: ignore[operator]
+            else:
+                x, after, shown = cell.unroll_traced(x, before, lengths)  # type: ignore[operator]
             following.extend(after)
             traces.extend(shown)
         return x, following, traces
@@ -119,9 +120,14 @@ def make_stack(
     Raises:
         ValueError: an unknown cell, a size smaller than 1, or a dropout outside [0, 1).
     """
-    require_positive("num_layers", num_layers)
-    widths = [input_size] + [hidden_size] * (num_layers - 1)
+    widths = input_widths(input_size, hidden_size, num_layers)
     return Stack([make_cell(cell, width, hidden_size, k) for width in widths], dropout)
+
+
+def input_widths(input_size: int, hidden_size: int, num_layers: int) -> list[int]:
+    """Return the width of every layer's input, or raise ValueError unless there is a layer at least."""
+    require_positive("num_layers", num_layers)
+    return [input_size] + [hidden_size] * (num_layers - 1)
 
 
 def require_dropout(dropout: float) -> float:

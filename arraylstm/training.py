@@ -5,6 +5,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -100,7 +101,7 @@ def fit(
         DataError: no session has a second item to predict, or the loss became NaN.
     """
     total, _ = _predictions(train, model.padding), _predictions(validation, model.padding)
-    batches_per_epoch = math.ceil(sum(_targets(session, model.padding) > 0 for session in train) / options.batch_size)
+    batches_per_epoch = math.ceil(len(_predictable(train, model.padding)) / options.batch_size)
     optimiser = torch.optim.Adam(model.parameters(), lr=options.learning_rate)
     steps = options.epochs * batches_per_epoch
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps, eta_min=options.learning_rate / 10)
@@ -176,7 +177,7 @@ def _batches(
     sessions: Sequence[Sequence[int]], padding: int, batch_size: int, order: random.Random | None = None
 ) -> Iterator[Tensor]:
     """Yield sessions of similar length as (B, S) int64, padded at the end; shuffled when `order` is given."""
-    kept = [session for session in sessions if _targets(session, padding)]
+    kept = _predictable(sessions, padding)
     if order is not None:
         order.shuffle(kept)
     kept.sort(key=len)
@@ -188,13 +189,14 @@ def _batches(
         yield pad_sequence(rows, batch_first=True, padding_value=padding)
 
 
-def _targets(session: Sequence[int], padding: int) -> int:
-    """Return how many items of a session are there to predict: all but the first and padding."""
-    return sum(item != padding for item in session[1:])
+def _predictable(sessions: Sequence[Sequence[int]], padding: int) -> list[Sequence[int]]:
+    """Return the sessions that have an item to predict."""
+    return [session for session in sessions if any(item != padding for item in islice(session, 1, None))]
 
 
 def _predictions(sessions: Sequence[Sequence[int]], padding: int) -> int:
-    count = sum(_targets(session, padding) for session in sessions)
+    """Return how many items there are to predict: all but every session's first and padding."""
+    count = sum(item != padding for session in sessions for item in islice(session, 1, None))
     if count == 0:
         raise DataError(f"none of {len(sessions)} sessions has a second item to predict")
     return count

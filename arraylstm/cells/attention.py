@@ -41,14 +41,20 @@ class AttentionArrayLSTM(ArrayLSTM):
 
     def recur(self, driven: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """Return h' (B, H) and c' (B, k, H) from `drive`'s row (B, 5Hk), h (B, H) and c (B, k, H)."""
-        f, i, o, g = self.gates(driven[:, : 4 * self.k * self.hidden_size], h)
-        s = self.attend(driven, h)
+        driven, lanes = self.parts(driven)
+        f, i, o, g = self.gates(driven, h)
+        s = self.attend(lanes, h)
         c = (1 - s * f) * c + s * i * g  # (4.7)
         return self.pool(s * o, c), c  # (4.8)
 
-    def attend(self, driven: Tensor, h: Tensor) -> Tensor:
-        """Return what scales each lane's gates (B, k, H), from `drive`'s row (B, 5Hk) and h (B, H): s."""
-        return driven[:, 4 * self.k * self.hidden_size :].view(h.size(0), self.k, self.hidden_size)
+    def parts(self, driven: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gates' part (B, 4Hk) and the lane weights' part (B, Hk) of `drive`'s row."""
+        gates, lanes = torch.split(driven, [4 * self.k * self.hidden_size, self.k * self.hidden_size], 1)
+        return gates, lanes
+
+    def attend(self, lanes: Tensor, h: Tensor) -> Tensor:
+        """Return what scales each lane's gates (B, k, H), from `drive`'s part (B, Hk) and h (B, H): s."""
+        return lanes.view(h.size(0), self.k, self.hidden_size)
 
     def extra_repr(self) -> str:
         """Show the sizes in `print(layer)`."""

@@ -152,6 +152,14 @@ def require_lengths(lengths: Tensor, batch: int, steps: int) -> None:
         raise ValueError(f"lengths must be from 0 to {steps}, the number of steps, got {wrong}")
 
 
+def lengths_beside(series: Tensor, lengths: Tensor | list[int]) -> Tensor:
+    """Return lengths, a tensor or a list as `require_lengths` wants it, on the device of a series (B, S, ...)."""
+    if isinstance(lengths, list):
+        lengths = torch.tensor(lengths, dtype=torch.int64)
+    require_lengths(lengths, series.size(0), series.size(1))
+    return lengths.to(series.device)
+
+
 def require_positive(name: str, value: int) -> None:
     """Raise ValueError unless value is an integer of at least 1."""
     if not isinstance(value, int) or value < 1:

@@ -20,9 +20,9 @@ class MaxLaneArrayLSTM(RecurrentAttentionArrayLSTM):
     `RecurrentAttentionArrayLSTM`.
     """
 
-    def attend(self, driven: Tensor, h: Tensor) -> Tensor:
-        """Return what scales each lane's gates (B, k, H), from `drive`'s row (B, 5Hk) and h (B, H): z."""
-        s = self.weigh(driven, h)
+    def attend(self, lanes: Tensor, h: Tensor) -> Tensor:
+        """Return what scales each lane's gates (B, k, H), from `drive`'s part (B, Hk) and h (B, H): z."""
+        s = self.weigh(lanes, h)
         z = one_hot(first_largest(s, 1), s)
         return through_chosen_lane(z, s) if self.training else z
 
@@ -49,15 +49,16 @@ class SemiHardAttentionArrayLSTM(RecurrentAttentionArrayLSTM):
 
     def recur(self, driven: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """Return h' (B, H) and c' (B, k, H) from `drive`'s row (B, 5Hk), h (B, H) and c (B, k, H)."""
-        f, i, o, g = self.gates(driven[:, : 4 * self.k * self.hidden_size], h)
-        z = self.attend(driven, h)
+        driven, lanes = self.parts(driven)
+        f, i, o, g = self.gates(driven, h)
+        z = self.attend(lanes, h)
         processed = (1 - f) * c + i * g
         c = z * processed + (1 - z) * c  # (4.7)
         return self.pool(z * o, c if self.training else processed), c  # (4.8)
 
-    def attend(self, driven: Tensor, h: Tensor) -> Tensor:
-        """Return z (B, k, H), in eval() its mean s, from `drive`'s row (B, 5Hk) and h (B, H)."""
-        s = self.weigh(driven, h)
+    def attend(self, lanes: Tensor, h: Tensor) -> Tensor:
+        """Return z (B, k, H), in eval() its mean s, from `drive`'s part (B, Hk) and h (B, H)."""
+        s = self.weigh(lanes, h)
         return self.link(one_hot(draw_lane(s, 1), s), s) if self.training else s
 
     def link(self, z: Tensor, s: Tensor) -> Tensor:

@@ -34,14 +34,13 @@ class RecurrentAttentionArrayLSTM(AttentionArrayLSTM):
         """Return W x + b and W_a x + b_a side by side: (..., I) -> (..., 4Hk + Hk)."""
         return torch.cat([self.affine(x), self.i2a(x)], -1)
 
-    def attend(self, driven: Tensor, h: Tensor) -> Tensor:
-        """Return what scales each lane's gates (B, k, H), from `drive`'s row (B, 5Hk) and h (B, H): s."""
-        return self.weigh(driven, h)
+    def attend(self, lanes: Tensor, h: Tensor) -> Tensor:
+        """Return what scales each lane's gates (B, k, H), from `drive`'s part (B, Hk) and h (B, H): s."""
+        return self.weigh(lanes, h)
 
-    def weigh(self, driven: Tensor, h: Tensor) -> Tensor:
-        """Return s (B, k, H) from `drive`'s row (B, 5Hk) and h (B, H)."""
-        driven = driven[:, 4 * self.k * self.hidden_size :]
-        a = torch.addmm(driven, h, self.h2a.weight.t()).sigmoid()  # (4.1)
+    def weigh(self, lanes: Tensor, h: Tensor) -> Tensor:
+        """Return s (B, k, H) from W_a x + b_a (B, Hk) and h (B, H)."""
+        a = torch.addmm(lanes, h, self.h2a.weight.t()).sigmoid()  # (4.1)
         return a.view(h.size(0), self.k, self.hidden_size).softmax(1)  # (4.2)
 
     def extra_repr(self) -> str:

@@ -137,7 +137,7 @@ class TestInference:
         assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("name", ["stochastic", *DRAWN])
 def test_training_repeats_with_the_seed(name):
     """torch.manual_seed makes two training passes equal; without it they differ."""
     cell = make(name)

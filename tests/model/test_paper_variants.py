@@ -259,4 +259,6 @@ def test_forward_cell_is_one_step_of_forward(name):
 @pytest.mark.parametrize("name", MEMORY)
 def test_a_memory_array_has_array_lstms_weights(name):
     """State-dict keys and shapes are ArrayLSTM's, so trained weights move between them."""
-    make(name).load_state_dict(make("array").state_dict())
+    ours, theirs = make(name).state_dict(), make("array").state_dict()
+    assert [(key, tensor.shape) for key, tensor in ours.items()] == [(key, t.shape) for key, t in theirs.items()]
+    make(name).load_state_dict(theirs)
