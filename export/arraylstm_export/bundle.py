@@ -64,10 +64,7 @@ def export(
     _check_target(target)
     if not 0 < tolerance < float("inf"):
         raise ExportError(f"tolerance must be a number above 0, got {tolerance!r}")
-    if any(tensor.any() for tensor in model.initial_state(1)):
-        raise ExportError("the model starts from another state than zeros, which a bundle's users would not know")
-    if traces and not model.trace_names:
-        raise ExportError(f"the cell {model.config['cell']!r} has no traces to export")
+    _check_model(model, traces)
     model = _frozen(model)
     interface = Interface.of(model, traces)
     try:
@@ -116,6 +113,13 @@ def fingerprint(model: ItemModel) -> str:
 
 
 # -- parts ------------------------------------------------------------------------------------------------------
+
+
+def _check_model(model: ItemModel, traces: bool) -> None:
+    if any(tensor.any() for tensor in model.initial_state(1)):
+        raise ExportError("the model starts from another state than zeros, which a bundle's users would not know")
+    if traces and not model.trace_names:
+        raise ExportError(f"the cell {model.config['cell']!r} has no traces to export")
 
 
 def _frozen(model: ItemModel) -> ItemModel:

@@ -7,7 +7,6 @@ from the reference, the row is *undecided*.
 """
 
 import copy
-import random
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -24,7 +23,6 @@ from arraylstm_export.signature import Interface
 TWINS = 8
 _UNRESOLVED = 4 * torch.finfo(torch.float32).eps
 _UNDECIDED_ABOVE = 1e-5
-_NOISE = 1 << 20
 
 
 class Reference:
@@ -80,9 +78,7 @@ class MovedResults(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
 
     def __init__(self, seed: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.source = random.Random(seed)
-        noise = torch.rand(_NOISE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-        self.factors = 1 + _UNRESOLVED * (2 * noise - 1)
+        self.source = torch.Generator().manual_seed(seed)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -91,11 +87,8 @@ class MovedResults(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
         computed = isinstance(result, torch.Tensor) and result.is_floating_point()
         if not computed or func.is_view or func._schema.is_mutable:
             return result
-        start = self.source.randrange(_NOISE)
-        factors = self.factors.roll(-start) if result.numel() > _NOISE - start else self.factors[start:]
-        if result.numel() > _NOISE:
-            factors = factors.repeat(-(-result.numel() // _NOISE))
-        return result * factors[: result.numel()].view(result.shape)
+        noise = torch.rand(result.shape, generator=self.source, dtype=result.dtype) * 2 - 1
+        return result * (1 + _UNRESOLVED * noise)
 
 
 def difference(actual: Array, expected: Array) -> Array:

@@ -35,7 +35,7 @@ class Whole:
 
     def __init__(self, module: torch.nn.Module, interface: Interface, dtype: torch.dtype = torch.float32) -> None:
         self.module = module
-        self.traces = len(interface.traces)
+        self.interface = interface
         self.dtype = dtype
 
     @torch.no_grad()
@@ -49,7 +49,7 @@ class Whole:
             logits, after, traces = self.module.unroll_traced(  # type: ignore[operator]
                 torch.from_numpy(items[rows, :length]), given
             )
-            found = [logits, *traces[: self.traces]]
+            found = _series(logits, traces, self.interface)
             series = series or [np.zeros((*items.shape, *t.shape[2:]), _numpy_dtype(self.dtype)) for t in found]
             for whole, part in zip(series, found, strict=True):
                 whole[rows, :length] = part.numpy()
@@ -63,16 +63,15 @@ class Sequences:
 
     def __init__(self, module: torch.nn.Module, interface: Interface) -> None:
         self.module = module
-        self.traces = len(interface.traces)
+        self.interface = interface
 
     @torch.no_grad()
     def __call__(self, items: Array, lengths: Array, state: Sequence[Array]) -> Result:
         """Run whole sequences in one call."""
-        given = [torch.from_numpy(np.ascontiguousarray(tensor)) for tensor in state]
         logits, after, traces = self.module.unroll_traced(  # type: ignore[operator]
-            torch.from_numpy(items), given, torch.from_numpy(lengths)
+            torch.from_numpy(items), _tensors(state), torch.from_numpy(lengths)
         )
-        return [tensor.numpy() for tensor in (logits, *traces[: self.traces])], [tensor.numpy() for tensor in after]
+        return _arrays(_series(logits, traces, self.interface)), _arrays(after)
 
 
 class _Stepwise:
@@ -110,10 +109,10 @@ class StepMethod(_Stepwise):
     @torch.no_grad()
     def step(self, items: Array, state: Sequence[Array]) -> Result:
         """Consume one item per row."""
-        given = [torch.from_numpy(np.ascontiguousarray(tensor)) for tensor in state]
-        logits, after, traces = self.module.step_traced(torch.from_numpy(items), given)  # type: ignore[operator]
-        found = (logits, *traces[: len(self.interface.traces)])
-        return [tensor.numpy() for tensor in found], [tensor.numpy() for tensor in after]
+        logits, after, traces = self.module.step_traced(  # type: ignore[operator]
+            torch.from_numpy(items), _tensors(state)
+        )
+        return _arrays(_series(logits, traces, self.interface)), _arrays(after)
 
 
 class StepGraph(_Stepwise):
@@ -142,6 +141,19 @@ class SequenceGraph:
         """Run whole sequences in one call."""
         feed = dict(zip(self.inputs, [items, lengths, *state], strict=True))
         return _sorted(self.session.run(None, feed), self.interface)
+
+
+def _series(logits: torch.Tensor, traces: list[torch.Tensor], interface: Interface) -> list[torch.Tensor]:
+    """Return the logits and those traces, all or none, that the interface has."""
+    return [logits, *traces[: len(interface.traces)]]
+
+
+def _tensors(arrays: Sequence[Array]) -> list[torch.Tensor]:
+    return [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
+
+
+def _arrays(tensors: list[torch.Tensor]) -> list[Array]:
+    return [tensor.numpy() for tensor in tensors]
 
 
 def _sorted(outputs: list[Array], interface: Interface) -> Result:
