@@ -31,13 +31,17 @@ class ArrayLSTM(Cell):
     """
 
     k: int
+    gate_major: bool
     forward_cell_is_overridden: bool
+    update_hidden_is_overridden: bool
 
     def __init__(self, input_size: int, hidden_size: int, k: int) -> None:
         super().__init__(input_size, hidden_size)
         require_positive("k", k)
         self.k = k
+        self.gate_major = False
         self.forward_cell_is_overridden = type(self).forward_cell is not ArrayLSTM.forward_cell
+        self.update_hidden_is_overridden = type(self).update_hidden is not ArrayLSTM.update_hidden
         self.i2h = nn.Linear(input_size, 4 * hidden_size * k)
         self.h2h = nn.Linear(hidden_size, 4 * hidden_size * k)
 
@@ -61,6 +65,16 @@ class ArrayLSTM(Cell):
         h, c = self.recur(projected, state[0], state[1])
         return h, [h, c]
 
+    @torch.no_grad()
+    def prepare(self) -> None:
+        """Order the rows of `i2h` and `h2h` by gate, lane and unit: all f, all i, all o, all g."""
+        if self.gate_major or self.forward_cell_is_overridden or type(self).gates is not ArrayLSTM.gates:
+            return
+        for weight in (*self.i2h.parameters(), *self.h2h.parameters()):
+            by_lane = weight.view(self.k, 4, self.hidden_size, -1)
+            weight.copy_(by_lane.transpose(0, 1).reshape(weight.shape))
+        self.gate_major = True
+
     # -- the mathematics -----------------------------------------------------------------------------------
 
     def drive(self, x: Tensor) -> Tensor:
@@ -73,8 +87,12 @@ class ArrayLSTM(Cell):
 
     def gates(self, driven: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return f, i, o and g, each (B, k, H), from W x + b (B, 4Hk) and h (B, H)."""
-        a = torch.addmm(driven, h, self.h2h.weight.t()).view(h.size(0), self.k, 4 * self.hidden_size)
-        f, i, o, g = a.chunk(4, 2)
+        a = torch.addmm(driven, h, self.h2h.weight.t())
+        if self.gate_major:
+            a_fio, a_g = torch.split(a.view(h.size(0), 4 * self.k, self.hidden_size), [3 * self.k, self.k], 1)
+            f, i, o = a_fio.sigmoid().chunk(3, 1)
+            return f, i, o, a_g.tanh()
+        f, i, o, g = a.view(h.size(0), self.k, 4 * self.hidden_size).chunk(4, 2)
         return f.sigmoid(), i.sigmoid(), o.sigmoid(), g.tanh()
 
     def recur(self, driven: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,8 +102,14 @@ class ArrayLSTM(Cell):
         return self.pool(o, c), c  # (3.12)
 
     def pool(self, o: Tensor, c: Tensor) -> Tensor:
-        """Return h' (B, H) from o and c', both (B, k, H), through the documented `update_hidden`."""
-        return self.update_hidden(o.transpose(0, 1), c.transpose(0, 1)).squeeze(0)
+        """Return h' (B, H) from o and c', both (B, k, H), through `update_hidden` where a subclass has its own."""
+        if self.update_hidden_is_overridden:
+            return self.update_hidden(o.transpose(0, 1), c.transpose(0, 1)).squeeze(0)
+        return self.pool_lanes(o, c, 1)
+
+    def pool_lanes(self, o: Tensor, c: Tensor, lanes: int) -> Tensor:
+        """Return h' from o and c' of one shape, without their axis `lanes`."""
+        return (o * c.tanh()).sum(lanes)
 
     # -- the interface of array-lstm 0.0.1: lane axis first -----------------------------------------------------
 
@@ -121,7 +145,7 @@ class ArrayLSTM(Cell):
 
     def update_hidden(self, outputs: Tensor, states: Tensor) -> Tensor:
         """Pool the lanes: output gates and new cells, both (k, B, H), to the new hidden (1, B, H)."""
-        return (outputs * states.tanh()).sum(0, keepdim=True)
+        return self.pool_lanes(outputs, states, 0).unsqueeze(0)
 
     def initHidden(self, x: Tensor) -> tuple[Tensor, Tensor]:  # noqa: N802 - the documented name
         """Return the zero state (1, B, H), (k, B, H) for inputs x (B, S, I), in x's dtype and on its device."""

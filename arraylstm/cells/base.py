@@ -71,6 +71,13 @@ class Cell(nn.Module):
         traces: list[Tensor] = []
         return output, following, traces
 
+    def prepare(self) -> None:
+        """Lay the weights out anew for the fastest inference, where there is such a layout; by default nothing is done.
+
+        What the cell computes stays the same, but its state dict is no longer the documented one: export does this to
+        its own copy.
+        """
+
     def unroll(self, x: Tensor, state: list[Tensor], lengths: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
         """Run `step` along the time axis.
 

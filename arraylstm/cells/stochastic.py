@@ -21,8 +21,8 @@ class StochasticArrayLSTM(ArrayLSTM):
     rounding makes near-equal gates equal: argmax o itself would pick other lanes where gates saturate.
     """
 
-    def update_hidden(self, outputs: Tensor, states: Tensor) -> Tensor:
-        """Pool the lanes: output gates and new cells, both (k, B, H), to the new hidden (1, B, H)."""
-        p = outputs.softmax(0)
-        lane = draw_lane(p, 0) if self.training else first_largest(p, 0)
-        return outputs.gather(0, lane) * states.gather(0, lane).tanh()
+    def pool_lanes(self, o: Tensor, c: Tensor, lanes: int) -> Tensor:
+        """Return h' from o and c' of one shape, without their axis `lanes`."""
+        p = o.softmax(lanes)  # (5.1)
+        lane = draw_lane(p, lanes) if self.training else first_largest(p, lanes)  # (5.2)
+        return (o.gather(lanes, lane) * c.gather(lanes, lane).tanh()).squeeze(lanes)

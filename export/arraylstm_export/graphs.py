@@ -1,28 +1,25 @@
-"""The ONNX graphs: the step graph that torch exports from the cell, and the sequence graph that scans that same step.
-
-No cell is stated here. The step graph is what `torch.onnx.export` makes of `ItemModel.step`; the sequence graph
-is a Scan over time whose body is the step graph, with every row's state frozen at its length.
-"""
+"""The step graph: what `torch.onnx.export` makes of `ItemModel.step`. No cell is stated here."""
 
 import contextlib
+import copy
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, OperatorSetIdProto, TensorProto, helper
 from torch import nn
 
-from arraylstm import ItemModel
+from arraylstm import Cell, ItemModel
+from arraylstm_export.dataflow import dims
 from arraylstm_export.errors import ExportError
 from arraylstm_export.signature import Interface, Signature, Tensor
+from arraylstm_export.tabulate import tabulated
 
 OPSET = 18
 IR_VERSION = 10
-_STEP = "step/"
 
 
 class _Step(nn.Module):
@@ -38,6 +35,15 @@ class _Step(nn.Module):
         return (logits, *following, *(traces if self.traced else ()))
 
 
+def prepared(model: ItemModel) -> ItemModel:
+    """Return a copy that computes the same with its weights laid out for the fastest step; see `Cell.prepare`."""
+    model = copy.deepcopy(model)
+    for module in model.modules():
+        if isinstance(module, Cell):
+            module.prepare()
+    return model
+
+
 def step_graph(model: ItemModel, interface: Interface) -> ModelProto:
     """Export one step of a model in eval mode: items (B), state -> logits (B, V), next state, traces.
 
@@ -47,7 +53,8 @@ def step_graph(model: ItemModel, interface: Interface) -> ModelProto:
     batch = torch.export.Dim("B", min=1)
     example = (torch.zeros(2, dtype=torch.int64), *model.initial_state(2))
     dynamic = ({0: batch}, tuple({0: batch} for _ in interface.states))
-    return export_graph("step", _Step(model, traced=bool(interface.traces)), example, dynamic, interface.step)
+    step = _Step(prepared(model), traced=bool(interface.traces))
+    return tabulated(export_graph("step", step, example, dynamic, interface.step), interface.num_items)
 
 
 def export_graph(
@@ -72,104 +79,15 @@ def export_graph(
         )
     assert program is not None  # what torch.onnx.export returns with dynamo=True
     graph = program.model_proto.graph
+    graph.name = name
     _strip(graph)
-    model_proto = _finish(graph, name)
-    _check_signature(model_proto, signature)
-    return model_proto
+    model = finish(graph, [helper.make_opsetid("", OPSET)], IR_VERSION)
+    check_signature(model, signature)
+    return model
 
 
-def sequence_graph(step: ModelProto, interface: Interface) -> ModelProto:
-    """Wrap the step graph in a Scan over time.
-
-    Inputs items (B, S), S at least 1, and lengths (B), and the state; outputs logits (B, S, V) and traces, zero from a
-    row's length on, and the state of every row after its own length. A length above S counts as S, one below 0 as 0.
-    Ids from a row's length on are not looked at.
-    """
-    signature, states = interface.sequence, interface.states
-    series = _series(interface)
-    ranks = sorted({len(tensor.shape) for tensor in interface.step.outputs})
-    scan = helper.make_node(
-        "Scan",
-        [*(state.input.name for state in states), "alive_by_step", "cleared_by_step"],
-        [*(state.output.name for state in states), *(f"{tensor.name}_by_step" for tensor in series)],
-        name="scan",
-        body=_scan_body(step.graph, interface, ranks),
-        num_scan_inputs=2,
-    )
-    before = [
-        helper.make_node("Transpose", ["items"], ["items_by_step"], perm=[1, 0]),
-        helper.make_node("Shape", ["items"], ["steps_1"], start=1),
-        helper.make_node("Squeeze", ["steps_1"], ["steps"]),
-        helper.make_node("Range", ["zero", "steps", "one"], ["clock"]),
-        helper.make_node("Unsqueeze", ["clock", "one"], ["clock_2"]),
-        helper.make_node("Less", ["clock_2", "lengths"], ["alive_by_step"]),
-        helper.make_node("Where", ["alive_by_step", "items_by_step", "zero"], ["cleared_by_step"]),
-    ]
-    after = [
-        helper.make_node("Transpose", [f"{t.name}_by_step"], [t.name], perm=[1, 0, *range(2, len(t.shape) + 1)])
-        for t in series
-    ]
-    constants: dict[str, np.ndarray[Any, Any]] = {
-        "zero": np.array(0, np.int64),
-        "one": np.array(1, np.int64),
-        "nothing": np.array(0, np.float32),
-        **{f"axes_{rank}": np.arange(1, rank, dtype=np.int64) for rank in ranks},
-    }
-    graph = helper.make_graph(
-        [*before, scan, *after],
-        "sequence",
-        [_value(tensor) for tensor in signature.inputs],
-        [_value(tensor) for tensor in signature.outputs],
-        [*step.graph.initializer, *(numpy_helper.from_array(value, name) for name, value in constants.items())],
-    )
-    model_proto = _finish(graph, "sequence")
-    _check_signature(model_proto, signature)
-    return model_proto
-
-
-def _series(interface: Interface) -> list[Tensor]:
-    """Return the step's outputs that the sequence has one of for every step: all but the states."""
-    states = {state.output for state in interface.states}
-    return [tensor for tensor in interface.step.outputs if tensor not in states]
-
-
-def _scan_body(step: GraphProto, interface: Interface, ranks: list[int]) -> GraphProto:
-    """Return the loop's body: the step graph's nodes, then the choice between stepped and frozen rows."""
-    frozen = {state.output.name: f"{_STEP}{state.input.name}" for state in interface.states}
-    alive = [helper.make_node("Unsqueeze", ["alive", f"axes_{rank}"], [f"alive_{rank}"]) for rank in ranks]
-    choose = [
-        helper.make_node(
-            "Where",
-            [f"alive_{len(tensor.shape)}", f"{_STEP}{tensor.name}", frozen.get(tensor.name, "nothing")],
-            [f"chosen_{tensor.name}"],
-        )
-        for tensor in interface.step.outputs
-    ]
-    arguments = [Tensor(f"{_STEP}{s.input.name}", s.dtype, s.input.shape) for s in interface.states]
-    carried = [state.output for state in interface.states] + _series(interface)
-    results = [Tensor(f"chosen_{tensor.name}", tensor.dtype, tensor.shape) for tensor in carried]
-    return helper.make_graph(
-        [*_renamed(step), *alive, *choose],
-        "step",
-        [_value(t) for t in (*arguments, Tensor("alive", "bool", ("B",)), Tensor(f"{_STEP}items", "int64", ("B",)))],
-        [_value(t) for t in results],
-    )
-
-
-def _renamed(step: GraphProto) -> list[NodeProto]:
-    """Return the step's nodes with every value they compute or are fed prefixed; weights stay outside the loop."""
-    outside = {tensor.name for tensor in step.initializer} | {""}
-    nodes = []
-    for original in step.node:
-        node = NodeProto()
-        node.CopyFrom(original)
-        node.input[:] = [name if name in outside else _STEP + name for name in original.input]
-        node.output[:] = [name if name == "" else _STEP + name for name in original.output]
-        nodes.append(node)
-    return nodes
-
-
-def _value(tensor: Tensor) -> onnx.ValueInfoProto:
+def value_of(tensor: Tensor) -> onnx.ValueInfoProto:
+    """Return the tensor as a graph describes its inputs and outputs."""
     elements = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64, "bool": TensorProto.BOOL}
     return helper.make_tensor_value_info(tensor.name, elements[tensor.dtype], tensor.shape)
 
@@ -181,25 +99,23 @@ def _strip(graph: GraphProto) -> None:
         part.ClearField("doc_string")
 
 
-def _finish(graph: GraphProto, name: str) -> ModelProto:
-    graph.name = name
-    model = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="arraylstm"
-    )
+def finish(graph: GraphProto, opsets: Iterable[OperatorSetIdProto], ir_version: int) -> ModelProto:
+    """Return the graph as a model that ONNX's checker accepts."""
+    model = helper.make_model(graph, opset_imports=list(opsets), ir_version=ir_version, producer_name="arraylstm")
     onnx.checker.check_model(model, full_check=True)
     return model
 
 
-def _check_signature(model: ModelProto, signature: Signature) -> None:
+def check_signature(model: ModelProto, signature: Signature) -> None:
+    """Raise ExportError unless the graph's inputs and outputs are the promised ones."""
     for promised, actual in (
         *zip(signature.inputs, model.graph.input, strict=True),
         *zip(signature.outputs, model.graph.output, strict=True),
     ):
-        dims = tuple(dim.dim_param or dim.dim_value for dim in actual.type.tensor_type.shape.dim)
-        if (actual.name, dims) != (promised.name, promised.shape):
+        if (actual.name, tuple(dims(actual))) != (promised.name, promised.shape):
             raise ExportError(
                 f"{model.graph.name} graph: {promised.name} must be {list(promised.shape)}, "
-                f"but {actual.name} {list(dims)} was exported"
+                f"but {actual.name} {dims(actual)} was exported"
             )
 
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from arraylstm import LSTM, ItemModel, NextItemModel
 from arraylstm.cells.base import hold, past
-from arraylstm_export.graphs import OPSET, export_graph, sequence_graph
+from arraylstm_export.graphs import OPSET, export_graph
+from arraylstm_export.sequence import sequence_graph
 from arraylstm_export.signature import Interface
 
 

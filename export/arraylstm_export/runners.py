@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from arraylstm_export.runtime import onnxruntime
+from arraylstm_export.runtime import session
 from arraylstm_export.signature import Interface
 
 Array = npt.NDArray[Any]
@@ -120,7 +120,7 @@ class StepGraph(_Stepwise):
 
     def __init__(self, path: Path, interface: Interface) -> None:
         super().__init__(interface)
-        self.session = _session(path)
+        self.session = session(path)
         self.inputs = [tensor.name for tensor in interface.step.inputs]
 
     def step(self, items: Array, state: Sequence[Array]) -> Result:
@@ -134,7 +134,7 @@ class SequenceGraph:
 
     def __init__(self, path: Path, interface: Interface) -> None:
         self.interface = interface
-        self.session = _session(path)
+        self.session = session(path)
         self.inputs = [tensor.name for tensor in interface.sequence.inputs]
 
     def __call__(self, items: Array, lengths: Array, state: Sequence[Array]) -> Result:
@@ -161,12 +161,6 @@ def _sorted(outputs: list[Array], interface: Interface) -> Result:
     logits, *rest = outputs
     states = len(interface.states)
     return [logits, *rest[states:]], rest[:states]
-
-
-def _session(path: Path) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # spinning pools of several sessions and torch starve each other
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def _numpy_dtype(dtype: torch.dtype) -> npt.DTypeLike:

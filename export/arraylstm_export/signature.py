@@ -77,6 +77,12 @@ class Interface:
         """The signature of the Scan graph: sequences with a length per row."""
         return self._signature((Tensor("items", "int64", ("B", "S")), Tensor("lengths", "int64", ("B",))), ("B", "S"))
 
+    @property
+    def series(self) -> tuple[Tensor, ...]:
+        """The step's outputs that a sequence has one of for every step: all but the states."""
+        states = {state.output for state in self.states}
+        return tuple(tensor for tensor in self.step.outputs if tensor not in states)
+
     def _signature(self, inputs: tuple[Tensor, ...], lead: tuple[Dim, ...]) -> Signature:
         logits = Tensor("logits", "float32", (*lead, self.num_items))
         traces = (Tensor(trace.name, "float32", (*lead, *trace.shape)) for trace in self.traces)

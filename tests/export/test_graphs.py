@@ -11,8 +11,9 @@ import torch
 from onnx.reference import ReferenceEvaluator
 
 from arraylstm import LSTM, NextItemModel
-from arraylstm_export.graphs import sequence_graph, step_graph
+from arraylstm_export.graphs import step_graph
 from arraylstm_export.native import is_plain_lstm
+from arraylstm_export.sequence import sequence_graph
 from arraylstm_export.signature import Interface
 
 
