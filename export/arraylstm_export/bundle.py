@@ -1,35 +1,32 @@
-"""The bundle: a folder with everything an embedding or a server needs, written whole or not at all."""
+"""The bundle: a folder with everything an embedding or a server needs, proven before it gets its name."""
 
 import copy
 import hashlib
 import json
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import onnx
 import torch
-from onnx import ModelProto
 
 from arraylstm import ItemModel
 from arraylstm_export import report
+from arraylstm_export.accuracy import compare
 from arraylstm_export.errors import ExportError
-from arraylstm_export.graphs import IR_VERSION, OPSET, step_graph
-from arraylstm_export.native import fastest_sequence_graph
-from arraylstm_export.parity import Report, verify
-from arraylstm_export.runners import Runner, SequenceGraph, Sequences, StepGraph, StepMethod
-from arraylstm_export.signature import Interface, Signature
-from arraylstm_export.torchscript import write_torchscript
-from arraylstm_export.vectors import write_vectors
-
-SCHEMA_VERSION = 1
-STEP, SEQUENCE, TORCHSCRIPT = "step.onnx", "sequence.onnx", "model.torchscript.pt"
-MANIFEST, MANIFEST_HASH = "manifest.json", "manifest.sha256"
+from arraylstm_export.folder import check_target, put_in_place, scratch_beside
+from arraylstm_export.formats import FORMATS, SEQUENCE, STEP
+from arraylstm_export.manifest import SCHEMA_VERSION, read_manifest, write_manifest
+from arraylstm_export.options import Options
+from arraylstm_export.parity import Report, replay, verify
+from arraylstm_export.reference import Reference
+from arraylstm_export.runners import Array, Runner, Sequences, StepMethod
+from arraylstm_export.scenarios import HORIZON
+from arraylstm_export.signature import Interface
+from arraylstm_export.source import Source
+from arraylstm_export.vectors import read_vectors, write_vectors
 
 OnStage = Callable[[str, int, int], None]
 """Told a stage's name, the units of it that are done, and their total."""
@@ -38,19 +35,20 @@ OnStage = Callable[[str, int, int], None]
 def export(
     model: ItemModel,
     directory: str | Path,
-    tolerance: float = 1e-5,
-    traces: bool = False,
+    options: Options = Options(),
+    held_out: Sequence[Array] = (),
     on_stage: OnStage = lambda name, done, total: None,
 ) -> Report:
-    """Write the model as a bundle and prove its graphs equal to the model.
+    """Write the model as a bundle and prove its forms equal to the model.
 
     A bundle that already stands under `directory` is replaced, but only by one that passed.
 
     Args:
         model: the model; it is exported in eval mode and float32, and is itself left as it is.
         directory: folder to create.
-        tolerance: largest difference from float64 eager PyTorch that passes.
-        traces: give the graphs what the cells show of themselves (a Markov cell's `q_z`) as further outputs.
+        options: formats, precision, versions, and what passes.
+        held_out: sequences of item ids (S) int64 that the model was not trained on, on which to measure what a
+            precision below fp32 costs.
         on_stage: told of progress.
 
     Returns:
@@ -58,49 +56,67 @@ def export(
 
     Raises:
         ExportError: the folder holds something else than a bundle, or cannot be written; the model has no traces to
-            export, or starts from another state than zeros.
+            export, starts from another state than zeros, or cannot be written in a format or precision.
     """
     target = Path(directory).resolve()
-    _check_target(target)
-    if not 0 < tolerance < float("inf"):
-        raise ExportError(f"tolerance must be a number above 0, got {tolerance!r}")
-    _check_model(model, traces)
-    model = _frozen(model)
-    interface = Interface.of(model, traces)
+    check_target(target)
+    _check_model(model, options.traces)
+    if options.precision != "fp32" and not held_out:
+        raise ExportError(f"precision {options.precision!r} has a cost: give held-out sessions to measure it on")
+    source = _source(model, options)
     try:
-        with _scratch_beside(target) as folder:
-            description = _description(model, interface)
-            _write_graphs(model, interface, folder, description, on_stage)
-            _write_vocabulary(model, folder)
-            write_vectors(model, interface, folder / "vectors")
-            parity = verify(
-                model,
-                interface,
-                forms(model, interface, folder),
-                tolerance,
-                lambda done, total: on_stage("parity", done, total),
-            )
-            _write(folder / "parity.json", report.as_json(parity))
-            _write(folder / "parity.md", report.as_markdown(parity))
-            _write_manifest(interface, folder, description, tolerance, parity)
+        with scratch_beside(target) as folder:
+            for name in options.format:
+                on_stage(f"writing {name}", 0, 1)
+                FORMATS[name].write(source, folder)
+            reference = Reference(source.model, source.interface)
+            write_vectors(reference, source.interface, folder / "vectors")
+            parity = _prove(source, reference, folder, options, held_out, on_stage)
+            _write_reports(folder, source, parity)
+            _write_manifest(source, folder, options, parity)
             if parity.passed:
-                _put_in_place(folder, target)
+                put_in_place(folder, target)
     except OSError as error:
         raise ExportError(f"{target}: cannot be written: {error.strerror or error}") from None
     return parity
 
 
-def forms(model: ItemModel, interface: Interface, folder: Path) -> dict[str, Runner]:
-    """Return a runner for every form of the model that the folder holds, and for the model itself."""
-    scripted = torch.jit.load(folder / TORCHSCRIPT)  # type: ignore[no-untyped-call]
-    return {
-        "pytorch": Sequences(model, interface),
-        "pytorch step": StepMethod(model, interface),
-        STEP: StepGraph(folder / STEP, interface),
-        SEQUENCE: SequenceGraph(folder / SEQUENCE, interface),
-        "torchscript": Sequences(scripted, interface),
-        "torchscript step": StepMethod(scripted, interface),
-    }
+def verify_bundle(
+    directory: str | Path,
+    model: ItemModel | None = None,
+    tolerance: float | None = None,
+    strict: bool = False,
+    horizon: int = HORIZON,
+    on_stage: OnStage = lambda name, done, total: None,
+) -> Report:
+    """Check that a bundle is as it was written, and prove its forms anew.
+
+    Args:
+        directory: the bundle.
+        model: the model that it was made from; without it the forms are held to the bundle's own test vectors.
+        tolerance: largest difference that passes; None is what the bundle was made with.
+        strict: see `Options`.
+        horizon: see `Options`.
+        on_stage: told of progress.
+
+    Raises:
+        ExportError: there is no bundle, a file of it was changed, it was made from another model, or a form of it
+            cannot be run.
+    """
+    folder = Path(directory)
+    manifest = read_manifest(folder)
+    changed = manifest.changes()
+    if changed:
+        raise ExportError(f"{folder}: is not as it was written: {'; '.join(changed)}")
+    allowed = manifest.content["tolerance"]["allowed"] if tolerance is None else tolerance
+    interface = manifest.interface
+    found = _forms(manifest.formats, folder, interface)
+    if model is None:
+        return replay(read_vectors(folder / "vectors", interface), interface, found, allowed)
+    if fingerprint(_frozen(model)) != manifest.content["fingerprint"]:
+        raise ExportError(f"{folder}: was made from another model than this: their fingerprints differ")
+    reference = Reference(_frozen(model), interface)
+    return verify(reference, found, allowed, partial(on_stage, "parity"), strict=strict, horizon=horizon)
 
 
 def fingerprint(model: ItemModel) -> str:
@@ -127,39 +143,50 @@ def _frozen(model: ItemModel) -> ItemModel:
     return copy.deepcopy(model).to("cpu", torch.float32).eval().requires_grad_(False)
 
 
-def _description(model: ItemModel, interface: Interface) -> dict[str, Any]:
-    """Return what the manifest and every graph's own metadata say of the model."""
-    return {
+def _source(model: ItemModel, options: Options) -> Source:
+    frozen = _frozen(model)
+    interface = Interface.of(frozen, options.traces)
+    description = {
         "schema_version": SCHEMA_VERSION,
-        "fingerprint": fingerprint(model),
-        "model": model.config,
+        "fingerprint": fingerprint(frozen),
+        "model": frozen.config,
+        "precision": options.precision,
         "states": [asdict(state) for state in interface.states],
+        "traces": [asdict(trace) for trace in interface.traces],
     }
+    return Source(frozen, interface, options.precision, options.opset, options.file_version, description)
 
 
-def _write_graphs(
-    model: ItemModel, interface: Interface, folder: Path, description: dict[str, Any], on_stage: OnStage
-) -> None:
-    on_stage(STEP, 0, 1)
-    step = step_graph(model, interface)
-    on_stage(SEQUENCE, 0, 1)
-    sequence = fastest_sequence_graph(model, step, interface)
-    for name, graph, signature in ((STEP, step, interface.step), (SEQUENCE, sequence, interface.sequence)):
-        _describe(graph, description, signature)
-        onnx.save(graph, folder / name)
-    on_stage(TORCHSCRIPT, 0, 1)
-    write_torchscript(model, folder / TORCHSCRIPT)
+def _forms(formats: Sequence[str], folder: Path, interface: Interface) -> dict[str, Runner]:
+    """Return a runner for every form of the model that the folder holds."""
+    return {form: run for name in formats for form, run in FORMATS[name].forms(folder, interface).items()}
 
 
-def _describe(graph: ModelProto, description: dict[str, Any], signature: Signature) -> None:
-    """Write into the graph's own metadata what the manifest says of it, so that a lone file explains itself."""
-    for name, value in {**description, **asdict(signature)}.items():
-        text = value if isinstance(value, str) else json.dumps(value)
-        graph.metadata_props.add(key=f"arraylstm.{name}", value=text)
-
-
-def _write_vocabulary(model: ItemModel, folder: Path) -> None:
-    _write(folder / "vocabulary.json", json.dumps(_vocabulary(model), indent=1, ensure_ascii=False) + "\n")
+def _prove(
+    source: Source,
+    reference: Reference,
+    folder: Path,
+    options: Options,
+    held_out: Sequence[Array],
+    on_stage: OnStage,
+) -> Report:
+    """Return how the forms in the folder compare with the model, and what a lower precision costs."""
+    model, interface = source.model, source.interface
+    eager: dict[str, Runner] = {"pytorch": Sequences(model, interface), "pytorch step": StepMethod(model, interface)}
+    written = _forms(options.format, folder, interface)
+    parity = verify(
+        reference,
+        eager | written,
+        options.allowed,
+        partial(on_stage, "parity"),
+        strict=options.strict,
+        horizon=options.horizon,
+    )
+    if not held_out:
+        return parity
+    on_stage("accuracy", 0, 1)
+    form, run = next(iter(written.items()))
+    return replace(parity, accuracy=compare(form, eager["pytorch"], run, interface, held_out))
 
 
 def _vocabulary(model: ItemModel) -> dict[str, Any]:
@@ -168,79 +195,25 @@ def _vocabulary(model: ItemModel) -> dict[str, Any]:
     return model.vocabulary.fields()
 
 
-def _write_manifest(
-    interface: Interface, folder: Path, description: dict[str, Any], tolerance: float, parity: Report
-) -> None:
-    manifest = {
-        **description,
-        "opset": OPSET,
-        "ir_version": IR_VERSION,
-        "graphs": {
-            STEP: asdict(interface.step),
-            SEQUENCE: asdict(interface.sequence),
-        },
-        "tolerance": {"allowed": tolerance, "reached": parity.reached},
+def _write_reports(folder: Path, source: Source, parity: Report) -> None:
+    vocabulary = json.dumps(_vocabulary(source.model), indent=1, ensure_ascii=False) + "\n"
+    for name, text in (
+        ("vocabulary.json", vocabulary),
+        ("parity.json", report.as_json(parity)),
+        ("parity.md", report.as_markdown(parity)),
+    ):
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def _write_manifest(source: Source, folder: Path, options: Options, parity: Report) -> None:
+    signatures = {STEP: source.interface.step, SEQUENCE: source.interface.sequence}
+    content = {
+        **source.description,
+        "formats": options.format,
+        "opset": source.opset,
+        "ir_version": source.ir_version,
+        "graphs": {name: asdict(signature) for name, signature in signatures.items() if (folder / name).exists()},
+        "tolerance": {"allowed": options.allowed, "reached": parity.reached},
         "versions": {name: version(name) for name in ("arraylstm", "torch", "onnx", "onnxruntime")},
-        "files": {name: _fingerprint_file(folder / name) for name in _files(folder)},
     }
-    _write(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
-    _write(folder / MANIFEST_HASH, f"{_fingerprint_file(folder / MANIFEST)['sha256']}  {MANIFEST}\n")
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-
-
-def _files(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-
-def _fingerprint_file(path: Path) -> dict[str, Any]:
-    content = path.read_bytes()
-    return {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-
-
-# -- all or nothing -----------------------------------------------------------------------------------------------
-
-
-def _check_target(target: Path) -> None:
-    if not target.parent.is_dir():
-        raise ExportError(f"{target}: there is no folder {str(target.parent)!r} to write it in")
-    if target.exists() and not target.is_dir():
-        raise ExportError(f"{target}: is a file; name a folder")
-    if target.is_dir() and set(_files(target)) - _files_of_bundle(target):
-        raise ExportError(f"{target}: is a folder with other content than a bundle's; name a new or an empty folder")
-
-
-def _files_of_bundle(folder: Path) -> set[str]:
-    """Return the files that a bundle in this folder would account for; none where there is no bundle."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        return {MANIFEST, MANIFEST_HASH, *manifest["files"]} if "fingerprint" in manifest else set()
-    except (OSError, ValueError, KeyError, TypeError):
-        return set()
-
-
-@contextmanager
-def _scratch_beside(target: Path) -> Iterator[Path]:
-    """Yield a folder on the target's file system, removed at the end unless it was put in place."""
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _put_in_place(folder: Path, target: Path) -> None:
-    """Give the finished folder the target's name; an older bundle goes only when the new one stands."""
-    folder.chmod(0o755)
-    if not target.exists():
-        folder.replace(target)
-        return
-    with _scratch_beside(target) as attic:
-        old = target.replace(attic / "old")
-        try:
-            folder.replace(target)
-        except BaseException:
-            old.replace(target)
-            raise
+    write_manifest(folder, content)

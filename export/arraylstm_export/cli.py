@@ -1,33 +1,46 @@
-"""`arraylstm-export`: turn a model file into a verified bundle."""
+"""`arraylstm-export`: turn a model file into a verified bundle, and look at one."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 from cyclopts import App, Parameter
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 from arraylstm import CELLS, ItemModel, Vocabulary, __version__, console, load
-from arraylstm_export.bundle import SEQUENCE, STEP, TORCHSCRIPT, export
+from arraylstm.data import DataOptions, read_sessions
+from arraylstm_export.bundle import OnStage, export, verify_bundle
+from arraylstm_export.errors import ExportError
+from arraylstm_export.manifest import read_manifest
+from arraylstm_export.options import Options
 from arraylstm_export.parity import Report
-from arraylstm_export.report import as_table
+from arraylstm_export.report import accuracy_table, as_table
+from arraylstm_export.runners import Array
+from arraylstm_export.summary import description, files_table
 
 PARITY_FAILED = 1
 
-app = App(name="arraylstm-export", version=__version__, result_action="return_value")
+app = App(
+    name="arraylstm-export",
+    version=__version__,
+    result_action="return_value",
+    default_parameter=Parameter(negative_iterable=()),
+)
 
 
 @app.default
 def export_model(
-    model: Path,
+    model: Path | None = None,
     /,
     *,
-    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    verify: Path | None = None,
     cell: Annotated[str | None, Parameter(help=f"Cell of a bare state dict: {', '.join(CELLS)}.")] = None,
     vocabulary: Path | None = None,
-    tolerance: float = 1e-5,
-    traces: bool = False,
+    options: Annotated[Options, Parameter(name="*")] = Options(),
+    held_out: Path | None = None,
+    held_out_data: Annotated[DataOptions, Parameter(name="--held-out-data")] = DataOptions(),
 ) -> int:
     """Write a model as ONNX and TorchScript graphs with explicit recurrent state, proven equal to PyTorch.
 
@@ -37,38 +50,75 @@ def export_model(
         model: model.pt or model.safetensors of arraylstm-train, or a state dict of MyNetwork, of a network around
             nn.LSTM, or of LSTM2002.
         output: folder to create; a bundle that is already there is replaced.
+        verify: bundle to check again: against the model, or without one against its own test vectors.
         vocabulary: labels of a state dict's items: .json with a list or a bundle's vocabulary, else a label a line.
-        tolerance: largest difference from float64 PyTorch that passes: |a - b| / max(1, |b|).
-        traces: give the ONNX graphs what the cells show of themselves (markov: z and q_z) as further outputs.
+        held_out: event file that the model was not trained on, on which to measure what a lower precision costs.
+        held_out_data: how to read it.
     """
     out = Console()
-    loaded = load(model, cell, None if vocabulary is None else Vocabulary.read(vocabulary))
-    parity = _export_with_progress(loaded, output, tolerance, traces, out)
-    out.print(as_table(parity))
+    loaded = None if model is None else load(model, cell, None if vocabulary is None else Vocabulary.read(vocabulary))
+    if verify is not None:
+        if output is not None:
+            raise ExportError("--verify checks a bundle and --output writes one: give one of them")
+        return _verify(verify, loaded, options, out)
+    if loaded is None or output is None:
+        missing = "a model file" if loaded is None else "a folder to write: --output DIR"
+        raise ExportError(f"give {missing}; see arraylstm-export --help")
+    sequences = [] if held_out is None else _read_held_out(held_out, held_out_data, loaded)
+    parity = _with_progress(out, lambda show: export(loaded, output, options, sequences, show))
     if not parity.passed:
-        message = f"Parity failed: {parity.failure}. Nothing was written to {output}."
-        out.print(message, style="red", soft_wrap=True, markup=False)
-        return PARITY_FAILED
-    out.print(_sizes(output))
+        return _fail(parity, f"Nothing was written to {output}.", out)
+    out.print(files_table(read_manifest(output), parity))
+    if parity.accuracy is not None:
+        out.print(accuracy_table(parity.accuracy))
     out.print(f"Wrote {output}. Next: arraylstm-serve {output}", soft_wrap=True, markup=False)
     return 0
 
 
-def _export_with_progress(model: ItemModel, output: Path, tolerance: float, traces: bool, out: Console) -> Report:
+@app.command
+def inspect(directory: Path, /) -> int:
+    """Show what a bundle is: its model, the signatures of its graphs, its files.
+
+    Args:
+        directory: the bundle.
+    """
+    out = Console()
+    for table in description(read_manifest(directory)):
+        out.print(table)
+    return 0
+
+
+def _verify(directory: Path, model: ItemModel | None, options: Options, out: Console) -> int:
+    parity = _with_progress(
+        out,
+        lambda show: verify_bundle(directory, model, options.tolerance, options.strict, options.horizon, show),
+    )
+    if not parity.passed:
+        return _fail(parity, f"Do not use {directory}.", out)
+    out.print(files_table(read_manifest(directory), parity))
+    held_to = "its own test vectors" if model is None else "the model"
+    out.print(f"{directory} is as it was written, and equal to {held_to}.", soft_wrap=True, markup=False)
+    return 0
+
+
+def _fail(parity: Report, consequence: str, out: Console) -> int:
+    out.print(as_table(parity))
+    out.print(f"Parity failed: {parity.failure}. {consequence}", style="red", soft_wrap=True, markup=False)
+    return PARITY_FAILED
+
+
+def _with_progress(out: Console, work: Callable[[OnStage], Report]) -> Report:
     with Progress(console=out, transient=True) as bar:
         task = bar.add_task("", total=None)
-
-        def show(stage: str, done: int, total: int) -> None:
-            bar.update(task, description=f"{stage:20}", completed=done, total=total)
-
-        return export(model, output, tolerance, traces, show)
+        return work(
+            lambda stage, done, total: bar.update(task, description=f"{stage:20}", completed=done, total=total)
+        )
 
 
-def _sizes(output: Path) -> Table:
-    table = console.make_table("file", "bytes")
-    for name in (STEP, SEQUENCE, TORCHSCRIPT):
-        table.add_row(name, f"{(output / name).stat().st_size:>12,}")
-    return table
+def _read_held_out(path: Path, options: DataOptions, model: ItemModel) -> list[Array]:
+    """Return a file's sessions as ids of the model's items."""
+    sessions, _ = read_sessions(path, options)
+    ...
 
 
 def main() -> NoReturn:

@@ -17,7 +17,7 @@ LARGEST_TABLES = 64 * 2**20
 _ITEMS_AT_ONCE = 4096
 
 
-def tabulated(step: ModelProto, num_items: int, largest: int = LARGEST_TABLES) -> ModelProto:
+def tabulated(step: ModelProto, num_items: int) -> ModelProto:
     """Return the step graph with its item's part looked up, or as it is where the tables would take more bytes."""
     graph = step.graph
     before = made_from("items", graph.node, {tensor.name for tensor in graph.initializer})
@@ -25,7 +25,7 @@ def tabulated(step: ModelProto, num_items: int, largest: int = LARGEST_TABLES) -
     names = handed_on(before, after, [output.name for output in graph.output])
     described = {value.name: value for value in (*graph.value_info, *graph.output)}
     values = [described[name] for name in names]
-    if num_items * sum(map(_bytes_per_item, values)) > largest:
+    if num_items * sum(map(_bytes_per_item, values)) > LARGEST_TABLES:
         return step
     item_part = rebuilt(step, before)
     replace(item_part.graph.input, [value for value in graph.input if value.name == "items"])

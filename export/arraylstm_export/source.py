@@ -1,0 +1,61 @@
+"""A model on its way into files: its graphs, each made once however many formats want it."""
+
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from onnx import ModelProto
+
+from arraylstm import ItemModel
+from arraylstm_export.graphs import prepared
+from arraylstm_export.native import is_plain_lstm, lstm_sequence_graph
+from arraylstm_export.opsets import converted
+from arraylstm_export.precision import PRECISIONS
+from arraylstm_export.sequence import sequence_graph
+from arraylstm_export.signature import Interface, Signature
+
+
+@dataclass(frozen=True)
+class Source:
+    """What formats are written from."""
+
+    model: ItemModel
+    """On the CPU, in eval mode and float32, its weights in the documented layout."""
+    interface: Interface
+    precision: str
+    opset: int
+    ir_version: int
+    description: dict[str, Any]
+    """What the manifest and every graph's own metadata say of the model."""
+
+    @cached_property
+    def prepared(self) -> ItemModel:
+        """The model with its weights laid out for the fastest step."""
+        return prepared(self.model)
+
+    @cached_property
+    def step(self) -> ModelProto:
+        """The step graph."""
+        return self._finished(self._step, self.interface.step)
+
+    @cached_property
+    def sequence(self) -> ModelProto:
+        """The sequence graph: on ONNX's LSTM operator where that is the model, else a Scan over the step."""
+        if self.precision == "fp32" and is_plain_lstm(self.model):
+            graph = lstm_sequence_graph(self.model, self.interface)
+        else:
+            graph = sequence_graph(self._step, self.interface)
+        return self._finished(graph, self.interface.sequence)
+
+    @cached_property
+    def _step(self) -> ModelProto:
+        return PRECISIONS[self.precision].step(self.prepared, self.interface)
+
+    def _finished(self, graph: ModelProto, signature: Signature) -> ModelProto:
+        """Return the graph at the opset asked for, with the description and its signature in its own metadata."""
+        model = converted(graph, self.opset, self.ir_version)
+        for name, value in {**self.description, **asdict(signature)}.items():
+            text = value if isinstance(value, str) else json.dumps(value)
+            model.metadata_props.add(key=f"arraylstm.{name}", value=text)
+        return model

@@ -1,0 +1,89 @@
+"""Tables for all that an item alone decides."""
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from arraylstm import CELLS, LSTM2002, NextItemModel, Vocabulary
+from arraylstm_export.graphs import step_graph
+from arraylstm_export.runtime import session
+from arraylstm_export.signature import Interface
+from arraylstm_export.tabulate import tabulated
+
+
+def make(cell, **sizes):
+    torch.manual_seed(3)
+    return NextItemModel(cell, **({"num_items": 9, "hidden_size": 6, "k": 3, "embedding_size": 5} | sizes)).eval()
+
+
+def run(graph, model, items):
+    source = np.random.default_rng(0)
+    state = [source.random((len(items), *shape), np.float32) for shape in model.state_shapes]
+    names = [tensor.name for tensor in Interface.of(model).step.inputs]
+    return session(graph.SerializeToString()).run(None, dict(zip(names, [np.array(items), *state], strict=True)))
+
+
+def kinds(graph):
+    return [node.op_type for node in graph.graph.node]
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_item_is_only_looked_up(cell):
+    """No node but a look-up in a table of V rows reads the item, whatever the cell makes of its input."""
+    model = make(cell)
+    graph = step_graph(model, Interface.of(model)).graph
+    tables = {tensor.name: tensor for tensor in graph.initializer}
+    readers = [node for node in graph.node if "items" in node.input]
+    assert readers
+    for node in readers:
+        assert node.op_type == "Gather"
+        assert tables[node.input[0]].dims[0] == 9
+    assert {name for node in graph.node for name in node.input} >= set(tables)
+
+
+def test_the_step_of_the_array_cell_is_14_nodes():
+    """As few as a graph built by hand has."""
+    model = make("array")
+    assert len(step_graph(model, Interface.of(model)).graph.node) == 14
+
+
+@pytest.mark.parametrize("sizes", [{}, {"embedding_size": None}, {"num_items": 5000, "hidden_size": 2}], ids=str)
+def test_a_table_gives_what_the_nodes_gave(sizes):
+    """For every item, a one-hot one and one beyond the first piece of the table among them."""
+    model = make("attention", **sizes)
+    graph = step_graph(model, Interface.of(model))
+    items = np.arange(model.num_items)
+    with torch.no_grad():
+        source = np.random.default_rng(0)
+        state = [torch.from_numpy(source.random((len(items), *s), np.float32)) for s in model.state_shapes]
+        logits, following = model.step(torch.from_numpy(items), state)
+    for actual, expected in zip(run(graph, model, items), [logits, *following], strict=True):
+        np.testing.assert_allclose(actual, expected, atol=1e-6)
+
+
+def test_layers_before_the_cells_are_tabulated_too():
+    """LSTM2002 has a hidden layer between its embedding and its cells."""
+    model = LSTM2002(tknzr=Vocabulary([*"abcdef"])).eval()
+    graph = step_graph(model, Interface.of(model))
+    with torch.no_grad():
+        expected = model.step(torch.arange(3), [torch.zeros(3, *shape) for shape in model.state_shapes])[0]
+    names = [tensor.name for tensor in Interface.of(model).step.inputs]
+    state = [np.zeros((3, *shape), np.float32) for shape in model.state_shapes]
+    logits = session(graph.SerializeToString()).run(None, dict(zip(names, [np.arange(3), *state], strict=True)))[0]
+    np.testing.assert_allclose(logits, expected, atol=1e-6)
+
+
+def test_tables_that_take_too_much_are_not_made(monkeypatch):
+    """Where V rows of them are over the limit, the graph computes them from the embedding."""
+    model = make("array")
+    monkeypatch.setattr("arraylstm_export.tabulate.LARGEST_TABLES", 9 * 4 * (3 * 4 * 6) - 1)
+    graph = step_graph(model, Interface.of(model))
+    assert kinds(graph).count("Gemm") == 3
+    assert tabulated(graph, 9) is graph
+    monkeypatch.setattr("arraylstm_export.tabulate.LARGEST_TABLES", 9 * 4 * (3 * 4 * 6))
+    smaller = tabulated(graph, 9)
+    assert kinds(smaller).count("Gemm") == 2
+    onnx.checker.check_model(smaller, full_check=True)
+    for actual, expected in zip(run(smaller, model, [0, 8, 3]), run(graph, model, [0, 8, 3]), strict=True):
+        np.testing.assert_allclose(actual, expected, atol=1e-6)

@@ -1,0 +1,53 @@
+"""Weights laid out for the fastest step: the cell computes what it did."""
+
+import copy
+
+import pytest
+import torch
+
+from arraylstm import CELLS, ArrayLSTM, NextItemModel
+
+
+def models(cell, k=3):
+    """Return a model of two layers in float64, and a copy whose cells are prepared."""
+    torch.manual_seed(5)
+    model = NextItemModel(cell, 7, 6, k, 2, 5).double().eval()
+    other = copy.deepcopy(model)
+    for layer in other.cells.values():
+        layer.prepare()
+    return model, other
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_prepared_cell_computes_the_same(cell):
+    """Logits, states and traces agree, step by step and over sequences, eager and scripted."""
+    model, other = models(cell)
+    items = torch.randint(0, 7, (4, 9))
+    state = [torch.rand(4, *shape, dtype=torch.float64) for shape in model.state_shapes]
+    lengths = torch.tensor([9, 0, 3, 1])
+    for form in (other, torch.jit.script(other)):
+        torch.testing.assert_close(
+            form.unroll_traced(items, state, lengths), model.unroll_traced(items, state, lengths), rtol=0, atol=1e-13
+        )
+        torch.testing.assert_close(
+            form.step_traced(items[:, 0], state), model.step_traced(items[:, 0], state), rtol=0, atol=1e-13
+        )
+
+
+def test_preparing_twice_is_preparing_once():
+    """The rows are moved one time only."""
+    _, other = models("array")
+    once = copy.deepcopy(other.state_dict())
+    other.cells["0"].prepare()
+    torch.testing.assert_close(other.state_dict(), once, rtol=0, atol=0)
+    assert not torch.equal(once["cells.0.h2h.weight"], models("array")[0].state_dict()["cells.0.h2h.weight"])
+
+
+@pytest.mark.parametrize("method", ["forward_cell", "gates"])
+def test_a_cell_with_arithmetic_of_its_own_keeps_the_documented_layout(method):
+    """Where a subclass may read the rows of the weights itself, they stay where it expects them."""
+    own = type("Own", (ArrayLSTM,), {method: lambda self, *arguments: getattr(ArrayLSTM, method)(self, *arguments)})
+    cell = own(3, 4, 2)
+    before = copy.deepcopy(cell.state_dict())
+    cell.prepare()
+    torch.testing.assert_close(cell.state_dict(), before, rtol=0, atol=0)
