@@ -34,16 +34,19 @@ function inTurn(work) {
 }
 
 async function start() {
-  const model = await Model.open(ort, read);
+  const model = await Model.open(ort, read).catch((error) => {
+    view.showNoModel();
+    throw error;
+  });
   const session = new Session(model);
   const names = new Names(model.labels);
   const show = () => view.showSession(session, names, move);
   const move = (id) => inTurn(() => session.observe(id).then(show));
   view.whenObserved((text) => inTurn(() => session.observe(names.id(text) ?? model.id(text)).then(show)));
   view.whenTyped((text) => view.suggest(names.like(text)));
-  view.whenUndone(() => inTurn(() => session.undo().then(show)));
-  view.whenReset(() => inTurn(async () => { session.reset(); show(); }));
-  view.whenReplayed(replayVectors);
+  view.whenClicked("#undo", () => inTurn(() => session.undo().then(show)));
+  view.whenClicked("#reset", () => inTurn(async () => show(session.reset())));
+  view.whenClicked("#run-replay", replayVectors);
   view.showModel(model);
   view.suggest(names.like(""));
   show();

@@ -6,14 +6,18 @@ import { drawStates } from "./heatmap.mjs";
 const TOP = 10;
 const SHOWN_HISTORY = 200;
 const find = (selector) => document.querySelector(selector);
-const percent = new Intl.NumberFormat("en", { style: "percent", maximumSignificantDigits: 3 });
+const percent = new Intl.NumberFormat("en", { style: "percent", minimumSignificantDigits: 3, maximumSignificantDigits: 3 });
 const whole = new Intl.NumberFormat("en");
 
 export function showModel({ manifest: { model }, numItems }) {
-  const facts = [`cell ${model.cell}`, `${whole.format(numItems)} items`, `${model.hidden_size} units`];
-  find("#summary").textContent = `${facts.join(", ")}. It runs in this page; what you enter stays here.`;
+  const facts = `${model.cell} cell, ${whole.format(numItems)} ${numItems === 1 ? "item" : "items"}`;
+  find("#summary").textContent = `Model: ${facts}. It runs in this page; what you enter stays here.`;
   find("#controls").disabled = false;
   find("#run-replay").disabled = false;
+}
+
+export function showNoModel() {
+  find("#summary").textContent = "There is no model to show.";
 }
 
 export function showProblem(sentence) {
@@ -53,6 +57,7 @@ export function whenObserved(act) {
     event.preventDefault();
     act(find("#item").value);
     find("#item").value = "";
+    find("#item").dispatchEvent(new Event("input"));
   });
 }
 
@@ -60,16 +65,8 @@ export function whenTyped(act) {
   find("#item").addEventListener("input", (event) => act(event.target.value));
 }
 
-export function whenUndone(act) {
-  find("#undo").addEventListener("click", act);
-}
-
-export function whenReset(act) {
-  find("#reset").addEventListener("click", act);
-}
-
-export function whenReplayed(act) {
-  find("#run-replay").addEventListener("click", act);
+export function whenClicked(button, act) {
+  find(button).addEventListener("click", act);
 }
 
 // -- parts ----------------------------------------------------------------------------------------------------------
