@@ -1,5 +1,5 @@
 #!/bin/sh
-# Before the suite: the programs that tests run beside Python. Installs the missing ones where apt-get may; otherwise says what skips.
+# Before the suite: the programs that tests run beside Python. Installs the missing ones where apt-get may; says what skips.
 
 missing_tests() {
     while read -r command package tests; do

@@ -199,6 +199,17 @@ def test_a_bundle_that_is_not_there_is_told_of(open_page, bundle_of, site):
     expect(page.locator("#summary")).to_have_text("There is no model to show.")
 
 
+def test_a_page_without_its_packages_is_told_of(open_page, bundle_of, site):
+    """Where npm install has not run, the page says so instead of loading for ever."""
+    modules = site[0] / "node_modules"
+    hidden = modules.rename(modules.with_name("elsewhere"))
+    try:
+        page = open_page(bundle_of("array"))
+        expect(page.get_by_role("alert")).to_contain_text("has npm install run beside it?", timeout=LOADED)
+    finally:
+        hidden.rename(modules)
+
+
 def test_a_hundred_thousand_items_do_not_crowd_the_page(open_page, bundle_of, tmp_path):
     """However many items there are, the page lists few of them, finds any by a part of its name, and predicts."""
     page = open_page(write_many_items(bundle_of("array"), tmp_path / "many"))

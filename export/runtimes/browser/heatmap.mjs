@@ -6,7 +6,9 @@ const BELOW = [38, 116, 217];
 
 /** Fill a container with a figure for every state tensor of one session. */
 export function drawStates(container, state) {
-  container.replaceChildren(...Object.entries(state).map(([name, tensor]) => figure(name.replace("state_", ""), tensor)));
+  container.replaceChildren(
+    ...Object.entries(state).map(([name, tensor]) => figure(name.replace("state_", ""), tensor)),
+  );
 }
 
 function figure(name, { data, dims: [, ...shape] }) {

@@ -6,7 +6,11 @@ import { drawStates } from "./heatmap.mjs";
 const TOP = 10;
 const SHOWN_HISTORY = 200;
 const find = (selector) => document.querySelector(selector);
-const percent = new Intl.NumberFormat("en", { style: "percent", minimumSignificantDigits: 3, maximumSignificantDigits: 3 });
+const percent = new Intl.NumberFormat("en", {
+  style: "percent",
+  minimumSignificantDigits: 3,
+  maximumSignificantDigits: 3,
+});
 const whole = new Intl.NumberFormat("en");
 
 export function showModel({ manifest: { model }, numItems }) {
@@ -32,7 +36,9 @@ export function showSession(session, names, move) {
   const best = scores ? model.top(scores, Math.min(TOP, model.numItems)) : [];
   find("#predictions").replaceChildren(...best.map((prediction) => bar(prediction, names, move)));
   find("#history").start = Math.max(0, history.length - SHOWN_HISTORY) + 1;
-  find("#history").replaceChildren(...history.slice(-SHOWN_HISTORY).map((moment) => chip(moment, names, model.numItems)));
+  find("#history").replaceChildren(
+    ...history.slice(-SHOWN_HISTORY).map((moment) => chip(moment, names, model.numItems)),
+  );
   drawStates(find("#states"), state);
 }
 

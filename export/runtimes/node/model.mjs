@@ -23,7 +23,9 @@ export class Model {
   static async open(ort, read) {
     const manifest = await readJson(read, "manifest.json");
     if (manifest?.schema_version !== SCHEMA_VERSION) {
-      throw new Error(`manifest.json has schema_version ${manifest?.schema_version}; this program reads ${SCHEMA_VERSION}`);
+      throw new Error(
+        `manifest.json has schema_version ${manifest?.schema_version}; this program reads ${SCHEMA_VERSION}`,
+      );
     }
     manifest.states.forEach(checkState);
     const vocabulary = await readJson(read, "vocabulary.json");
@@ -70,7 +72,9 @@ export class Model {
     const id = this.ids.get(label) ?? this.ids.get(this.unknown);
     if (id !== undefined) return id;
     const some = this.labels.slice(0, 5).map((known) => JSON.stringify(known));
-    throw new RangeError(`unknown item ${JSON.stringify(label)}; the model knows ${this.numItems}, such as ${some.join(", ")}`);
+    throw new RangeError(
+      `unknown item ${JSON.stringify(label)}; the model knows ${this.numItems}, such as ${some.join(", ")}`,
+    );
   }
 
   /** The k most likely items of one row of scores, most likely first, equal ones by id. */

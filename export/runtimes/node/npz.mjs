@@ -16,8 +16,12 @@ function readNpy(bytes) {
   const [start, length] = bytes[6] === 1 ? [10, view.getUint16(8, true)] : [12, view.getUint32(8, true)];
   const header = new TextDecoder("latin1").decode(bytes.subarray(start, start + length));
   const [, descr, shape] = /'descr': '(.+?)', 'fortran_order': False, 'shape': \((.*?)\)/.exec(header) ?? [];
-  if (!(descr in ARRAYS)) throw new Error(`array of another kind than ${Object.keys(ARRAYS)} in row-major order: ${header}`);
+  if (!(descr in ARRAYS))
+    throw new Error(`array of another kind than ${Object.keys(ARRAYS)} in row-major order: ${header}`);
   const [dtype, Numbers] = ARRAYS[descr];
-  const dims = shape.split(",").filter((size) => size.trim()).map(Number);
+  const dims = shape
+    .split(",")
+    .filter((size) => size.trim())
+    .map(Number);
   return { dtype, dims, data: new Numbers(bytes.slice(start + length).buffer) };
 }

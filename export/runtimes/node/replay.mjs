@@ -18,7 +18,8 @@ function readerOf(folder) {
 }
 
 async function main(folder, ...rest) {
-  if (!folder || rest.length) throw new Error("give one folder that arraylstm-export has written: node replay.mjs BUNDLE");
+  if (!folder || rest.length)
+    throw new Error("give one folder that arraylstm-export has written: node replay.mjs BUNDLE");
   const { rows, difference, passed } = await replay(ort, readerOf(folder));
   for (const row of rows) {
     const where = `largest difference ${scientific(row.difference)} in ${row.tensor}`;
