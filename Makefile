@@ -18,6 +18,7 @@ demo: .venv/demo
 	@$(BIN)/python examples/demo.py
 
 test: .venv/dev
+	@sh tests/system-packages.sh
 	$(BIN)/pytest
 
 lint: .venv/dev
