@@ -28,6 +28,8 @@ _WEIGHT_TOP, _TABLE_TOP = 63, 127
 _CONSTANTS = {
     "int8/smallest": np.array(1e-30, np.float32),  # the scale of a row of zeros
     "int8/last_axis": np.array([-1], np.int64),
+    "int8/zero": np.array([0], np.int64),
+    "int8/one": np.array([1], np.int64),
     "int8/step": np.array(1 / 127, np.float32),
     "int8/middle": np.array(128, np.uint8),
 }
@@ -94,7 +96,9 @@ class _Rewriter:
         integers, scales = self._columns(weight, transposed)
         yield helper.make_node("Abs", [x], [f"{y}/sizes"])
         yield helper.make_node("ReduceMax", [f"{y}/sizes", "int8/last_axis"], [f"{y}/largest"])
-        yield helper.make_node("Max", [f"{y}/largest", "int8/smallest"], [f"{y}/scale"])
+        first = ["int8/zero", "int8/one", "int8/last_axis"]  # no change, but that onnxruntime reduces (0, K) to (0, K)
+        yield helper.make_node("Slice", [f"{y}/largest", *first], [f"{y}/column"])
+        yield helper.make_node("Max", [f"{y}/column", "int8/smallest"], [f"{y}/scale"])
         yield helper.make_node("Div", [x, f"{y}/scale"], [f"{y}/scaled"])
         yield helper.make_node("QuantizeLinear", [f"{y}/scaled", "int8/step", "int8/middle"], [f"{y}/uint8"])
         yield helper.make_node("MatMulInteger", [f"{y}/uint8", integers, "int8/middle"], [f"{y}/int32"])

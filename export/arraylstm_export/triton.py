@@ -68,7 +68,7 @@ def repository_config(interface: Interface, name: str) -> str:
     """
     for state in interface.states:
         if not state.shape:
-            raise ExportError(f"Triton: state {state.name!r} is one number per row; Triton keeps states of 1 dimension up")
+            raise ExportError(f"Triton: state {state.name!r} is one number per row; it keeps states of 1 dimension up")
     check_pairing([(state.input.name, state.output.name) for state in interface.states])
     kept = {state.output for state in interface.states}
     return _CONFIG.format(

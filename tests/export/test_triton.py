@@ -9,30 +9,31 @@ from google.protobuf import text_format
 from arraylstm import NextItemModel
 from arraylstm_export.errors import ExportError
 from arraylstm_export.graphs import step_graph
-from arraylstm_export.signature import Interface
-from arraylstm_export.triton import check_pairing, write_repository
+from arraylstm_export.signature import Interface, State, Trace
+from arraylstm_export.triton import check_pairing, repository_config, write_repository
 
 schema = pytest.importorskip("tritonclient.grpc.model_config_pb2", reason="Triton's published schema: tritonclient")
 
 
 @pytest.fixture(scope="module")
-def deep():
-    """A model of twelve layers: h_l1 is a prefix of h_l10 and h_l11, and h_l10 sorts before h_l2."""
+def deep(tmp_path_factory):
+    """A model of twelve layers, its interface and repository: h_l1 is a prefix of h_l10, which sorts before h_l2."""
     torch.manual_seed(3)
-    return NextItemModel("array", 9, 4, k=2, num_layers=12, embedding_size=3).eval().requires_grad_(False)
+    model = NextItemModel("array", 9, 4, k=2, num_layers=12, embedding_size=3).eval().requires_grad_(False)
+    interface, folder = Interface.of(model), tmp_path_factory.mktemp("models")
+    write_repository(step_graph(model, interface), interface, folder)
+    return model, interface, folder / "arraylstm"
 
 
-def written(model, folder, **options):
-    interface = Interface.of(model, traced=bool(model.trace_names))
-    write_repository(step_graph(model, interface), interface, folder, **options)
-    (made,) = folder.iterdir()
-    return interface, made, text_format.Parse((made / "config.pbtxt").read_text(), schema.ModelConfig())
+def parsed(text):
+    return text_format.Parse(text, schema.ModelConfig())
 
 
-def test_the_configuration_says_what_the_interface_says(deep, tmp_path):
+def test_the_configuration_says_what_the_interface_says(deep):
     """Parsed by Triton's published schema: items in, logits out, every state with its shape and zeros to start from."""
-    interface, folder, config = written(deep, tmp_path, name="next")
-    assert folder.name == config.name == "next"
+    _, interface, folder = deep
+    config = parsed((folder / "config.pbtxt").read_text())
+    assert config.name == folder.name
     assert config.backend == "onnxruntime"
     assert config.max_batch_size > 0
     (items,), (logits,) = config.input, config.output
@@ -50,21 +51,20 @@ def test_the_configuration_says_what_the_interface_says(deep, tmp_path):
         assert initial.zero_data
 
 
-def test_traces_are_plain_outputs(tmp_path):
-    """What a cell shows of itself goes to the client with the logits; states do not."""
-    model = NextItemModel("markov", 5, 3, k=2).eval().requires_grad_(False)
-    interface, _, config = written(model, tmp_path)
-    assert [(out.name, tuple(out.dims)) for out in config.output] == [
-        ("logits", (5,)), *((trace.name, trace.shape) for trace in interface.traces)
-    ]  # fmt: skip
+def test_traces_are_plain_outputs():
+    """What a cell shows of itself goes to the client with the logits, one number per row as [1]; states do not."""
+    interface = Interface(5, (State("h", (3,)),), (Trace("q_z", (2, 2)), Trace("z", ())))
+    outputs = parsed(repository_config(interface, "traced")).output
+    assert [(out.name, tuple(out.dims)) for out in outputs] == [("logits", (5,)), ("q_z", (2, 2)), ("z", (1,))]
+    assert [out.HasField("reshape") for out in outputs] == [False, False, True]
 
 
 class Triton:
     """The server's implicit state: the n-th state output by name becomes the n-th state input by name."""
 
-    def __init__(self, folder, config):
+    def __init__(self, folder):
         self.session = onnxruntime.InferenceSession(folder / "1" / "model.onnx", providers=["CPUExecutionProvider"])
-        self.states = config.sequence_batching.state
+        self.states = parsed((folder / "config.pbtxt").read_text()).sequence_batching.state
         self.kept = {}
 
     def infer(self, requests):
@@ -81,10 +81,10 @@ class Triton:
         return logits
 
 
-def test_a_repository_run_as_triton_runs_it_is_the_model(deep, tmp_path):
+def test_a_repository_run_as_triton_runs_it_is_the_model(deep):
     """Interleaved sequences, batched anew at each step, score as the model scores each alone."""
-    _, folder, config = written(deep, tmp_path)
-    server, source = Triton(folder, config), np.random.default_rng(0)
+    model, _, folder = deep
+    server, source = Triton(folder), np.random.default_rng(0)
     histories = {sequence: [] for sequence in "abc"}
     for step in range(6):
         present = [sequence for sequence in histories if step == 0 or source.random() < 0.7] or ["a"]
@@ -92,7 +92,7 @@ def test_a_repository_run_as_triton_runs_it_is_the_model(deep, tmp_path):
         logits = server.infer(requests)
         for row, (sequence, item) in enumerate(requests.items()):
             histories[sequence].append(item)
-            expected = deep(torch.tensor([histories[sequence]]))[0][0, -1]
+            expected = model(torch.tensor([histories[sequence]]))[0][0, -1]
             np.testing.assert_allclose(logits[row], expected, atol=1e-6)
 
 
@@ -104,9 +104,7 @@ def test_names_that_triton_would_confuse_are_refused():
     check_pairing([(name, f"next_{name}") for name in names])
 
 
-def test_a_state_without_dimensions_is_refused_in_words(tmp_path):
-    """Triton has no state of one number per row, and nothing is written for it."""
-    model = NextItemModel("toy", 5, 3).eval()
+def test_a_state_without_dimensions_is_refused_in_words():
+    """Triton's configuration cannot describe a state of one number per row."""
     with pytest.raises(ExportError, match="state 'count_l0' is one number per row"):
-        written(model, tmp_path)
-    assert not list(tmp_path.iterdir())
+        repository_config(Interface(5, (State("count_l0", ()),)), "toy")
