@@ -133,8 +133,8 @@ def _batches(sequences: list[Array], num_items: int) -> Iterator[tuple[Array, Ar
     waiting = sorted(sequences, key=len)
     while waiting:
         steps = len(waiting[-1])
-        batch = max(1, _MOST_SCORES // (steps * num_items))
-        batch, waiting = waiting[-batch:], waiting[:-batch]
+        rows = max(1, _MOST_SCORES // (steps * num_items))
+        batch, waiting = waiting[-rows:], waiting[:-rows]
         items = np.zeros((len(batch), steps), np.int64)
         for row, sequence in enumerate(batch):
             items[row, : len(sequence)] = sequence

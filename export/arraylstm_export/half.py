@@ -11,7 +11,6 @@ from arraylstm_export.errors import ExportError
 from arraylstm_export.graphs import export_graph
 from arraylstm_export.signature import Interface
 
-
 _LARGEST = torch.finfo(torch.float16).max
 
 

@@ -15,6 +15,7 @@ and the addition of c into an operator that is wrong for a scale per row (1.31.1
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,7 @@ from arraylstm_export.errors import ExportError
 
 _SMALLEST = 32  # below it a product saves less than scaling its rows costs, and a table hardly anything
 _WEIGHT_TOP, _TABLE_TOP = 63, 127
-_CONSTANTS = {
+_CONSTANTS: dict[str, npt.NDArray[Any]] = {
     "int8/smallest": np.array(1e-30, np.float32),  # the scale of a row of zeros
     "int8/last_axis": np.array([-1], np.int64),
     "int8/zero": np.array([0], np.int64),
@@ -68,7 +69,7 @@ class _Rewriter:
             for tensor in graph.initializer
             if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) == 2 and min(tensor.dims) >= _SMALLEST
         }
-        self.made: dict[str, npt.NDArray[np.generic]] = {}
+        self.made: dict[str, npt.NDArray[Any]] = {}
 
     def rewrite(self, node: NodeProto) -> Iterator[NodeProto]:
         """Yield the nodes that stand for a node."""
@@ -110,7 +111,7 @@ class _Rewriter:
             yield helper.make_node("Add", [product, bias[0]], [y])
 
     def _columns(self, weight: str, transposed: bool) -> tuple[str, str]:
-        """Return the names of a weight (K, N) in integers and of its columns' scales (N), 1/127 of the rows' in them."""
+        """Return the names of a weight (K, N) in integers and of its columns' scales (N), divided by 127."""
         suffix = "_transposed" if transposed else ""
         integers, scales = f"{weight}/int8_columns{suffix}", f"{weight}/int8_column_scales{suffix}"
         if integers not in self.made:

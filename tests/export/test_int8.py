@@ -67,7 +67,7 @@ def test_a_rows_result_does_not_depend_on_the_rows_beside_it(array, level):
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_every_cell_is_near_its_float32_self(cell):
-    """Logits after a random state are off by under a fiftieth of their spread, the median, for a lane's choice may flip.
+    """Logits after a random state are off by a fiftieth of their spread at most, in the median, as a lane may flip.
 
     Inputs, outputs and the graph that was handed in are as they were.
     """
@@ -91,7 +91,9 @@ def test_only_standard_operators_and_a_quarter_of_the_bytes():
     quantized = quantize(step)
     assert quantized.opset_import == step.opset_import
     assert {node.domain for node in quantized.graph.node} == {""}
-    assert not [t.name for t in quantized.graph.initializer if t.data_type == onnx.TensorProto.FLOAT and min([*t.dims, 0]) > 1]
+    assert not [
+        t.name for t in quantized.graph.initializer if len(t.dims) == 2 and t.data_type == 1 and min(t.dims) > 1
+    ]
     assert quantized.ByteSize() < 0.28 * step.ByteSize()
 
 
