@@ -1,0 +1,141 @@
+"""What a cheaper form of a model costs: how its predictions on real sequences differ from the model's own."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+
+from arraylstm_export.errors import ExportError
+from arraylstm_export.runners import Array, Runner
+from arraylstm_export.signature import Interface
+
+_TOP = 10
+_MOST_SCORES = 1 << 24  # in the logits of one batch: 64 MB
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How well a form predicts the next item, over steps."""
+
+    top_1: float
+    """Share with the next item scored highest."""
+    top_10: float
+    """Share with the next item among the ten scored highest."""
+    perplexity: float
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A form beside the model it was made from, over the steps that have a next item."""
+
+    steps: int
+    before: Quality
+    after: Quality
+    same_top_1: float
+    """Share of steps with the same item scored highest."""
+    shared_top_10: float
+    """Mean share of the ten items scored highest that both have among them; of all items where there are fewer."""
+    rms_error: float
+    """Root of the mean squared difference of the logits."""
+    largest_error: float
+
+    def as_json(self) -> str:
+        """Return all fields."""
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+    def as_markdown(self) -> str:
+        """Return a table of what the form costs."""
+        rows = [
+            ("next item scored highest", f"{self.before.top_1:.2%}", f"{self.after.top_1:.2%}"),
+            ("next item among the first 10", f"{self.before.top_10:.2%}", f"{self.after.top_10:.2%}"),
+            ("perplexity", f"{self.before.perplexity:.4g}", f"{self.after.perplexity:.4g}"),
+            ("same item scored highest", "", f"{self.same_top_1:.2%}"),
+            ("first 10 in common", "", f"{self.shared_top_10:.2%}"),
+            ("logit error, root mean square", "", f"{self.rms_error:.1e}"),
+            ("logit error, largest", "", f"{self.largest_error:.1e}"),
+        ]
+        header = [(f"over {self.steps} steps", "before", "after"), ("---",) * 3]
+        return "\n".join("| " + " | ".join(row) + " |" for row in header + rows) + "\n"
+
+
+def compare(before: Runner, after: Runner, interface: Interface, sequences: Sequence[Array]) -> Accuracy:
+    """Run two forms over sequences, each from the zero state, and compare what they predict.
+
+    Args:
+        before: the model.
+        after: the form to judge.
+        interface: what both take and give.
+        sequences: item ids (S) int64 each; one shorter than two tells nothing.
+
+    Raises:
+        ExportError: no sequence has two items.
+    """
+    told = [sequence for sequence in sequences if len(sequence) > 1]
+    if not told:
+        raise ExportError(f"accuracy: none of the {len(sequences)} sequences has two items, one to tell the next from")
+    sums = _Sums()
+    for items, lengths in _batches(told, interface.num_items):
+        state = [np.zeros((len(items), *state.shape), np.float32) for state in interface.states]
+        followed = np.arange(items.shape[1] - 1) < lengths[:, None] - 1
+        one, other = (run(items, lengths, state)[0][0][:, :-1][followed] for run in (before, after))
+        sums.add(one.astype(np.float64), other.astype(np.float64), items[:, 1:][followed])
+    return sums.accuracy()
+
+
+class _Sums:
+    """Running sums over steps, of which only their number is kept."""
+
+    def __init__(self) -> None:
+        self.steps = self.values = 0
+        self.largest = 0.0
+        self.total = np.zeros(9)
+
+    def add(self, one: Array, other: Array, following: Array) -> None:
+        """Add steps: logits (N, V) of both forms and the items (N) that followed."""
+        error = np.abs(one - other)
+        first, second = _highest(one), _highest(other)
+        shared = (first[:, :, None] == second[:, None, :]).any(2).mean(1)
+        parts = [*_quality(one, first, following), *_quality(other, second, following)]
+        parts += [first[:, 0] == second[:, 0], shared, (error**2).sum(1)]
+        self.total += [part.sum() for part in parts]
+        self.steps, self.values = self.steps + len(one), self.values + one.size
+        self.largest = max(self.largest, float(error.max()))
+
+    def accuracy(self) -> Accuracy:
+        """Return what the sums come to."""
+        *qualities, same, shared, squares = self.total.tolist()
+        before, after = (
+            Quality(top_1 / self.steps, top_10 / self.steps, float(np.exp(nats / self.steps)))
+            for top_1, top_10, nats in (qualities[:3], qualities[3:])
+        )
+        rms = float(np.sqrt(squares / self.values))
+        return Accuracy(self.steps, before, after, same / self.steps, shared / self.steps, rms, self.largest)
+
+
+def _highest(logits: Array) -> Array:
+    """Return the ten items scored highest (N, 10), best first."""
+    best: Array = torch.from_numpy(logits).topk(min(_TOP, logits.shape[1])).indices.numpy()
+    return best
+
+
+def _quality(logits: Array, highest: Array, following: Array) -> tuple[Array, Array, Array]:
+    """Return, per step, whether the item that followed was first and among the ten, and the nats it came as."""
+    hits = highest == following[:, None]
+    top = logits.max(1)
+    nats = top + np.log(np.exp(logits - top[:, None]).sum(1)) - logits[np.arange(len(logits)), following]
+    return hits[:, 0], hits.any(1), nats
+
+
+def _batches(sequences: list[Array], num_items: int) -> Iterator[tuple[Array, Array]]:
+    """Yield items (B, S), zero behind each length, and lengths (B); sequences of like length go together."""
+    waiting = sorted(sequences, key=len)
+    while waiting:
+        steps = len(waiting[-1])
+        rows = max(1, _MOST_SCORES // (steps * num_items))
+        batch, waiting = waiting[-rows:], waiting[:-rows]
+        items = np.zeros((len(batch), steps), np.int64)
+        for row, sequence in enumerate(batch):
+            items[row, : len(sequence)] = sequence
+        yield items, np.array([len(sequence) for sequence in batch])
