@@ -1,13 +1,15 @@
 """Proof that every exported form computes what the model computes: compared with float64 eager PyTorch.
 
 What is compared: batches and lengths other than the example's, zero and random states, ragged lengths, one call against
-random chunks, a row alone against the row in a batch, and a long horizon. Differences are absolute below 1 and relative
-above: |a - b| / max(1, |b|). A row over the tolerance fails, unless float32 cannot be held to it from some step on
-(`reference` says when): its steps from there are counted as undecided, not compared, and more than a tenth of all
-steps is a failure of its own.
+random chunks, a row alone against the row in a batch, every item, and a long horizon. Differences are absolute below 1
+and relative above: |a - b| / max(1, |b|). A row over the tolerance fails, unless float32 cannot be held to it from some
+step on: then its single steps are judged (`trial` says how). More than a tenth undecided steps of a form is a failure
+of its own: it lets pass what hangs on several ties at once, and not a form of which little could be told. Forms that
+promise it have to give a row the same bits in every batch.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,18 +17,36 @@ import numpy as np
 
 from arraylstm import ItemModel
 from arraylstm.errors import one_line
+from arraylstm_export.differences import differences
 from arraylstm_export.errors import ExportError
-from arraylstm_export.reference import Reference, differences, largest_by_row
-from arraylstm_export.runners import Array, Result, Runner
-from arraylstm_export.scenarios import Scenario, all_scenarios, at_once, in_chunks, row_by_row
+from arraylstm_export.reference import Reference
+from arraylstm_export.runners import Runner
+from arraylstm_export.scenarios import (
+    BATCHES,
+    CHUNKINGS,
+    HORIZON,
+    RAGGED,
+    Scenario,
+    all_scenarios,
+    at_once,
+    draw_cuts,
+    in_batches,
+    in_chunks,
+    make_scenario,
+    pieces,
+    row_by_row,
+    steps_at_once,
+    turned,
+)
 from arraylstm_export.signature import Interface
+from arraylstm_export.trial import Finding, Limits, Piece, Trial, Way
 
 _MOST_UNDECIDED = 0.1
 
 
 @dataclass(frozen=True)
 class Check:
-    """One tensor of one form in one scenario, against the reference."""
+    """One tensor of one form in one scenario, against the reference, or, equal bits wanted, against itself."""
 
     form: str
     scenario: str
@@ -34,11 +54,14 @@ class Check:
     steps: int
     tensor: str
     difference: float
-    """Largest |a - b| / max(1, |b|) over the decided steps."""
+    """Largest |a - b| / max(1, |b|) over what was judged."""
     where: tuple[int, ...]
-    """Index of the largest difference."""
+    """Index of the largest difference; of a state that was judged step by step, with the step second."""
     tolerance: float
-    undecided_steps: int
+    ties: int = 0
+    """Steps at which the form decided a tie otherwise than the reference."""
+    undecided_steps: int = 0
+    """Steps nothing can be said of."""
 
     @property
     def passed(self) -> bool:
@@ -51,10 +74,14 @@ class Report:
     """All checks of an export."""
 
     checks: tuple[Check, ...]
+    horizon: int
+    """Steps of the longest run."""
+    strict: bool
+    """Whether ties were no excuse."""
 
     @property
     def passed(self) -> bool:
-        """Tell whether every check passed, on enough steps."""
+        """Tell whether every check passed, on enough steps of every form."""
         return all(check.passed for check in self.checks) and self.undecided <= _MOST_UNDECIDED
 
     @property
@@ -64,27 +91,43 @@ class Report:
         if failed:
             return f"{len(failed)} of {len(self.checks)} checks are over the tolerance"
         return (
-            f"{self.undecided:.0%} of its steps hang on choices between lanes so nearly equal that float32 cannot "
+            f"{self.undecided:.0%} of a form's steps hang on choices between lanes so nearly equal that float32 cannot "
             f"decide them, and at most {_MOST_UNDECIDED:.0%} may; saturated gates do that"
         )
 
     @property
     def undecided(self) -> float:
-        """The share of all rows' steps that float32 cannot be held to."""
-        steps = sum(check.batch * check.steps for check in self.checks)
-        return sum(check.undecided_steps for check in self.checks) / steps
+        """The largest share of its steps that any form cannot be held to."""
+        return max(_share(checks, lambda check: check.undecided_steps) for checks in self.by_form().values())
+
+    @property
+    def ties(self) -> float:
+        """The largest share of its steps at which any form decided a tie otherwise."""
+        return max(_share(checks, lambda check: check.ties) for checks in self.by_form().values())
 
     @property
     def reached(self) -> float:
         """The largest difference of any check."""
         return max(check.difference for check in self.checks)
 
-    def worst_by_form(self) -> list[Check]:
-        """Return each form's worst check, in the order the forms were checked."""
-        worst: dict[str, Check] = {}
+    def by_form(self) -> dict[str, list[Check]]:
+        """Return every form's checks, in the order the forms were checked."""
+        forms: dict[str, list[Check]] = {}
         for check in self.checks:
-            if check.form not in worst or _badness(check) > _badness(worst[check.form]):
-                worst[check.form] = check
+            forms.setdefault(check.form, []).append(check)
+        return forms
+
+    def worst_by_form(self) -> list[Check]:
+        """Return each form's worst check."""
+        return [max(checks, key=_badness) for checks in self.by_form().values()]
+
+    def worst_by_tensor(self) -> list[Check]:
+        """Return each form's worst check of every tensor."""
+        worst: dict[tuple[str, str], Check] = {}
+        for check in self.checks:
+            key = check.form, check.tensor
+            if key not in worst or _badness(check) > _badness(worst[key]):
+                worst[key] = check
         return list(worst.values())
 
 
@@ -95,6 +138,9 @@ def verify(
     tolerance: float,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     seed: int = 0,
+    strict: bool = False,
+    horizon: int = HORIZON,
+    reference: Reference | None = None,
 ) -> Report:
     """Compare every form with the model in float64 in every scenario.
 
@@ -105,83 +151,120 @@ def verify(
         tolerance: largest difference that passes.
         on_progress: called with the scenarios done and their total.
         seed: seed of items, states, lengths and chunks.
+        strict: whether a difference fails even where float32 cannot decide between lanes.
+        horizon: steps of the longest run; fewer where its logits would be too many to compute.
+        reference: the model in float64, if there is one already.
 
     Raises:
-        ExportError: a form cannot be run at all.
+        ExportError: a form cannot be run at all, or gives tensors of other shapes.
     """
     source = np.random.default_rng(seed)
-    reference = Reference(model, interface)
-    scenarios = list(all_scenarios(interface.num_items, interface.states, source))
+    reference = reference or Reference(model, interface)
+    scenarios = list(all_scenarios(interface.num_items, interface.states, source, horizon))
+    net = _Net(reference, forms, Limits(tolerance, strict))
     checks: list[Check] = []
-    wrong: set[str] = set()
     for done, scenario in enumerate(scenarios, 1):
-        trial = _Trial(reference, scenario, tolerance)
-        for form, run in forms.items():
-            ways = {scenario.name: partial(at_once, run, scenario)}
-            if scenario.name == "ragged":
-                ways["ragged, in chunks"] = partial(in_chunks, run, scenario, source)
-                ways["ragged, row by row"] = partial(row_by_row, run, scenario)
-            for name, way in ways.items():
-                found = list(trial.compare(form, name, _run(way, form, scenario), excusing=form not in wrong))
-                checks += found
-                wrong |= {form} if not all(check.passed for check in found) else set()
+        checks += net.catch(scenario, _ways(scenario, source))
         on_progress(done, len(scenarios))
-    return Report(tuple(checks))
+    for form, run in forms.items():
+        if getattr(run, "exact_rows", False):
+            checks += _exact_rows(form, run, interface, reference.tensor_names, source)
+    return Report(tuple(checks), scenarios[-1].items.shape[1], strict)
 
 
-class _Trial:
-    """One scenario: what the reference gives, and how far its rows are known to be decided."""
+class _Net:
+    """The forms, taken through one scenario after the other."""
 
-    def __init__(self, reference: Reference, scenario: Scenario, tolerance: float) -> None:
+    def __init__(self, reference: Reference, forms: dict[str, Runner], limits: Limits) -> None:
         self.reference = reference
-        self.scenario = scenario
-        self.tolerance = tolerance
-        self.expected = reference(scenario)
-        self.decided: dict[int, int] = {}
+        self.forms = forms
+        self.limits = limits
+        self.wrong: set[str] = set()
 
-    def compare(self, form: str, scenario: str, actual: Result, excusing: bool) -> Iterator[Check]:
-        """Yield a check for every tensor, over the steps that are within tolerance or must be.
+    def catch(self, scenario: Scenario, ways: dict[str, Way]) -> Iterator[Check]:
+        """Yield a check of every form, way and tensor; the pieces of a scenario are met by all of them in turn.
 
         Of a form that is known to be wrong nothing more need be excused, which takes time to find out.
         """
-        (series, states), (expected_series, expected_states) = actual, self.expected
-        found = differences([*series, *states], [*expected_series, *expected_states])
-        batch, steps = self.scenario.items.shape
-        failing = largest_by_row(found) > self.tolerance
-        decided = self._decided_steps(failing & excusing)
-        late = np.arange(steps) >= decided[:, None]
-        excused = [late] * len(series) + [decided < steps] * len(states)
-        names = self.reference.series_names + self.reference.state_names
-        undecided = int((steps - decided).sum())
-        for name, by_index, excuse in zip(names, found, excused, strict=True):
-            largest, where = _largest(by_index, excuse)
-            yield Check(form, scenario, batch, steps, name, largest, where, self.tolerance, undecided)
-
-    def _decided_steps(self, failing: Array) -> Array:
-        """Return how many steps of every row are to be compared; twins are run only for failing rows not met before."""
-        unknown = np.array([row for row in np.flatnonzero(failing) if row not in self.decided], int)
-        if len(unknown):
-            found = self.reference.decided_steps(self.scenario.rows(unknown), self.tolerance)
-            self.decided.update(zip(unknown.tolist(), found.tolist(), strict=True))
-        steps = self.scenario.items.shape[1]
-        return np.array([self.decided[row] if fails else steps for row, fails in enumerate(failing)], int)
+        names, state = self.reference.tensor_names, scenario.state
+        trials = {
+            (form, name): Trial(run, way, scenario, len(names), self.limits)
+            for form, run in self.forms.items()
+            for name, way in ways.items()
+        }
+        for start, end in pieces(scenario, self.reference.interface.num_items):
+            piece = Piece(self.reference, scenario.piece(start, end, state), start)
+            for (form, name), trial in trials.items():
+                with _named(form, name, scenario):
+                    trial.follow(piece, excusing=form not in self.wrong)
+                self.wrong |= {form} if trial.failed else set()
+            state = piece.expected[1]
+        for (form, name), trial in trials.items():
+            for tensor, finding in zip(names, trial.findings, strict=True):
+                yield _check(form, name, scenario, tensor, finding, self.limits.tolerance, trial.ties, trial.undecided)
 
 
-def _largest(by_index: Array, excused: Array) -> tuple[float, tuple[int, ...]]:
-    """Return the largest difference and its index, but for the leading indices that are excused."""
-    judged = np.where(excused.reshape(excused.shape + (1,) * (by_index.ndim - excused.ndim)), 0.0, by_index)
-    if judged.size == 0:
-        return 0.0, ()
-    where = np.unravel_index(int(judged.argmax()), judged.shape)
-    return float(judged[where]), tuple(int(index) for index in where)
+def _ways(scenario: Scenario, source: np.random.Generator) -> dict[str, Way]:
+    """Return the ways to run a scenario through, by their names."""
+    if scenario.name != "ragged":
+        return {scenario.name: at_once}
+    steps = scenario.items.shape[1]
+    chunks = [draw_cuts(steps, source) for _ in range(CHUNKINGS)]
+    return {
+        "ragged": at_once,
+        **{f"ragged, in {len(cuts) - 1} chunks": partial(in_chunks, cuts) for cuts in chunks},
+        "ragged, row by row": row_by_row,
+    }
 
 
-def _run(way: Callable[[], Result], form: str, scenario: Scenario) -> Result:
+def _exact_rows(
+    form: str, run: Runner, interface: Interface, names: list[str], source: np.random.Generator
+) -> Iterator[Check]:
+    """Yield checks that rows are the same bits alone, in batches of several sizes, and at another place in one."""
+    rows = max(BATCHES)
+    steps = min(max(RAGGED[0]), max(1, steps_at_once(interface.num_items) // rows))
+    lengths = np.append(source.integers(0, steps + 1, rows - 1), steps)
+    scenario = make_scenario("equal bits", interface.num_items, interface.states, lengths, source)
+    ways = {f"in batches of {size}": partial(in_batches, size) for size in BATCHES[:-1]} | {"in another order": turned}
+    whole = at_once(run, scenario)
+    for name, way in ways.items():
+        found = way(run, scenario)
+        pairs = zip((*found[0], *found[1]), (*whole[0], *whole[1]), strict=True)
+        same = [ours.tobytes() == theirs.tobytes() for ours, theirs in pairs]
+        for tensor, one, equal in zip(names, differences(found, whole), same, strict=True):
+            difference, where = one.but_for(np.zeros(one.values.shape, bool))
+            finding = Finding() if equal else Finding(max(difference, np.finfo(float).tiny), where)  # -0 is not 0
+            yield _check(form, f"equal bits, {name}", scenario, tensor, finding, 0.0)
+
+
+def _check(
+    form: str,
+    name: str,
+    scenario: Scenario,
+    tensor: str,
+    finding: Finding,
+    tolerance: float,
+    ties: int = 0,
+    undecided: int = 0,
+) -> Check:
+    batch, steps = scenario.items.shape
+    return Check(form, name, batch, steps, tensor, finding.difference, finding.where, tolerance, ties, undecided)
+
+
+@contextmanager
+def _named(form: str, name: str, scenario: Scenario) -> Iterator[None]:
+    """Turn what a form raises into one sentence that says which form it was, and in what."""
     try:
-        return way()
+        yield
     except Exception as error:  # every runtime has its own
         batch, steps = scenario.items.shape
-        raise ExportError(f"{form} cannot be run ({scenario.name}, {batch} x {steps}): {one_line(error)}") from error
+        raise ExportError(f"{form} cannot be run ({name}, {batch} x {steps}): {one_line(error)}") from error
+
+
+def _share(checks: list[Check], count: Callable[[Check], int]) -> float:
+    """Return the share of the steps compared with the reference that are counted."""
+    compared = [check for check in checks if check.tolerance]
+    return sum(map(count, compared)) / sum(check.batch * check.steps for check in compared)
 
 
 def _badness(check: Check) -> tuple[bool, float]:

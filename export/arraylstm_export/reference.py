@@ -2,12 +2,13 @@
 
 Where a model chooses (an argmax over nearly equal gates), float32 cannot tell which choice float64 makes. Such rows are
 found without knowing the cell: twins of the model are run on the row too, itself in float32, and itself with the result
-of every operation moved by about what float32 leaves open and runtimes round differently. From where one of them parts
-from the reference, the row is *undecided*.
+of every operation moved by about what float32 leaves open and runtimes round differently. Where one of them parts from
+the reference, float32 cannot be held to it.
 """
 
 import copy
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,13 +17,26 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from arraylstm import ItemModel
+from arraylstm_export.differences import Largest, differences, largest, rows_of, worst
 from arraylstm_export.runners import Array, Result, Whole
 from arraylstm_export.scenarios import Scenario, at_once
 from arraylstm_export.signature import Interface
 
 TWINS = 8
+TWINS_OF_A_STEP = 32  # several ties in one step fall in many ways, and one step is cheap
 _UNRESOLVED = 4 * torch.finfo(torch.float32).eps
 _UNDECIDED_ABOVE = 1e-5
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Single steps judged: per tensor their differences (N), and which of them (N, bool) are excused, and why."""
+
+    found: list[Largest]
+    tied: Array
+    """Not the reference's result, but that of a twin which parts from it: a tie decided otherwise."""
+    undecided: Array
+    """No twin's result either, though some twin parts from the reference."""
 
 
 class Reference:
@@ -30,8 +44,8 @@ class Reference:
 
     def __init__(self, model: ItemModel, interface: Interface) -> None:
         self.interface = interface
-        self.series_names = ["logits", *(trace.name for trace in interface.traces)]
-        self.state_names = [state.output.name for state in interface.states]
+        series = ["logits", *(trace.name for trace in interface.traces)]
+        self.tensor_names = [*series, *(state.output.name for state in interface.states)]
         self._float32 = Whole(model, interface)
         self._run = Whole(copy.deepcopy(model).double(), interface, torch.float64)
 
@@ -47,25 +61,41 @@ class Reference:
         """
         series, state = self(scenario)
         rows, steps = scenario.items.shape
+        last = np.maximum(scenario.lengths - 1, 0)
         limit = max(tolerance, _UNDECIDED_ABOVE)
         decided = np.full(rows, steps)
-        for twin in self._twins():
+        for twin in self._twins(TWINS):
             reach = int(decided.max())
             if reach == 0:
                 break
             other_series, other_state = twin(scenario.until(reach))
-            found = differences(other_series, [whole[:, :reach] for whole in series])
+            pairs = zip(other_series, [whole[:, :reach] for whole in series], strict=True)
             parted = np.ones((rows, reach + 1), bool)
-            by_step = largest_by_row([tensor.reshape(rows * reach, -1) for tensor in found])
-            parted[:, :reach] = by_step.reshape(rows, reach) > limit
+            apart = np.max([largest(ours, theirs, 2).values for ours, theirs in pairs], 0)
+            parted[:, :reach] = apart > limit
             if reach == steps:
-                parted[:, -2] |= largest_by_row(differences(other_state, state)) > limit
+                parted[np.arange(rows), last] |= worst(differences(([], other_state), ([], state))) > limit
             decided = np.minimum(decided, parted.argmax(1))
         return decided
 
-    def _twins(self) -> Iterator[Callable[[Scenario], Result]]:
+    def judge(self, steps: Scenario, actual: Result, tolerance: float) -> Verdict:
+        """Compare single steps, a batch with S = 1, with the reference's and, where they differ, with its twins'."""
+        expected = self(steps)
+        found = differences(actual, expected)
+        tied, hangs = np.zeros((2, len(steps.items)), bool)
+        for twin in self._twins(TWINS_OF_A_STEP):
+            pending = np.flatnonzero((worst(found) > tolerance) & ~tied)
+            if len(pending) == 0:
+                break
+            other = twin(steps.rows(pending))
+            parts = worst(differences(other, rows_of(expected, pending))) > max(tolerance, _UNDECIDED_ABOVE)
+            tied[pending] = parts & (worst(differences(rows_of(actual, pending), other)) <= tolerance)
+            hangs[pending] |= parts
+        return Verdict(found, tied, hangs & ~tied)
+
+    def _twins(self, count: int) -> Iterator[Callable[[Scenario], Result]]:
         yield lambda scenario: at_once(self._float32, scenario)
-        for seed in range(TWINS):
+        for seed in range(count):
             yield partial(self._moved, seed)
 
     def _moved(self, seed: int, scenario: Scenario) -> Result:
@@ -89,20 +119,3 @@ class MovedResults(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
             return result
         noise = torch.rand(result.shape, generator=self.source, dtype=result.dtype) * 2 - 1
         return result * (1 + _UNRESOLVED * noise)
-
-
-def difference(actual: Array, expected: Array) -> Array:
-    """Return |a - b| / max(1, |b|), infinite where a is NaN."""
-    relative = np.abs(actual.astype(np.float64) - expected) / np.maximum(1.0, np.abs(expected))
-    return np.asarray(np.nan_to_num(relative, nan=np.inf))
-
-
-def differences(actual: list[Array], expected: list[Array]) -> list[Array]:
-    """Return the difference of each of several tensors."""
-    return [difference(ours, theirs) for ours, theirs in zip(actual, expected, strict=True)]
-
-
-def largest_by_row(found: list[Array]) -> Array:
-    """Return every row's largest difference over several tensors' differences (B, ...)."""
-    by_tensor: Array = np.stack([by_index.reshape(len(by_index), -1).max(1, initial=0.0) for by_index in found])
-    return by_tensor.max(0)  # type: ignore[no-any-return]  # numpy types reductions as Any

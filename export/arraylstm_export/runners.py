@@ -2,8 +2,12 @@
 
 A runner takes items (B, S) int64, lengths (B) int64 and one array (B, *shape) per state, and returns the series, which
 are the logits (B, S, V) and the traces, zero from a row's length on, and every row's state after its own length.
+
+What else it may say of itself: `exact_rows`, that its results for a row are the same bits whatever the batch around it;
+`needs_a_step`, that S must be at least 1.
 """
 
+import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +21,9 @@ from arraylstm_export.signature import Interface
 
 Array = npt.NDArray[Any]
 Result = tuple[list[Array], list[Array]]
+
+ROWS_ARE_EXACT = platform.machine() in ("x86_64", "AMD64")
+"""Whether onnxruntime rounds each row of a product by constant weights as it does a row alone: seen on x86-64."""
 
 
 class Runner(Protocol):
@@ -118,6 +125,8 @@ class StepMethod(_Stepwise):
 class StepGraph(_Stepwise):
     """`step.onnx` in onnxruntime on the CPU."""
 
+    exact_rows = ROWS_ARE_EXACT
+
     def __init__(self, path: Path, interface: Interface) -> None:
         super().__init__(interface)
         self.session = session(path)
@@ -131,6 +140,9 @@ class StepGraph(_Stepwise):
 
 class SequenceGraph:
     """`sequence.onnx` in onnxruntime on the CPU."""
+
+    exact_rows = ROWS_ARE_EXACT
+    needs_a_step = True
 
     def __init__(self, path: Path, interface: Interface) -> None:
         self.interface = interface

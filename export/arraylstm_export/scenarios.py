@@ -11,43 +11,72 @@ from arraylstm_export.signature import State
 
 BATCHES = (1, 2, 3, 7, 64)
 LENGTHS = (1, 2, 17, 100)
-RAGGED = (17, 0, 1, 17, 5, 16, 9)
-HORIZON = 1000
-_LARGEST_LOGITS = 20_000_000
-_MOST_ITEM_BATCHES = 25
+RAGGED = ((17, 0, 1, 17, 5, 16, 9), (100, 37, 0, 64))
+HORIZON = 10_000
+CHUNKINGS = 3
+_HORIZON_ROWS = 2  # of a single row, torch rounds one step and many differently
+_HORIZON_PIECE = 500
+_LARGEST_LOGITS = 10_000_000
+_MOST_ITEM_LOGITS = 500_000_000
+_MOST_HORIZON_LOGITS = 200_000_000
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """A batch to run: items (B, S) and lengths (B) int64, one float32 array (B, *shape) per state."""
+    """A batch to run: items (B, S) and lengths (B) int64, one array (B, *shape) per state."""
 
     name: str
     items: Array
     lengths: Array
     state: list[Array]
 
-    def rows(self, wanted: Array) -> "Scenario":
+    def rows(self, wanted: Array | slice) -> "Scenario":
         """Return the scenario of some of its rows."""
         return Scenario(self.name, self.items[wanted], self.lengths[wanted], [tensor[wanted] for tensor in self.state])
 
     def until(self, steps: int) -> "Scenario":
         """Return the scenario cut after so many steps."""
-        return Scenario(self.name, self.items[:, :steps], np.minimum(self.lengths, steps), self.state)
+        return self.piece(0, steps, self.state)
+
+    def piece(self, start: int, end: int, state: list[Array]) -> "Scenario":
+        """Return the scenario's steps from start to end, begun in the given state."""
+        return Scenario(self.name, self.items[:, start:end], np.clip(self.lengths - start, 0, end - start), state)
 
 
-def all_scenarios(num_items: int, states: Sequence[State], source: np.random.Generator) -> Iterator[Scenario]:
-    """Draw every scenario; batches whose logits would fill memory are left out."""
+def all_scenarios(
+    num_items: int, states: Sequence[State], source: np.random.Generator, horizon: int = HORIZON
+) -> Iterator[Scenario]:
+    """Draw every scenario; a batch whose logits would fill memory is left out, a horizon of too many is shorter."""
     for batch in BATCHES:
         for steps in LENGTHS:
-            if batch * steps * num_items <= _LARGEST_LOGITS or batch * steps <= max(BATCHES):
+            if _fits(batch, steps, num_items):
                 full = np.full(batch, steps)
                 yield make_scenario("zero state", num_items, states, full, source, random_state=False)
                 yield make_scenario("random state", num_items, states, full, source)
     yield from _every_item(num_items, states, source)
-    ragged = make_scenario("ragged", num_items, states, np.array(RAGGED), source)
-    yield _junk_past_lengths(ragged, [np.iinfo(np.int64).max, -1, num_items])
-    horizon = min(HORIZON, max(max(LENGTHS), _LARGEST_LOGITS // num_items))
-    yield make_scenario("horizon", num_items, states, np.array([horizon]), source, random_state=False)
+    for lengths in RAGGED:
+        if lengths == RAGGED[0] or _fits(len(lengths), max(lengths), num_items):
+            ragged = make_scenario("ragged", num_items, states, np.array(lengths), source)
+            yield _junk_past_lengths(ragged, [np.iinfo(np.int64).max, -1, num_items])
+    longest = max(max(LENGTHS), _MOST_HORIZON_LOGITS // (_HORIZON_ROWS * num_items))
+    long = np.full(_HORIZON_ROWS, min(horizon, longest))
+    yield make_scenario("horizon", num_items, states, long, source, random_state=False)
+
+
+def pieces(scenario: Scenario, num_items: int) -> Iterator[tuple[int, int]]:
+    """Yield where the parts of the scenario begin and end that are run one after the other to bound memory."""
+    batch, steps = scenario.items.shape
+    step = min(_HORIZON_PIECE, max(max(RAGGED[0]), _LARGEST_LOGITS // (batch * num_items)))
+    yield from pairwise([*range(0, steps, step), steps])
+
+
+def steps_at_once(num_items: int) -> int:
+    """Return how many rows and steps have as many logits as are held in memory at once."""
+    return max(max(BATCHES), _LARGEST_LOGITS // num_items)
+
+
+def _fits(batch: int, steps: int, num_items: int) -> bool:
+    return batch * steps <= steps_at_once(num_items)
 
 
 def _junk_past_lengths(scenario: Scenario, junk: Sequence[int]) -> Scenario:
@@ -58,13 +87,12 @@ def _junk_past_lengths(scenario: Scenario, junk: Sequence[int]) -> Scenario:
 
 def _every_item(num_items: int, states: Sequence[State], source: np.random.Generator) -> Iterator[Scenario]:
     """Draw batches that step every item once, or as many, evenly spread, as can be compared in reasonable time."""
-    rows = max(1, _LARGEST_LOGITS // num_items)
-    count = min(num_items, rows * _MOST_ITEM_BATCHES)
+    count = min(num_items, max(max(BATCHES), _MOST_ITEM_LOGITS // num_items))
     chosen = np.linspace(0, num_items - 1, count).astype(np.int64)
     name = "every item" if count == num_items else f"{count:,} of {num_items:,} items"
-    for items in np.array_split(chosen, -(-count // rows)):
+    for items in np.array_split(chosen, -(-count // steps_at_once(num_items))):
         drawn = make_scenario(name, num_items, states, np.ones(len(items), np.int64), source)
-        yield Scenario(name, items[:, None], drawn.lengths, drawn.state)
+        yield replace(drawn, items=items[:, None])
 
 
 def make_scenario(
@@ -88,27 +116,53 @@ def at_once(run: Runner, scenario: Scenario) -> Result:
     return run(scenario.items, scenario.lengths, scenario.state)
 
 
-def in_chunks(run: Runner, scenario: Scenario, source: np.random.Generator) -> Result:
-    """Run the scenario in pieces cut at random, handing the state on."""
-    steps = scenario.items.shape[1]
-    cuts = [0, *sorted(source.choice(np.arange(1, steps), 3, replace=False)), steps]
-    state, pieces = scenario.state, []
+def draw_cuts(steps: int, source: np.random.Generator) -> list[int]:
+    """Draw where to cut so many steps: from once to half of all places, some twice, which makes a chunk of no steps."""
+    inner = source.integers(0, steps + 1, source.integers(1, max(2, steps // 2)))
+    return [0, *sorted(inner.tolist()), steps]
+
+
+def in_chunks(cuts: Sequence[int], run: Runner, scenario: Scenario) -> Result:
+    """Run the scenario cut there, handing the state on; chunks of no steps only where the form takes them."""
+    if getattr(run, "needs_a_step", False):
+        cuts = sorted(set(cuts))
+    state, parts = scenario.state, []
     for start, end in pairwise(cuts):
-        series, state = run(scenario.items[:, start:end], np.clip(scenario.lengths - start, 0, end - start), state)
-        pieces.append(series)
-    return [np.concatenate(parts, 1) for parts in zip(*pieces, strict=True)], state
+        series, state = at_once(run, scenario.piece(start, end, state))
+        parts.append(series)
+    return _joined(parts, 1), state
 
 
 def row_by_row(run: Runner, scenario: Scenario) -> Result:
     """Run every row as a batch of its own."""
-    rows = [slice(row, row + 1) for row in range(len(scenario.items))]
-    results = [
-        run(scenario.items[row], scenario.lengths[row], [tensor[row] for tensor in scenario.state]) for row in rows
-    ]
-    series, states = zip(*results, strict=True)
-    return _stacked(series), _stacked(states)
+    return in_batches(1, run, scenario)
 
 
-def _stacked(rows: Sequence[list[Array]]) -> list[Array]:
-    """Return each of several tensors with the rows' parts of it one after the other."""
-    return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
+def in_batches(size: int, run: Runner, scenario: Scenario) -> Result:
+    """Run the scenario in batches of at most so many rows."""
+    starts = range(0, len(scenario.items), size)
+    series, states = zip(*(at_once(run, scenario.rows(slice(row, row + size))) for row in starts), strict=True)
+    return _joined(series), _joined(states)
+
+
+def turned(run: Runner, scenario: Scenario) -> Result:
+    """Run the scenario with every row in another position of the batch."""
+    order = np.roll(np.arange(len(scenario.items)), 1)
+    series, states = at_once(run, scenario.rows(order))
+    back = np.argsort(order)
+    return [tensor[back] for tensor in series], [tensor[back] for tensor in states]
+
+
+def one_by_one(run: Runner, scenario: Scenario) -> tuple[Result, list[Array]]:
+    """Run the scenario one step a call; return the result, and each state (S + 1, B, ...) before and after steps."""
+    states, parts = [scenario.state], []
+    for step in range(scenario.items.shape[1]):
+        series, state = at_once(run, scenario.piece(step, step + 1, states[-1]))
+        states.append(state)
+        parts.append(series)
+    return (_joined(parts, 1), states[-1]), [np.stack(tensors) for tensors in zip(*states, strict=True)]
+
+
+def _joined(parts: Sequence[list[Array]], axis: int = 0) -> list[Array]:
+    """Return each of several tensors with the parts of it one after the other."""
+    return [np.concatenate(tensors, axis) for tensors in zip(*parts, strict=True)]

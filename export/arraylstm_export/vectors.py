@@ -9,18 +9,16 @@ from pathlib import Path
 import numpy as np
 from onnx import numpy_helper
 
-from arraylstm import ItemModel
 from arraylstm_export.reference import Reference
 from arraylstm_export.runners import Array
 from arraylstm_export.scenarios import make_scenario
 from arraylstm_export.signature import Interface, Signature
 
 
-def write_vectors(model: ItemModel, interface: Interface, folder: Path, seed: int = 1) -> None:
+def write_vectors(reference: Reference, interface: Interface, folder: Path, seed: int = 1) -> None:
     """Write vectors of the step graph (zero and random state) and of the sequence graph (full and ragged lengths)."""
     states, num_items = interface.states, interface.num_items
     source = np.random.default_rng(seed)
-    reference = Reference(model, interface)
     for number, random_state in enumerate((False, True)):
         one = make_scenario("step", num_items, states, np.ones(3, int), source, random_state)
         (logits, *traces), following = reference(one)
