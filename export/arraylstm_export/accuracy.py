@@ -1,8 +1,7 @@
 """What a cheaper form of a model costs: how its predictions on real sequences differ from the model's own."""
 
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -41,13 +40,9 @@ class Accuracy:
     """Root of the mean squared difference of the logits."""
     largest_error: float
 
-    def as_json(self) -> str:
-        """Return all fields."""
-        return json.dumps(asdict(self), indent=1) + "\n"
-
-    def as_markdown(self) -> str:
-        """Return a table of what the form costs."""
-        rows = [
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Return what is told of it: what, before, after."""
+        return [
             ("next item scored highest", f"{self.before.top_1:.2%}", f"{self.after.top_1:.2%}"),
             ("next item among the first 10", f"{self.before.top_10:.2%}", f"{self.after.top_10:.2%}"),
             ("perplexity", f"{self.before.perplexity:.4g}", f"{self.after.perplexity:.4g}"),
@@ -56,8 +51,6 @@ class Accuracy:
             ("logit error, root mean square", "", f"{self.rms_error:.1e}"),
             ("logit error, largest", "", f"{self.largest_error:.1e}"),
         ]
-        header = [(f"over {self.steps} steps", "before", "after"), ("---",) * 3]
-        return "\n".join("| " + " | ".join(row) + " |" for row in header + rows) + "\n"
 
 
 def compare(before: Runner, after: Runner, interface: Interface, sequences: Sequence[Array]) -> Accuracy:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, NoReturn
 
+import numpy as np
 from cyclopts import App, Parameter
 from rich.console import Console
 from rich.progress import Progress
@@ -15,9 +16,9 @@ from arraylstm_export.errors import ExportError
 from arraylstm_export.manifest import read_manifest
 from arraylstm_export.options import Options
 from arraylstm_export.parity import Report
-from arraylstm_export.report import accuracy_table, as_table
+from arraylstm_export.report import as_table
 from arraylstm_export.runners import Array
-from arraylstm_export.summary import description, files_table
+from arraylstm_export.summary import accuracy_table, description, files_table
 
 PARITY_FAILED = 1
 
@@ -110,15 +111,14 @@ def _fail(parity: Report, consequence: str, out: Console) -> int:
 def _with_progress(out: Console, work: Callable[[OnStage], Report]) -> Report:
     with Progress(console=out, transient=True) as bar:
         task = bar.add_task("", total=None)
-        return work(
-            lambda stage, done, total: bar.update(task, description=f"{stage:20}", completed=done, total=total)
-        )
+        return work(lambda stage, done, total: bar.update(task, description=f"{stage:20}", completed=done, total=total))
 
 
 def _read_held_out(path: Path, options: DataOptions, model: ItemModel) -> list[Array]:
     """Return a file's sessions as ids of the model's items."""
+    vocabulary = model.vocabulary or Vocabulary([str(id) for id in range(model.num_items)])
     sessions, _ = read_sessions(path, options)
-    ...
+    return [np.array(vocabulary.encode(session)) for session in sessions]
 
 
 def main() -> NoReturn:

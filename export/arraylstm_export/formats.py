@@ -7,14 +7,20 @@ from pathlib import Path
 import onnx
 import torch
 
-from arraylstm_export.program import ProgramStep, write_program
-from arraylstm_export.runners import Runner, SequenceGraph, Sequences, StepGraph, StepMethod
+from arraylstm_export.program import write_program
+from arraylstm_export.runners import ProgramStep, Runner, SequenceGraph, Sequences, StepGraph, StepMethod
 from arraylstm_export.signature import Interface
 from arraylstm_export.source import Source
 from arraylstm_export.torchscript import write_torchscript
 from arraylstm_export.triton import MODEL, write_repository
 
-STEP, SEQUENCE, TORCHSCRIPT, PROGRAM, TRITON = "step.onnx", "sequence.onnx", "model.torchscript.pt", "model.pt2", "triton"
+STEP, SEQUENCE, TORCHSCRIPT, PROGRAM, TRITON = (
+    "step.onnx",
+    "sequence.onnx",
+    "model.torchscript.pt",
+    "model.pt2",
+    "triton",
+)
 
 
 @dataclass(frozen=True)

@@ -1,47 +1,23 @@
 """The step graph: what `torch.onnx.export` makes of `ItemModel.step`. No cell is stated here."""
 
 import contextlib
-import copy
 import logging
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import onnx
 import torch
 from onnx import GraphProto, ModelProto, OperatorSetIdProto, TensorProto, helper
-from torch import nn
 
-from arraylstm import Cell, ItemModel
+from arraylstm import ItemModel
 from arraylstm_export.dataflow import dims
 from arraylstm_export.errors import ExportError
 from arraylstm_export.signature import Interface, Signature, Tensor
+from arraylstm_export.step import Traceable, traceable_step
 from arraylstm_export.tabulate import tabulated
 
 OPSET = 18
-IR_VERSION = 10
-
-
-class _Step(nn.Module):
-    """`ItemModel.step` with its state as separate arguments, which is how a graph takes it."""
-
-    def __init__(self, model: ItemModel, traced: bool) -> None:
-        super().__init__()
-        self.model = model
-        self.traced = traced
-
-    def forward(self, items: torch.Tensor, *state: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        logits, following, traces = self.model.step_traced(items, list(state))
-        return (logits, *following, *(traces if self.traced else ()))
-
-
-def prepared(model: ItemModel) -> ItemModel:
-    """Return a copy that computes the same with its weights laid out for the fastest step; see `Cell.prepare`."""
-    model = copy.deepcopy(model)
-    for module in model.modules():
-        if isinstance(module, Cell):
-            module.prepare()
-    return model
+IR_VERSION = 8
 
 
 def step_graph(model: ItemModel, interface: Interface) -> ModelProto:
@@ -50,16 +26,11 @@ def step_graph(model: ItemModel, interface: Interface) -> ModelProto:
     Raises:
         ExportError: the exported graph's inputs and outputs are not the promised ones (a dimension was frozen, say).
     """
-    batch = torch.export.Dim("B", min=1)
-    example = (torch.zeros(2, dtype=torch.int64), *model.initial_state(2))
-    dynamic = ({0: batch}, tuple({0: batch} for _ in interface.states))
-    step = _Step(prepared(model), traced=bool(interface.traces))
-    return tabulated(export_graph("step", step, example, dynamic, interface.step), interface.num_items)
+    step = export_graph("step", traceable_step(model, interface), interface.step)
+    return tabulated(step, interface.num_items)
 
 
-def export_graph(
-    name: str, module: nn.Module, example: tuple[torch.Tensor, ...], dynamic: tuple[Any, ...], signature: Signature
-) -> ModelProto:
+def export_graph(name: str, traceable: Traceable, signature: Signature) -> ModelProto:
     """Export a module through torch's exporter, and hold the graph to its signature.
 
     Raises:
@@ -67,13 +38,13 @@ def export_graph(
     """
     with quiet():
         program = torch.onnx.export(
-            module,
-            example,
+            traceable.module,
+            traceable.example,
             dynamo=True,
             opset_version=OPSET,
             input_names=[tensor.name for tensor in signature.inputs],
             output_names=[tensor.name for tensor in signature.outputs],
-            dynamic_shapes=dynamic,
+            dynamic_shapes=traceable.dynamic,
             external_data=False,
             verbose=False,
         )

@@ -68,7 +68,7 @@ def read_manifest(folder: Path) -> Manifest:
         manifest = Manifest(folder, content)
         found = content["schema_version"]
         if found == SCHEMA_VERSION:
-            manifest.interface, manifest.formats, content["files"]  # noqa: B018 - are they there?
+            manifest.interface, manifest.formats, content["files"]
     except OSError as error:
         raise ExportError(f"{folder}: is no bundle: {MANIFEST}: {error.strerror or error}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

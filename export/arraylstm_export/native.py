@@ -13,13 +13,8 @@ from torch import Tensor, nn
 from arraylstm import LSTM, ItemModel, NextItemModel
 from arraylstm.cells.base import hold, past
 from arraylstm_export.graphs import OPSET, export_graph
-from arraylstm_export.sequence import sequence_graph
 from arraylstm_export.signature import Interface
-
-
-def fastest_sequence_graph(model: ItemModel, step: ModelProto, interface: Interface) -> ModelProto:
-    """Return the sequence graph on the LSTM operator where that is the model, else the Scan over the step graph."""
-    return lstm_sequence_graph(model, interface) if is_plain_lstm(model) else sequence_graph(step, interface)
+from arraylstm_export.step import Traceable
 
 
 def is_plain_lstm(model: ItemModel) -> TypeGuard[NextItemModel]:
@@ -32,7 +27,7 @@ def lstm_sequence_graph(model: NextItemModel, interface: Interface) -> ModelProt
     batch, steps = torch.export.Dim("B", min=1), torch.export.Dim("S", min=1)
     example = (torch.zeros(2, 3, dtype=torch.int64), torch.tensor([3, 2]), *model.initial_state(2))
     dynamic = ({0: batch, 1: steps}, {0: batch}, tuple({0: batch} for _ in interface.states))
-    exported = export_graph("sequence", _Sequence(model), example, dynamic, interface.sequence)
+    exported = export_graph("sequence", Traceable(_Sequence(model), example, dynamic), interface.sequence)
     exported.graph.ClearField("value_info")  # what torch believes of the padded tensors
     return exported
 

@@ -12,9 +12,22 @@ NEWEST_IR = 13
 _WIDENED = {"Where", "Scan", "GreaterOrEqual"}  # opset 16 gave them further types and nothing else
 
 
-def smallest_ir_version(opset: int) -> int:
-    """Return the smallest version of the file that an operator set may be written in."""
-    return helper.find_min_ir_version_for([helper.make_opsetid("", opset)])
+def checked_ir_version(opset: int, ir_version: int | None) -> int:
+    """Return a version of the file for an operator set: the smallest there is unless one is given.
+
+    Raises:
+        ExportError: graphs cannot be written in that operator set, or not in that version of the file.
+    """
+    if not OLDEST <= opset <= NEWEST:
+        raise ExportError(f"opset {opset}: graphs can be written in opset {OLDEST} to {NEWEST}")
+    smallest = helper.find_min_ir_version_for([helper.make_opsetid("", opset)])
+    if ir_version is None:
+        return smallest
+    if not smallest <= ir_version <= NEWEST_IR:
+        raise ExportError(
+            f"IR version {ir_version}: opset {opset} can be written in IR version {smallest} to {NEWEST_IR}"
+        )
+    return ir_version
 
 
 def converted(model: ModelProto, opset: int, ir_version: int | None = None) -> ModelProto:
@@ -28,14 +41,7 @@ def converted(model: ModelProto, opset: int, ir_version: int | None = None) -> M
     Raises:
         ExportError: a version outside these bounds, or an operator that cannot be said in that operator set.
     """
-    if not OLDEST <= opset <= NEWEST:
-        raise ExportError(f"opset {opset}: graphs can be written in opset {OLDEST} to {NEWEST}")
-    smallest = smallest_ir_version(opset)
-    ir_version = smallest if ir_version is None else ir_version
-    if not smallest <= ir_version <= NEWEST_IR:
-        raise ExportError(
-            f"IR version {ir_version}: opset {opset} can be written in IR version {smallest} to {NEWEST_IR}"
-        )
+    ir_version = checked_ir_version(opset, ir_version)
     current = model.opset_import[0].version
     result = version_converter.convert_version(model, opset) if opset > current else _lowered(model, opset)
     result.ir_version = ir_version

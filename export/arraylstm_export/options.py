@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from arraylstm_export.errors import ExportError
 from arraylstm_export.formats import FORMATS
+from arraylstm_export.opset import checked_ir_version
 from arraylstm_export.precision import PRECISIONS
-from arraylstm_export.opsets import lowest_ir_version, require_versions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class Options:
             raise ExportError(f"tolerance must be a number above 0, got {self.tolerance!r}")
         if self.horizon < 1:
             raise ExportError(f"horizon must be at least 1, got {self.horizon!r}")
-        require_versions(self.opset, self.file_version)
+        checked_ir_version(self.opset, self.ir_version)
 
     @property
     def allowed(self) -> float:
@@ -59,7 +59,7 @@ class Options:
     @property
     def file_version(self) -> int:
         """The version of ONNX's file format."""
-        return lowest_ir_version(self.opset) if self.ir_version is None else self.ir_version
+        return checked_ir_version(self.opset, self.ir_version)
 
 
 def _require_known(what: str, names: Iterable[str], known: Collection[str]) -> None:

@@ -122,6 +122,19 @@ class StepMethod(_Stepwise):
         return _arrays(_series(logits, traces, self.interface)), _arrays(after)
 
 
+class ProgramStep(_Stepwise):
+    """`model.pt2` in torch."""
+
+    def __init__(self, path: Path, interface: Interface) -> None:
+        super().__init__(interface)
+        self.module = torch.export.load(path).module()
+
+    @torch.no_grad()
+    def step(self, items: Array, state: Sequence[Array]) -> Result:
+        """Consume one item per row."""
+        return _sorted(_arrays(list(self.module(*_tensors([items, *state])))), self.interface)
+
+
 class StepGraph(_Stepwise):
     """`step.onnx` in onnxruntime on the CPU."""
 

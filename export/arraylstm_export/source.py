@@ -8,12 +8,13 @@ from typing import Any
 from onnx import ModelProto
 
 from arraylstm import ItemModel
-from arraylstm_export.graphs import prepared
+from arraylstm_export.graphs import OPSET
 from arraylstm_export.native import is_plain_lstm, lstm_sequence_graph
-from arraylstm_export.opsets import converted
+from arraylstm_export.opset import converted
 from arraylstm_export.precision import PRECISIONS
 from arraylstm_export.sequence import sequence_graph
 from arraylstm_export.signature import Interface, Signature
+from arraylstm_export.step import prepared
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class Source:
 
     @cached_property
     def sequence(self) -> ModelProto:
-        """The sequence graph: on ONNX's LSTM operator where that is the model, else a Scan over the step."""
-        if self.precision == "fp32" and is_plain_lstm(self.model):
+        """The sequence graph: on ONNX's LSTM operator where that can say it, else a Scan over the step."""
+        if self.precision == "fp32" and self.opset >= OPSET and is_plain_lstm(self.model):
             graph = lstm_sequence_graph(self.model, self.interface)
         else:
             graph = sequence_graph(self._step, self.interface)
@@ -50,7 +51,7 @@ class Source:
 
     @cached_property
     def _step(self) -> ModelProto:
-        return PRECISIONS[self.precision].step(self.prepared, self.interface)
+        return PRECISIONS[self.precision].step(self.model, self.interface)
 
     def _finished(self, graph: ModelProto, signature: Signature) -> ModelProto:
         """Return the graph at the opset asked for, with the description and its signature in its own metadata."""

@@ -1,7 +1,6 @@
 """What the command line shows of a bundle: its files with their sizes, differences and speeds, and what is in it."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from statistics import median
 from time import perf_counter
 
@@ -9,6 +8,7 @@ import numpy as np
 from rich.table import Table
 
 from arraylstm.console import make_table
+from arraylstm_export.accuracy import Accuracy
 from arraylstm_export.formats import FORMATS, form_file
 from arraylstm_export.manifest import Manifest
 from arraylstm_export.parity import Report
@@ -33,6 +33,14 @@ def files_table(manifest: Manifest, parity: Report) -> Table:
             step = f"{seconds_per_step(run, manifest.interface) * 1e6:,.0f} µs"
             table.add_row(format, file, f"{size:,}", f"{max(checks):.1e}", step)
     table.caption, table.caption_justify = "a step: of one row, on one thread; sizes in bytes", "left"
+    return table
+
+
+def accuracy_table(accuracy: Accuracy) -> Table:
+    """Return what a lower precision costs on held-out sessions."""
+    table = make_table("", "fp32", "as written", title=f"On {accuracy.steps:,} held-out steps")
+    for row in accuracy.rows():
+        table.add_row(*row)
     return table
 
 

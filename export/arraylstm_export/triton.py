@@ -12,6 +12,8 @@ from onnx import ModelProto
 from arraylstm_export.errors import ExportError
 from arraylstm_export.signature import Interface, State, Tensor
 
+_NAME = "arraylstm"
+MODEL = f"{_NAME}/1/model.onnx"
 _TYPES = {"float32": "TYPE_FP32", "int64": "TYPE_INT64"}
 
 # Triton lets a sequence go after a second without requests unless told otherwise, and lets a new one wait while
@@ -41,26 +43,24 @@ _STATE = """
     }}"""
 
 
-def write_repository(step: ModelProto, interface: Interface, folder: Path, name: str = "arraylstm") -> None:
-    """Write `<name>/config.pbtxt` and `<name>/1/model.onnx` into the folder.
+def write_repository(step: ModelProto, interface: Interface, folder: Path) -> None:
+    """Write `arraylstm/config.pbtxt` and `arraylstm/1/model.onnx` into the folder; Triton serves `arraylstm`.
 
     Args:
         step: the step graph.
         interface: its signature.
         folder: the repository, which is created if need be.
-        name: under which Triton serves the model.
 
     Raises:
         ExportError: Triton cannot keep such a state.
     """
-    config = repository_config(interface, name)
-    version = folder / name / "1"
-    version.mkdir(parents=True)
-    (folder / name / "config.pbtxt").write_text(config, encoding="utf-8")
-    onnx.save(step, version / "model.onnx")
+    config = repository_config(interface)
+    (folder / MODEL).parent.mkdir(parents=True)
+    (folder / _NAME / "config.pbtxt").write_text(config, encoding="utf-8")
+    onnx.save(step, folder / MODEL)
 
 
-def repository_config(interface: Interface, name: str) -> str:
+def repository_config(interface: Interface) -> str:
     """Return the text of config.pbtxt.
 
     Raises:
@@ -72,7 +72,7 @@ def repository_config(interface: Interface, name: str) -> str:
     check_pairing([(state.input.name, state.output.name) for state in interface.states])
     kept = {state.output for state in interface.states}
     return _CONFIG.format(
-        name=name,
+        name=_NAME,
         inputs=_tensor(interface.step.inputs[0]),
         outputs=",".join(_tensor(tensor) for tensor in interface.step.outputs if tensor not in kept),
         states=",".join(map(_state, interface.states)),
