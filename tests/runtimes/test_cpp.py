@@ -72,7 +72,7 @@ def program(runtime, compiler, tmp_path_factory):
 
 
 @pytest.fixture
-def array(tmp_path_factory):
+def array_bundle(tmp_path_factory):
     return exported(tmp_path_factory, "array")
 
 
@@ -87,9 +87,11 @@ def test_vectors(cell, runtime, program, tmp_path_factory):
 
 
 @pytest.mark.parametrize(("graph", "name"), SPOILS)
-def test_spoiled_vector(graph, name, program, array, tmp_path):
+def test_spoiled_vector(graph, name, program, array_bundle, tmp_path):
     """One wrong number anywhere is found, and a sequence's both at once and item by item."""
-    assert_beyond(run(program, spoiled(array, tmp_path / "spoiled", graph, name)), name, 1 if graph == "step" else 2)
+    assert_beyond(
+        run(program, spoiled(array_bundle, tmp_path / "spoiled", graph, name)), name, 1 if graph == "step" else 2
+    )
 
 
 def test_no_bundle(program, tmp_path):
@@ -102,39 +104,48 @@ def test_no_argument(program):
     assert_bad_input(run(program), "usage:", "BUNDLE")
 
 
-@pytest.mark.parametrize("content", [b"", b"junk"])
+@pytest.mark.parametrize("halves", [0, 1])
 @pytest.mark.parametrize("kind", ["manifest", "model", "vector"])
-def test_unreadable_bundle(kind, content, runtime, program, array, tmp_path):
-    """A file that is not what it should be is named in a sentence."""
+def test_unreadable_bundle(kind, halves, runtime, program, array_bundle, tmp_path):
+    """A file that is empty or cut off half-way is named in a sentence."""
     model = {"libtorch": "model.torchscript.pt", "openvino": "step.onnx"}[runtime]
-    bundle = shutil.copytree(array, tmp_path / "bundle")
+    bundle = shutil.copytree(array_bundle, tmp_path / "bundle")
     path = bundle / {"manifest": "manifest.json", "model": model, "vector": "vectors/step/test_data_set_0.npz"}[kind]
-    path.write_bytes(content)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2 * halves])
     assert_bad_input(run(program, bundle), str(path))
 
 
-def test_state_of_another_kind(program, array, tmp_path):
+def test_state_of_another_kind(program, array_bundle, tmp_path):
     """A state that the program would not start or keep rightly is refused."""
-    bundle = shutil.copytree(array, tmp_path / "bundle")
+    bundle = shutil.copytree(array_bundle, tmp_path / "bundle")
     manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
     manifest["states"][1]["dtype"] = "float16"
     (bundle / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     assert_bad_input(run(program, bundle), "c_l0", "float16", "float32")
 
 
-def test_no_vectors(program, array, tmp_path):
+def test_no_vectors(program, array_bundle, tmp_path):
     """A bundle without vectors is not taken for one that passed."""
-    bundle = shutil.copytree(array, tmp_path / "bundle")
+    bundle = shutil.copytree(array_bundle, tmp_path / "bundle")
     shutil.rmtree(bundle / "vectors" / "sequence")
     assert_bad_input(run(program, bundle), "sequence", "no vectors")
 
 
-def test_vector_that_does_not_fit(program, array, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "array", "words"),
+    [
+        ("lengths", np.array([4, 0, 8]), "lengths must lie between 0 and 7"),
+        ("lengths", np.array([4]), "lengths is (1), but has to be (3)"),
+        ("state_h_l0", np.ones((1, 6), np.float32), "state_h_l0 is (1, 6), but has to be (3, 6)"),
+        ("items", np.array([1, 2, 3]), "items has 1 axes, but has to have 2"),
+        ("logits", np.ones((3, 7, 1), np.float64), "'descr': '<f8'"),
+    ],
+)
+def test_vector_that_does_not_fit(name, array, words, program, array_bundle, tmp_path):
     """A vector whose arrays contradict each other is refused rather than read past its end."""
-    bundle = shutil.copytree(array, tmp_path / "bundle")
+    bundle = shutil.copytree(array_bundle, tmp_path / "bundle")
     path = bundle / "vectors" / "sequence" / "test_data_set_1.npz"
     with np.load(path) as archive:
         arrays = dict(archive)
-    np.savez(path, **arrays | {"lengths": arrays["lengths"] + 1000})
-    finished = run(program, bundle)
-    assert (finished.returncode, finished.stderr) == (2, "the arrays of a test vector do not fit each other\n")
+    np.savez(path, **arrays | {name: array})
+    assert_bad_input(run(program, bundle), str(path), words)

@@ -25,7 +25,7 @@ def replay():
 
 
 @pytest.fixture
-def array(tmp_path_factory):
+def array_bundle(tmp_path_factory):
     return exported(tmp_path_factory, "array")
 
 
@@ -37,9 +37,9 @@ def test_vectors(cell, replay, tmp_path_factory):
 
 
 @pytest.mark.parametrize(("graph", "name"), SPOILS)
-def test_spoiled_vector(graph, name, replay, array, tmp_path):
+def test_spoiled_vector(graph, name, replay, array_bundle, tmp_path):
     """One wrong number anywhere is found, and a sequence's both at once and item by item."""
-    assert_beyond(replay(spoiled(array, tmp_path / "spoiled", graph, name)), name, 1 if graph == "step" else 2)
+    assert_beyond(replay(spoiled(array_bundle, tmp_path / "spoiled", graph, name)), name, 1 if graph == "step" else 2)
 
 
 def test_no_bundle(replay, tmp_path):
@@ -49,23 +49,23 @@ def test_no_bundle(replay, tmp_path):
 
 @pytest.mark.parametrize("file", ["manifest.json", "step.onnx", "sequence.onnx", "vectors/step/test_data_set_0.npz"])
 @pytest.mark.parametrize("content", [b"", b"junk"])
-def test_unreadable_bundle(file, content, replay, array, tmp_path):
+def test_unreadable_bundle(file, content, replay, array_bundle, tmp_path):
     """A file that is not what it should be is a sentence about the bundle, not a traceback."""
-    bundle = shutil.copytree(array, tmp_path / "bundle")
+    bundle = shutil.copytree(array_bundle, tmp_path / "bundle")
     (bundle / file).write_bytes(content)
     assert_bad_input(replay(bundle), str(bundle), "cannot be read")
 
 
-def test_no_vectors(replay, array, tmp_path):
+def test_no_vectors(replay, array_bundle, tmp_path):
     """A bundle without vectors is not taken for one that passed."""
-    bundle = shutil.copytree(array, tmp_path / "bundle")
+    bundle = shutil.copytree(array_bundle, tmp_path / "bundle")
     shutil.rmtree(bundle / "vectors" / "sequence")
     assert_bad_input(replay(bundle), str(bundle), "no vectors/sequence")
 
 
-def test_tolerance(replay, array, tmp_path):
+def test_tolerance(replay, array_bundle, tmp_path):
     """A bundle that was allowed more is held to what it was allowed."""
-    bundle = spoiled(array, tmp_path / "bundle", "step", "logits")
+    bundle = spoiled(array_bundle, tmp_path / "bundle", "step", "logits")
     manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
     manifest["tolerance"]["allowed"] = 2e-3
     (bundle / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")

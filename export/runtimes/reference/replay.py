@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from google.protobuf.message import DecodeError
+from onnx.checker import ValidationError
 from onnx.reference import ReferenceEvaluator
 
 Array = npt.NDArray[Any]
@@ -35,10 +36,10 @@ class Model:
     def __init__(self, bundle: Path) -> None:
         self.manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
         self.states = [state["name"] for state in self.manifest["states"]]
-        sequence = onnx.load(bundle / "sequence.onnx")
+        step, sequence = (_graph(bundle / name) for name in ("step.onnx", "sequence.onnx"))
         # onnx.reference does not look at the input sequence_lens of an LSTM operator.
         self.heeds_lengths = all(node.op_type != "LSTM" for node in sequence.graph.node)
-        self._step = ReferenceEvaluator(onnx.load(bundle / "step.onnx"))
+        self._step = ReferenceEvaluator(step)
         self._sequence = ReferenceEvaluator(sequence)
 
     def initial_state(self, batch: int) -> Arrays:
@@ -63,6 +64,12 @@ class Model:
         return outputs, following
 
 
+def _graph(path: Path) -> onnx.ModelProto:
+    graph = onnx.load(path)
+    onnx.checker.check_model(graph)
+    return graph
+
+
 class BadBundleError(Exception):
     """Says in a sentence why a folder cannot be replayed."""
 
@@ -85,7 +92,7 @@ def load(bundle: Path) -> tuple[Model, dict[str, Arrays], dict[str, Arrays]]:
     try:
         model = Model(bundle)
         return model, vectors(bundle, model, "step"), vectors(bundle, model, "sequence")
-    except (OSError, ValueError, KeyError, EOFError, DecodeError, BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, DecodeError, BadZipFile, ValidationError) as error:
         raise BadBundleError(f"{bundle}: cannot be read: {type(error).__name__}: {error}") from error
 
 

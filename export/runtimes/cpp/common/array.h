@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <functional>
 #include <numeric>
-#include <stdexcept>
 #include <vector>
 
 namespace arraylstm {
@@ -17,6 +16,12 @@ inline std::size_t size_of(const Shape& shape) {
   return std::accumulate(shape.begin(), shape.end(), std::size_t{1}, std::multiplies<>());
 }
 
+// The shape of as many rows as the leading axes say.
+inline Shape operator+(Shape lead, const Shape& row) {
+  lead.insert(lead.end(), row.begin(), row.end());
+  return lead;
+}
+
 template <class T>
 struct Array {
   Shape shape;
@@ -24,21 +29,15 @@ struct Array {
 
   // The part of that shape that begins at `index` times its size.
   Array part(std::size_t index, const Shape& of) const {
-    const auto begin = values.begin() + offset(index, size_of(of));
-    return {of, {begin, begin + static_cast<std::ptrdiff_t>(size_of(of))}};
+    const auto size = static_cast<std::ptrdiff_t>(size_of(of));
+    const auto begin = values.begin() + static_cast<std::ptrdiff_t>(index) * size;
+    return {of, {begin, begin + size}};
   }
 
   // Overwrites the part that begins at `index` times its size.
   void put(std::size_t index, const Array& part) {
-    std::copy(part.values.begin(), part.values.end(), values.begin() + offset(index, part.values.size()));
-  }
-
- private:
-  std::ptrdiff_t offset(std::size_t index, std::size_t size) const {
-    if ((index + 1) * size > values.size()) {
-      throw std::runtime_error("the arrays of a test vector do not fit each other");
-    }
-    return static_cast<std::ptrdiff_t>(index * size);
+    const auto size = static_cast<std::ptrdiff_t>(part.values.size());
+    std::copy(part.values.begin(), part.values.end(), values.begin() + static_cast<std::ptrdiff_t>(index) * size);
   }
 };
 

@@ -6,7 +6,7 @@
 namespace arraylstm {
 namespace {
 
-State read_state(const nlohmann::json& state) {
+Tensor read_state(const nlohmann::json& state) {
   for (const auto& [field, known] : {std::pair{"dtype", "float32"}, std::pair{"initial", "zeros"}}) {
     if (state.at(field) != known) {
       throw std::runtime_error("state " + state.at("name").dump() + " has " + field + " " + state.at(field).dump() +
@@ -22,7 +22,8 @@ Manifest read_fields(const nlohmann::json& fields) {
     manifest.states.push_back(read_state(state));
   }
   for (const auto& output : fields.at("graphs").at("step.onnx").at("outputs")) {
-    manifest.outputs.push_back(output.at("name"));
+    const auto& shape = output.at("shape");  // its first axis is "B"
+    manifest.outputs.push_back({output.at("name"), {shape.begin() + 1, shape.end()}});
   }
   manifest.tolerance = fields.at("tolerance").at("allowed");
   return manifest;

@@ -17,6 +17,14 @@ constexpr const char* descr<float> = "<f4";
 template <>
 constexpr const char* descr<int64_t> = "<i8";
 
+std::string text(const Shape& shape) {
+  std::string numbers;
+  for (const auto length : shape) {
+    numbers += (numbers.empty() ? "" : ", ") + std::to_string(length);
+  }
+  return "(" + numbers + ")";
+}
+
 std::string read_entry(zip_t* archive, zip_uint64_t index) {
   zip_stat_t stat;
   const std::unique_ptr<zip_file_t, int (*)(zip_file_t*)> file(zip_fopen_index(archive, index, 0), zip_fclose);
@@ -38,8 +46,8 @@ Array<T> parse(const std::string& npy) {
     throw std::runtime_error("it is not an .npy file of version 1");
   }
   const std::size_t begin = 10 + static_cast<unsigned char>(npy[8]) + 256 * static_cast<unsigned char>(npy[9]);
-  const std::string header = npy.substr(10, begin - 10);
-  static const std::regex form(R"(\{'descr': '(.*)', 'fortran_order': False, 'shape': \(([\d, ]*)\), \}\s*)");
+  const std::string header = npy.substr(10, npy.find('}', 10) - 9);  // padding and a newline follow
+  static const std::regex form(R"(\{'descr': '(.*)', 'fortran_order': False, 'shape': \(([\d, ]*)\), \})");
   std::smatch found;
   if (!std::regex_match(header, found, form) || found[1] != descr<T>) {
     throw std::runtime_error("its header is " + header + ", but an array of " + descr<T> + " in C order is wanted");
@@ -89,7 +97,18 @@ Array<T> Npz::get(const std::string& name) const {
   }
 }
 
-template Array<float> Npz::get(const std::string& name) const;
-template Array<int64_t> Npz::get(const std::string& name) const;
+template <class T>
+Array<T> Npz::get(const std::string& name, const Shape& shape) const {
+  auto array = get<T>(name);
+  if (array.shape != shape) {
+    throw std::runtime_error(path_.string() + ": " + name + " is " + text(array.shape) + ", but has to be " +
+                             text(shape));
+  }
+  return array;
+}
+
+template Array<int64_t> Npz::get(const std::string&) const;
+template Array<int64_t> Npz::get(const std::string&, const Shape&) const;
+template Array<float> Npz::get(const std::string&, const Shape&) const;
 
 }  // namespace arraylstm

@@ -18,6 +18,10 @@ class Npz {
   template <class T>
   Array<T> get(const std::string& name) const;
 
+  // The same, which has to be of that shape.
+  template <class T>
+  Array<T> get(const std::string& name, const Shape& shape) const;
+
  private:
   std::filesystem::path path_;
   std::map<std::string, std::string> files_;  // the bytes of <name>.npy by name

@@ -55,7 +55,7 @@ class Replay {
   void report(const std::string& form, const std::vector<Vector>& vectors, Run run) {
     Difference difference;
     for (const auto& vector : vectors) {
-      difference.compare(vector, manifest_.outputs, run(vector));
+      difference.compare(vector, manifest_, run(vector));
     }
     std::printf("%s: %zu vectors, largest difference %.1e in %s\n", form.c_str(), vectors.size(), difference.largest,
                 difference.where.c_str());
@@ -85,8 +85,7 @@ class Replay {
 
   void put_series(Arrays& results, std::size_t index, const Arrays& outputs) {
     for (std::size_t i = 0; i < outputs.size(); ++i) {
-      const bool is_state = 1 <= i && i <= manifest_.states.size();
-      if (!is_state) {
+      if (!manifest_.is_state(i)) {
         results[i].put(index, outputs[i]);
       }
     }
@@ -96,9 +95,7 @@ class Replay {
     Arrays given;
     bool fresh = true;
     for (std::size_t i = 0; i < vector.state.size(); ++i) {
-      Shape one = manifest_.states[i].shape;
-      one.insert(one.begin(), 1);
-      given.push_back(vector.state[i].part(row, one));
+      given.push_back(vector.state[i].part(row, Shape{1} + manifest_.states[i].shape));
       const auto& values = given.back().values;
       fresh = fresh && std::all_of(values.begin(), values.end(), [](float value) { return value == 0; });
     }

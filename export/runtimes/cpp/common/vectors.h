@@ -28,7 +28,7 @@ struct Difference {
   double largest = 0;
   std::string where;
 
-  void compare(const Vector& vector, const std::vector<std::string>& names, const std::vector<Array<float>>& found);
+  void compare(const Vector& vector, const Manifest& manifest, const std::vector<Array<float>>& found);
 };
 
 }  // namespace arraylstm

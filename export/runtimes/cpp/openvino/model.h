@@ -102,8 +102,8 @@ class Model {
     request.infer();
     Output output{copy(request.get_tensor("logits")), {}, {}};
     for (std::size_t i = 1; i < manifest_.outputs.size(); ++i) {
-      auto& part = i <= manifest_.states.size() ? output.state : output.traces;
-      part.push_back(copy(request.get_tensor(manifest_.outputs[i])));
+      auto& part = manifest_.is_state(i) ? output.state : output.traces;
+      part.push_back(copy(request.get_tensor(manifest_.outputs[i].name)));
     }
     return output;
   }
