@@ -8,19 +8,19 @@ of its own: it lets pass what hangs on several ties at once, and not a form of w
 promise it have to give a row the same bits in every batch.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
-from arraylstm import ItemModel
 from arraylstm.errors import one_line
+from arraylstm_export.accuracy import Accuracy
 from arraylstm_export.differences import differences
 from arraylstm_export.errors import ExportError
 from arraylstm_export.reference import Reference
-from arraylstm_export.runners import Runner
+from arraylstm_export.runners import Result, Runner
 from arraylstm_export.scenarios import (
     BATCHES,
     CHUNKINGS,
@@ -64,6 +64,11 @@ class Check:
     """Steps nothing can be said of."""
 
     @property
+    def equal_bits(self) -> bool:
+        """Tell whether the form is compared with itself, in other batches."""
+        return self.tolerance == 0
+
+    @property
     def passed(self) -> bool:
         """Tell whether the difference is within tolerance."""
         return self.difference <= self.tolerance
@@ -78,6 +83,8 @@ class Report:
     """Steps of the longest run."""
     strict: bool
     """Whether ties were no excuse."""
+    accuracy: Accuracy | None = None
+    """What a precision below fp32 costs, where it was measured."""
 
     @property
     def passed(self) -> bool:
@@ -132,34 +139,29 @@ class Report:
 
 
 def verify(
-    model: ItemModel,
-    interface: Interface,
+    reference: Reference,
     forms: dict[str, Runner],
     tolerance: float,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     seed: int = 0,
     strict: bool = False,
     horizon: int = HORIZON,
-    reference: Reference | None = None,
 ) -> Report:
     """Compare every form with the model in float64 in every scenario.
 
     Args:
-        model: the float32 model in eval mode.
-        interface: what its forms take and give.
+        reference: the model in float64.
         forms: runners by name.
         tolerance: largest difference that passes.
         on_progress: called with the scenarios done and their total.
         seed: seed of items, states, lengths and chunks.
         strict: whether a difference fails even where float32 cannot decide between lanes.
         horizon: steps of the longest run; fewer where its logits would be too many to compute.
-        reference: the model in float64, if there is one already.
 
     Raises:
         ExportError: a form cannot be run at all, or gives tensors of other shapes.
     """
-    source = np.random.default_rng(seed)
-    reference = reference or Reference(model, interface)
+    source, interface = np.random.default_rng(seed), reference.interface
     scenarios = list(all_scenarios(interface.num_items, interface.states, source, horizon))
     net = _Net(reference, forms, Limits(tolerance, strict))
     checks: list[Check] = []
@@ -168,8 +170,29 @@ def verify(
         on_progress(done, len(scenarios))
     for form, run in forms.items():
         if getattr(run, "exact_rows", False):
-            checks += _exact_rows(form, run, interface, reference.tensor_names, source)
+            checks += _exact_rows(form, run, interface, interface.tensor_names, source)
     return Report(tuple(checks), scenarios[-1].items.shape[1], strict)
+
+
+def replay(
+    vectors: Iterable[tuple[Scenario, Result]], interface: Interface, forms: dict[str, Runner], tolerance: float
+) -> Report:
+    """Compare every form with results that were recorded: pairs of a scenario and its (series, states).
+
+    Raises:
+        ExportError: a form cannot be run at all, or gives tensors of other shapes.
+    """
+    checks: list[Check] = []
+    longest = 0
+    for scenario, expected in vectors:
+        longest = max(longest, scenario.items.shape[1])
+        for form, run in forms.items():
+            with _named(form, scenario.name, scenario):
+                found = differences(at_once(run, scenario), expected)
+            for tensor, one in zip(interface.tensor_names, found, strict=True):
+                finding = Finding(*one.but_for(np.zeros(one.values.shape, bool)))
+                checks.append(_check(form, scenario.name, scenario, tensor, finding, tolerance))
+    return Report(tuple(checks), longest, strict=True)
 
 
 class _Net:
@@ -186,7 +209,7 @@ class _Net:
 
         Of a form that is known to be wrong nothing more need be excused, which takes time to find out.
         """
-        names, state = self.reference.tensor_names, scenario.state
+        names, state = self.reference.interface.tensor_names, scenario.state
         trials = {
             (form, name): Trial(run, way, scenario, len(names), self.limits)
             for form, run in self.forms.items()
@@ -263,7 +286,7 @@ def _named(form: str, name: str, scenario: Scenario) -> Iterator[None]:
 
 def _share(checks: list[Check], count: Callable[[Check], int]) -> float:
     """Return the share of the steps compared with the reference that are counted."""
-    compared = [check for check in checks if check.tolerance]
+    compared = [check for check in checks if not check.equal_bits]
     return sum(map(count, compared)) / sum(check.batch * check.steps for check in compared)
 
 

@@ -44,8 +44,6 @@ class Reference:
 
     def __init__(self, model: ItemModel, interface: Interface) -> None:
         self.interface = interface
-        series = ["logits", *(trace.name for trace in interface.traces)]
-        self.tensor_names = [*series, *(state.output.name for state in interface.states)]
         self._float32 = Whole(model, interface)
         self._run = Whole(copy.deepcopy(model).double(), interface, torch.float64)
 

@@ -112,7 +112,7 @@ def _scan(nodes: _Nodes, cut: _Cut, states: Sequence[State], alive: str) -> None
     ranks = sorted({len(state.input.shape) for state in states})
     items = nodes.add("Transpose", "items", name="items_by_step", perm=[1, 0])
     cleared = nodes.add("Where", alive, items, np.array(0), name="cleared_by_step")
-    going = [nodes.add("Unsqueeze", alive, _axes(2, rank + 1), name=f"alive_by_step_{rank}") for rank in ranks]
+    going = [_widened(nodes, alive, rank - 1, f"alive_by_step_{rank}") for rank in ranks]
     scan = helper.make_node(
         "Scan",
         [*(state.input.name for state in states), *going, cleared],
@@ -155,9 +155,10 @@ def _behind(nodes: _Nodes, cut: _Cut, series: Sequence[Tensor], alive: str) -> N
         _, *features = tensor.shape
         shape = nodes.add("Concat", lead, np.array(features, np.int64), name=f"shape_of_{tensor.name}", axis=0)
         whole = nodes.add("Reshape", _ROWS + tensor.name, shape, name=f"unbounded_{tensor.name}", allowzero=1)
-        within = nodes.add("Unsqueeze", by_row, _axes(2, 2 + len(features)), name=f"alive_in_{tensor.name}")
+        within = _widened(nodes, by_row, len(features), f"alive_in_{tensor.name}")
         nodes.add("Where", within, whole, np.array(0, np.float32), name=tensor.name)
 
 
-def _axes(first: int, end: int) -> Array:
-    return np.arange(first, end)
+def _widened(nodes: _Nodes, alive: str, features: int, name: str) -> str:
+    """Add as many axes of length 1 behind the two that `alive` has."""
+    return nodes.add("Unsqueeze", alive, np.arange(2, 2 + features), name=name) if features else alive

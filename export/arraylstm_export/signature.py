@@ -83,6 +83,11 @@ class Interface:
         states = {state.output for state in self.states}
         return tuple(tensor for tensor in self.step.outputs if tensor not in states)
 
+    @property
+    def tensor_names(self) -> list[str]:
+        """What is compared of every form: the series, then the states."""
+        return [*(tensor.name for tensor in self.series), *(state.output.name for state in self.states)]
+
     def _signature(self, inputs: tuple[Tensor, ...], lead: tuple[Dim, ...]) -> Signature:
         logits = Tensor("logits", "float32", (*lead, self.num_items))
         traces = (Tensor(trace.name, "float32", (*lead, *trace.shape)) for trace in self.traces)

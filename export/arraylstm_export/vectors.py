@@ -4,14 +4,15 @@
 outputs (the layout of ONNX's own backend tests); `vectors/<graph>/test_data_set_<n>.npz` holds the same arrays by name.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from onnx import numpy_helper
 
 from arraylstm_export.reference import Reference
-from arraylstm_export.runners import Array
-from arraylstm_export.scenarios import make_scenario
+from arraylstm_export.runners import Array, Result
+from arraylstm_export.scenarios import Scenario, make_scenario
 from arraylstm_export.signature import Interface, Signature
 
 
@@ -29,6 +30,21 @@ def write_vectors(reference: Reference, interface: Interface, folder: Path, seed
         (logits, *traces), following = reference(many)
         inputs, outputs = [many.items, many.lengths, *many.state], [logits, *following, *traces]
         _write(folder / "sequence", number, interface.sequence, inputs, outputs)
+
+
+def read_vectors(folder: Path, interface: Interface) -> Iterator[tuple[Scenario, Result]]:
+    """Yield every vector as a scenario and its result; a single step is a sequence of length 1."""
+    for path in sorted(folder.glob("*/*.npz")):
+        with np.load(path) as archive:
+            arrays = dict(archive)
+        single = arrays["items"].ndim == 1
+        items = arrays["items"][:, None] if single else arrays["items"]
+        lengths = np.ones(len(items), np.int64) if single else arrays["lengths"]
+        series = [arrays[tensor.name][:, None] if single else arrays[tensor.name] for tensor in interface.series]
+        scenario = Scenario(
+            f"{path.parent.name} {path.stem}", items, lengths, [arrays[state.input.name] for state in interface.states]
+        )
+        yield scenario, (series, [arrays[state.output.name] for state in interface.states])
 
 
 def _write(folder: Path, number: int, signature: Signature, inputs: list[Array], outputs: list[Array]) -> None:
