@@ -66,7 +66,7 @@ def export(tmp_path):
     """Export model.pt with the program's own function."""
 
     def run(*arguments):
-        tokens = [str(tmp_path / "model.pt"), "-o", str(tmp_path / "bundle"), *arguments]
+        tokens = [str(tmp_path / "model.pt"), "-o", str(tmp_path / "bundle"), "--horizon", "100", *arguments]
         assert arraylstm_export.cli.app(tokens) == 0
         return tmp_path / "bundle"
 

@@ -6,6 +6,10 @@ import torch
 import arraylstm
 import arraylstm_export
 from arraylstm import CELLS, NextItemModel, Vocabulary
+from arraylstm_export import Options
+
+QUICK = Options(horizon=100)
+"""An export whose longest run is short; a test in test_parity.py has the long one."""
 
 
 def make_model(cell):
@@ -28,7 +32,7 @@ def bundles(tmp_path_factory):
         if cell not in made:
             model = make_model(cell)
             folder = tmp_path_factory.mktemp("bundles") / cell
-            made[cell] = model, folder, arraylstm_export.export(model, folder)
+            made[cell] = model, folder, arraylstm_export.export(model, folder, QUICK)
         return made[cell]
 
     return bundle

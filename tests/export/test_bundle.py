@@ -14,9 +14,11 @@ from onnx import TensorProto, numpy_helper
 
 import arraylstm_export
 from arraylstm import LSTM2002, Vocabulary
-from arraylstm_export import ExportError, bundle
+from arraylstm_export import ExportError, Options, bundle
+from arraylstm_export.folder import put_in_place
+from arraylstm_export.runners import SequenceGraph
 
-from .conftest import make_model
+from .conftest import QUICK, make_model
 
 
 def test_the_manifest_lists_every_file_with_its_hash(array_bundle):
@@ -72,7 +74,7 @@ def test_parity_is_written_as_data_and_as_a_page(array_bundle):
     assert data["largest_difference"] == max(check["difference"] for check in data["checks"])
     assert (folder / "parity.md").read_text().startswith("# Parity: passed at tolerance 1e-05")
     assert {check["form"] for check in data["checks"]} == {
-        "pytorch", "pytorch step", "step.onnx", "sequence.onnx", "torchscript", "torchscript step",
+        "pytorch", "pytorch step", "step.onnx", "sequence.onnx", "model.torchscript.pt", "model.torchscript.pt step",
     }  # fmt: skip
 
 
@@ -128,7 +130,7 @@ def test_exporting_leaves_the_model_as_it_was(tmp_path):
     model = make_model("stochastic").double().train()
     weights = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     random_state = torch.get_rng_state()
-    assert arraylstm_export.export(model, tmp_path / "bundle").passed
+    assert arraylstm_export.export(model, tmp_path / "bundle", QUICK).passed
     assert model.training
     assert all(parameter.requires_grad and parameter.dtype == torch.float64 for parameter in model.parameters())
     assert all(torch.equal(weights[key], tensor) for key, tensor in model.state_dict().items())
@@ -137,19 +139,19 @@ def test_exporting_leaves_the_model_as_it_was(tmp_path):
 
 def spoil(monkeypatch):
     """Let the sequence graph lose its second state, as a wrong exporter would."""
-    right = bundle.SequenceGraph.__call__
+    right = SequenceGraph.__call__
 
     def wrong(self, items, lengths, state):
         logits, (first, second, *rest) = right(self, items, lengths, state)
         return logits, [first, second * 0.999, *rest]
 
-    monkeypatch.setattr(bundle.SequenceGraph, "__call__", wrong)
+    monkeypatch.setattr(SequenceGraph, "__call__", wrong)
 
 
 def test_a_failed_parity_leaves_nothing_behind(tmp_path, monkeypatch):
     """Neither the target nor a scratch folder remains."""
     spoil(monkeypatch)
-    report = arraylstm_export.export(make_model("array"), tmp_path / "bundle")
+    report = arraylstm_export.export(make_model("array"), tmp_path / "bundle", QUICK)
     assert not report.passed
     assert [check.form for check in report.worst_by_form() if not check.passed] == ["sequence.onnx"]
     assert list(tmp_path.iterdir()) == []
@@ -158,13 +160,13 @@ def test_a_failed_parity_leaves_nothing_behind(tmp_path, monkeypatch):
 def test_an_older_bundle_is_replaced_only_by_one_that_passed(tmp_path, monkeypatch):
     """A failing export leaves the bundle that was there; a passing one takes its place whole."""
     target = tmp_path / "bundle"
-    arraylstm_export.export(make_model("array"), target)
+    arraylstm_export.export(make_model("array"), target, QUICK)
     before = (target / "manifest.json").read_bytes()
     with monkeypatch.context() as spoiled:
         spoil(spoiled)
-        arraylstm_export.export(make_model("lstm"), target)
+        arraylstm_export.export(make_model("lstm"), target, QUICK)
     assert (target / "manifest.json").read_bytes() == before
-    arraylstm_export.export(make_model("lstm"), target)
+    arraylstm_export.export(make_model("lstm"), target, QUICK)
     assert json.loads((target / "manifest.json").read_text())["model"]["cell"] == "lstm"
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
@@ -185,15 +187,15 @@ def test_an_older_bundle_survives_a_failing_exchange(tmp_path, monkeypatch, erro
 
     monkeypatch.setattr(Path, "replace", replace)
     with pytest.raises((KeyboardInterrupt, OSError)):
-        bundle._put_in_place(new, old)
+        put_in_place(new, old)
     assert (old / "content").read_text() == "bundle"
 
 
 def test_a_crash_half_way_leaves_nothing_behind(tmp_path, monkeypatch):
     """An interruption while the graphs are being checked removes the scratch folder."""
-    monkeypatch.setattr(bundle, "verify", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(bundle, "verify", lambda *arguments, **options: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        arraylstm_export.export(make_model("array"), tmp_path / "bundle")
+        arraylstm_export.export(make_model("array"), tmp_path / "bundle", QUICK)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -207,14 +209,14 @@ class TestTarget:
         if manifest is not None:
             (tmp_path / "manifest.json").write_text(json.dumps(manifest))
         with pytest.raises(ExportError, match="is a folder with other content than a bundle's"):
-            arraylstm_export.export(make_model("array"), tmp_path)
+            arraylstm_export.export(make_model("array"), tmp_path, QUICK)
         assert (tmp_path / "thesis.tex").read_text() == "precious"
 
     def test_a_link_is_followed(self, tmp_path):
         """What a link points at is replaced, the link stays."""
         (tmp_path / "real").mkdir()
         (tmp_path / "link").symlink_to("real")
-        assert arraylstm_export.export(make_model("lstm"), tmp_path / "link").passed
+        assert arraylstm_export.export(make_model("lstm"), tmp_path / "link", QUICK).passed
         assert (tmp_path / "link").is_symlink()
         assert (tmp_path / "real" / "manifest.json").is_file()
 
@@ -222,12 +224,12 @@ class TestTarget:
         """A file is not a folder."""
         (tmp_path / "bundle").write_text("precious")
         with pytest.raises(ExportError, match="is a file; name a folder"):
-            arraylstm_export.export(make_model("array"), tmp_path / "bundle")
+            arraylstm_export.export(make_model("array"), tmp_path / "bundle", QUICK)
 
     def test_a_missing_parent_is_named(self, tmp_path):
         """The folder to create it in must exist."""
         with pytest.raises(ExportError, match="there is no folder .*nowhere"):
-            arraylstm_export.export(make_model("array"), tmp_path / "nowhere" / "bundle")
+            arraylstm_export.export(make_model("array"), tmp_path / "nowhere" / "bundle", QUICK)
 
 
 class TestProgram:
@@ -271,7 +273,7 @@ class TestProgram:
 def test_traces_are_further_outputs_of_both_graphs(tmp_path):
     """With traces, q_z is in step, sequence and TorchScript, compared like everything else, and in the vectors."""
     model = make_model("markov")
-    report = arraylstm_export.export(model, tmp_path / "bundle", traces=True)
+    report = arraylstm_export.export(model, tmp_path / "bundle", Options(traces=True, horizon=100))
     assert report.passed
     names = ["z_l0", "q_z_l0", "z_l1", "q_z_l1"]
     for form in {check.form for check in report.checks}:
@@ -292,7 +294,7 @@ def test_traces_are_further_outputs_of_both_graphs(tmp_path):
 def test_a_cell_without_traces_has_none_to_export(tmp_path):
     """Asking for them says so."""
     with pytest.raises(ExportError, match="the cell 'array' has no traces to export"):
-        arraylstm_export.export(make_model("array"), tmp_path / "bundle", traces=True)
+        arraylstm_export.export(make_model("array"), tmp_path / "bundle", Options(traces=True, horizon=100))
 
 
 def test_a_model_that_starts_elsewhere_than_from_zeros_is_refused(tmp_path):
@@ -300,4 +302,4 @@ def test_a_model_that_starts_elsewhere_than_from_zeros_is_refused(tmp_path):
     model = LSTM2002(tknzr=Vocabulary([*"abcdef"]))
     model.stack_rnn["0"].h_0.fill_(0.5)
     with pytest.raises(ExportError, match="starts from another state than zeros"):
-        arraylstm_export.export(model, tmp_path / "bundle")
+        arraylstm_export.export(model, tmp_path / "bundle", QUICK)

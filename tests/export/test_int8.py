@@ -12,8 +12,9 @@ from onnxruntime import GraphOptimizationLevel as Level
 
 from arraylstm import CELLS, NextItemModel
 from arraylstm_export.errors import ExportError
-from arraylstm_export.graphs import sequence_graph, step_graph
+from arraylstm_export.graphs import step_graph
 from arraylstm_export.int8 import quantize
+from arraylstm_export.sequence import sequence_graph
 from arraylstm_export.signature import Interface
 
 LEVELS = [Level.ORT_DISABLE_ALL, Level.ORT_ENABLE_BASIC, Level.ORT_ENABLE_EXTENDED, Level.ORT_ENABLE_ALL]

@@ -8,9 +8,10 @@ import numpy as np
 import onnx
 import pytest
 
-from arraylstm_export.graphs import sequence_graph, step_graph
+from arraylstm_export.graphs import step_graph
 from arraylstm_export.opset import converted
 from arraylstm_export.runners import Sequences
+from arraylstm_export.sequence import sequence_graph
 from arraylstm_export.signature import Interface
 
 # Loads every graph of a folder beside its feed and expected logits, and prints the largest difference or the refusal.

@@ -8,8 +8,8 @@ from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
 from arraylstm_export.errors import ExportError
-from arraylstm_export.graphs import sequence_graph
 from arraylstm_export.opset import NEWEST, OLDEST, converted
+from arraylstm_export.sequence import sequence_graph
 from arraylstm_export.signature import Interface
 
 

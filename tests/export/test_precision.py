@@ -7,9 +7,9 @@ import torch
 
 from arraylstm import NextItemModel
 from arraylstm_export.errors import ExportError
-from arraylstm_export.graphs import sequence_graph
-from arraylstm_export.half import half_step
+from arraylstm_export.precision import half_step_graph
 from arraylstm_export.runners import SequenceGraph, StepGraph, Whole
+from arraylstm_export.sequence import sequence_graph
 from arraylstm_export.signature import Interface
 
 
@@ -19,7 +19,7 @@ def test_float16_weights_under_a_float32_interface(cell, tmp_path):
     torch.manual_seed(2)
     model = NextItemModel(cell, 30, 16, k=3, embedding_size=8).eval().requires_grad_(False)
     interface = Interface.of(model, traced=bool(model.trace_names))
-    step = half_step(model, interface)
+    step = half_step_graph(model, interface)
     onnx.save(step, tmp_path / "step.onnx")
     onnx.save(sequence_graph(step, interface), tmp_path / "sequence.onnx")
     assert not [t.name for t in step.graph.initializer if t.data_type == onnx.TensorProto.FLOAT and len(t.dims) == 2]
@@ -38,8 +38,8 @@ def test_float16_weights_under_a_float32_interface(cell, tmp_path):
 def test_the_model_stays_float32_and_its_weights_are_checked(tmp_path):
     """The model handed in is not changed; a weight beyond float16 is named instead of becoming infinite."""
     model = NextItemModel("array", 4, 3, k=2).eval().requires_grad_(False)
-    half_step(model, Interface.of(model))
+    half_step_graph(model, Interface.of(model))
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
     model.linear.bias[1] = -1e5
     with pytest.raises(ExportError, match="linear.bias holds -?100000; float16 ends at 65504"):
-        half_step(model, Interface.of(model))
+        half_step_graph(model, Interface.of(model))
