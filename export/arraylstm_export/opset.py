@@ -10,6 +10,7 @@ from arraylstm_export.errors import ExportError
 OLDEST, NEWEST = 15, 25
 NEWEST_IR = 13
 _WIDENED = {"Where", "Scan", "GreaterOrEqual"}  # opset 16 gave them further types and nothing else
+_NEW_AND_IDLE = {"num_outputs", "noop_with_empty_axes"}  # of opset 18: as many as are named; some axes are given
 
 
 def checked_ir_version(opset: int, ir_version: int | None) -> int:
@@ -68,17 +69,16 @@ def _lowered(model: ModelProto, opset: int) -> ModelProto:
 
 
 def _lower(node: NodeProto, opset: int, constants: dict[str, list[int]]) -> None:
-    """Turn a node of opset 18 into the same of 13 to 17."""
-    if node.op_type == "Split":
-        kept = [attribute for attribute in node.attribute if attribute.name != "num_outputs"]  # as many as are named
-        del node.attribute[:]
-        node.attribute.extend(kept)
-    elif node.op_type.startswith("Reduce") and list(node.input[1:]) == list(constants):
+    """Turn a node of opset 18 into the same of 15 to 17."""
+    if node.op_type.startswith("Reduce") and list(node.input[1:]) == list(constants):
         for axes in constants.values():
             node.attribute.append(helper.make_attribute("axes", axes))
         del node.input[1:]
-    else:
+    elif node.op_type != "Split":
         raise ExportError(f"opset {opset}: has no equal of the model's {node.op_type}; write it in opset 18 or newer")
+    kept = [attribute for attribute in node.attribute if attribute.name not in _NEW_AND_IDLE]
+    del node.attribute[:]
+    node.attribute.extend(kept)
 
 
 def _since(node: NodeProto, opset: int) -> int:
