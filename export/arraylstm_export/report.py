@@ -8,7 +8,12 @@ from rich.table import Table
 from arraylstm.console import make_table
 from arraylstm_export.parity import Check, Report
 
-_HEADINGS = ("form", "difference", "tensor", "scenario", "at", "undecided", "")
+_HEADINGS = ("form", "difference", "tensor", "scenario", "at", "ties", "undecided", "")
+_TIES = (
+    "A model that chooses between lanes with nearly equal gates meets ties that float32 cannot decide as float64 does.",
+    "A row that comes to one is judged from there on by its single steps. `ties` counts those whose tie fell otherwise",
+    "and which are right but for that; `undecided` those of which nothing can be said.",
+)
 
 
 def as_table(report: Report) -> Table:
@@ -28,13 +33,16 @@ def as_markdown(report: Report) -> str:
             f"# Parity: {_verdict(report)}",
             "",
             "Every form of the model is compared with its own `forward` in float64 PyTorch; a difference is",
-            "|a - b| / max(1, |b|), and `at` is where in the tensor it was largest. Undecided steps are over the",
-            "tolerance, but so is the model itself with its weights moved by less than float32 resolves (a choice",
-            "between equal gates): they are not compared. Scenarios end in batch x steps.",
+            "|a - b| / max(1, |b|), and `at` is where in the tensor it was largest. Scenarios end in batch x steps;",
+            f"the longest run has {report.horizon:,} steps.",
             "",
-            "## The worst check of every form",
+            *(["Ties were no excuse (strict)."] if report.strict else _TIES),
             "",
-            *_markdown_rows(report.worst_by_form()),
+            *_equal_bits(report),
+            "",
+            "## The worst check of every form and tensor",
+            "",
+            *_markdown_rows(report.worst_by_tensor()),
             "",
             "## Every check, worst first",
             "",
@@ -46,7 +54,14 @@ def as_markdown(report: Report) -> str:
 
 def as_json(report: Report) -> str:
     """Return the verdict and every check."""
-    fields = {"passed": report.passed, "largest_difference": report.reached, "undecided_steps": report.undecided}
+    fields = {
+        "passed": report.passed,
+        "largest_difference": report.reached,
+        "horizon": report.horizon,
+        "strict": report.strict,
+        "ties": report.ties,
+        "undecided_steps": report.undecided,
+    }
     checks = [{**asdict(check), "passed": check.passed} for check in report.checks]
     return json.dumps({**fields, "checks": checks}, indent=1) + "\n"
 
@@ -54,8 +69,21 @@ def as_json(report: Report) -> str:
 def _verdict(report: Report) -> str:
     tolerance = report.checks[0].tolerance
     word = f"{'passed' if report.passed else 'FAILED'} at tolerance {tolerance:g}"
-    undecided = f", {report.undecided:.1%} of steps undecided in float32" if report.undecided else ""
-    return f"{word}, largest difference {report.reached:.1e}{undecided}"
+    ties = f", {report.ties:.2%} of steps with a tie decided otherwise" if report.ties else ""
+    undecided = f", {report.undecided:.2%} undecided in float32" if report.undecided else ""
+    return f"{word}, largest difference {report.reached:.1e}{ties}{undecided}"
+
+
+def _equal_bits(report: Report) -> list[str]:
+    """Say which forms give a row the same bits in every batch."""
+    exact: dict[str, bool] = {}
+    for check in report.checks:
+        if check.equal_bits:
+            exact[check.form] = exact.get(check.form, True) and check.passed
+    words = {True: "the same bits in every batch tried", False: "NOT the same bits in every batch"}
+    return [f"- {form}: a row's results are {words[same]}." for form, same in exact.items()] or [
+        "No form here promises a row the same bits in every batch."
+    ]
 
 
 def _cells(check: Check) -> list[str]:
@@ -65,6 +93,7 @@ def _cells(check: Check) -> list[str]:
         check.tensor,
         f"{check.scenario}, {check.batch} x {check.steps}",
         str(list(check.where)),
+        str(check.ties),
         str(check.undecided_steps),
         "ok" if check.passed else "FAILED",
     ]
