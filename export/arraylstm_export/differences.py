@@ -29,14 +29,15 @@ class Largest:
         """Return the same of tensors (N, 1) and (N), a batch of single steps, as (N)."""
         return Largest(self.values.reshape(-1), self.places.reshape(-1), self.shape)
 
-    def but_for(self, excused: Array) -> tuple[float, tuple[int, ...]]:
-        """Return the largest difference of all and its whole index; 0 and () where nothing is left to judge."""
+    def but_for(self, excused: Array, start: int = 0) -> tuple[float, tuple[int, ...]]:
+        """Return the largest difference of all and its whole index, steps counted from `start`; 0 and () of nothing."""
         judged = np.where(excused, 0.0, self.values)
         if judged.size == 0 or 0 in self.shape:
             return 0.0, ()
         lead = np.unravel_index(int(judged.argmax()), judged.shape)
         inner = np.unravel_index(int(self.places[lead]), self.shape)
-        return float(judged[lead]), tuple(int(index) for index in (*lead, *inner))
+        row, *step = (int(index) for index in lead)
+        return float(judged[lead]), (row, *(index + start for index in step), *map(int, inner))
 
 
 def largest(actual: Array, expected: Array, axes: int) -> Largest:
@@ -70,6 +71,15 @@ def differences(actual: Result, expected: Result) -> list[Largest]:
         *(largest(ours, theirs, 2) for ours, theirs in zip(series, expected_series, strict=True)),
         *(largest(ours, theirs, 1) for ours, theirs in zip(states, expected_states, strict=True)),
     ]
+
+
+def first_over(found: Sequence[Largest], lengths: Array, limit: float) -> Array:
+    """Return every row's first step with a difference over the limit, else S; its states' count as its last step's."""
+    over = np.any([one.values > limit for one in found if one.by_step], 0)
+    states = np.any([one.values > limit for one in found if not one.by_step], 0)
+    over[np.arange(len(over)), np.maximum(lengths - 1, 0)] |= states
+    first: Array = np.where(over.any(1), over.argmax(1), over.shape[1])
+    return first
 
 
 def rows_of(result: Result, rows: Array) -> Result:

@@ -17,15 +17,15 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from arraylstm import ItemModel
-from arraylstm_export.differences import Largest, differences, largest, rows_of, worst
+from arraylstm_export.differences import Largest, differences, first_over, rows_of, worst
 from arraylstm_export.runners import Array, Result, Whole
 from arraylstm_export.scenarios import Scenario, at_once
 from arraylstm_export.signature import Interface
 
-TWINS = 8
-TWINS_OF_A_STEP = 32  # several ties in one step fall in many ways, and one step is cheap
+TWINS = 32  # as many ways for ties to fall; most rows need two or three
 _UNRESOLVED = 4 * torch.finfo(torch.float32).eps
 _UNDECIDED_ABOVE = 1e-5
+_FACTORS = 8_191  # a prime: no two rows of a tensor meet the same ones
 
 
 @dataclass(frozen=True)
@@ -51,37 +51,29 @@ class Reference:
         """Return the scenario's logits, traces and final states in float64."""
         return at_once(self._run, scenario)
 
-    def decided_steps(self, scenario: Scenario, tolerance: float) -> Array:
-        """Return for every row how many of its steps float32 can be held to: S, or those before a twin parts.
+    def first_parting(self, scenario: Scenario, failing: Array, tolerance: float) -> Array:
+        """Return for every row where a twin parts from the reference: a step up to its failing one (B), else S.
 
-        A twin parts where its logits or traces, or after the last step its state, differ by more than the tolerance
+        A twin parts where its logits or traces, or at a row's last step its state, differ by more than the tolerance
         (and 1e-5).
         """
-        series, state = self(scenario)
-        rows, steps = scenario.items.shape
-        last = np.maximum(scenario.lengths - 1, 0)
-        limit = max(tolerance, _UNDECIDED_ABOVE)
-        decided = np.full(rows, steps)
-        for twin in self._twins(TWINS):
-            reach = int(decided.max())
-            if reach == 0:
+        expected = self(scenario)
+        parting = np.full(len(failing), scenario.items.shape[1])
+        for twin in self._twins():
+            pending = np.flatnonzero(parting > failing)
+            if len(pending) == 0:
                 break
-            other_series, other_state = twin(scenario.until(reach))
-            pairs = zip(other_series, [whole[:, :reach] for whole in series], strict=True)
-            parted = np.ones((rows, reach + 1), bool)
-            apart = np.max([largest(ours, theirs, 2).values for ours, theirs in pairs], 0)
-            parted[:, :reach] = apart > limit
-            if reach == steps:
-                parted[np.arange(rows), last] |= worst(differences(([], other_state), ([], state))) > limit
-            decided = np.minimum(decided, parted.argmax(1))
-        return decided
+            rows = scenario.rows(pending)
+            found = differences(twin(rows), rows_of(expected, pending))
+            parting[pending] = first_over(found, rows.lengths, max(tolerance, _UNDECIDED_ABOVE))
+        return np.where(parting > failing, scenario.items.shape[1], parting)
 
     def judge(self, steps: Scenario, actual: Result, tolerance: float) -> Verdict:
         """Compare single steps, a batch with S = 1, with the reference's and, where they differ, with its twins'."""
         expected = self(steps)
         found = differences(actual, expected)
         tied, hangs = np.zeros((2, len(steps.items)), bool)
-        for twin in self._twins(TWINS_OF_A_STEP):
+        for twin in self._twins():
             pending = np.flatnonzero((worst(found) > tolerance) & ~tied)
             if len(pending) == 0:
                 break
@@ -91,9 +83,9 @@ class Reference:
             hangs[pending] |= parts
         return Verdict(found, tied, hangs & ~tied)
 
-    def _twins(self, count: int) -> Iterator[Callable[[Scenario], Result]]:
+    def _twins(self) -> Iterator[Callable[[Scenario], Result]]:
         yield lambda scenario: at_once(self._float32, scenario)
-        for seed in range(count):
+        for seed in range(TWINS):
             yield partial(self._moved, seed)
 
     def _moved(self, seed: int, scenario: Scenario) -> Result:
@@ -107,6 +99,8 @@ class MovedResults(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
     def __init__(self, seed: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.source = torch.Generator().manual_seed(seed)
+        self.factors = torch.empty(_FACTORS, dtype=torch.float64)
+        self.factors.uniform_(1 - _UNRESOLVED, 1 + _UNRESOLVED, generator=self.source)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -115,5 +109,9 @@ class MovedResults(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
         computed = isinstance(result, torch.Tensor) and result.is_floating_point()
         if not computed or func.is_view or func._schema.is_mutable:
             return result
-        noise = torch.rand(result.shape, generator=self.source, dtype=result.dtype) * 2 - 1
-        return result * (1 + _UNRESOLVED * noise)
+        return result * self._draw(result.numel()).view(result.shape).to(result.dtype)
+
+    def _draw(self, count: int) -> torch.Tensor:
+        """Return so many factors from a place in their cycle drawn at random: drawing them all anew takes longer."""
+        start = int(torch.randint(_FACTORS, (), generator=self.source))
+        return self.factors.repeat(count // _FACTORS + 2)[start : start + count]

@@ -3,8 +3,8 @@
 A runner takes items (B, S) int64, lengths (B) int64 and one array (B, *shape) per state, and returns the series, which
 are the logits (B, S, V) and the traces, zero from a row's length on, and every row's state after its own length.
 
-What else it may say of itself: `exact_rows`, that its results for a row are the same bits whatever the batch around it;
-`needs_a_step`, that S must be at least 1.
+What else it may say of itself: `exact_rows`, that its results for a row are the same bits whatever the batch
+around it and however its steps are cut into calls; `needs_a_step`, that S must be at least 1.
 """
 
 import platform

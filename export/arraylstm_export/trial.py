@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from arraylstm_export.differences import differences, worst
+from arraylstm_export.differences import differences, first_over
 from arraylstm_export.reference import Reference, Verdict
 from arraylstm_export.runners import Array, Result, Runner
 from arraylstm_export.scenarios import Scenario, one_by_one, steps_at_once
@@ -48,16 +48,21 @@ class Piece:
         self.scenario = scenario
         self.start = start
         self.expected = reference(scenario)
-        self._decided: dict[int, int] = {}
+        self._parting: dict[int, int] = {}
 
     def decided_steps(self, failing: Array, tolerance: float) -> Array:
-        """Return how many steps of every row are to be compared; twins are run only for failing rows not met before."""
-        unknown = np.array([row for row in np.flatnonzero(failing) if row not in self._decided], int)
-        if len(unknown):
-            found = self.reference.decided_steps(self.scenario.rows(unknown), tolerance)
-            self._decided.update(zip(unknown.tolist(), found.tolist(), strict=True))
+        """Return how many steps of every row, which fails at the given one (B) or not (S), are to be compared.
+
+        That is all S, or those before a twin parts; twins are run only for rows they have not explained yet.
+        """
         steps = self.scenario.items.shape[1]
-        return np.array([self._decided[row] if fails else steps for row, fails in enumerate(failing)], int)
+        known = np.array([self._parting.get(row, steps) for row in range(len(failing))])
+        unknown = np.flatnonzero((failing < steps) & (known > failing))
+        if len(unknown):
+            found = self.reference.first_parting(self.scenario.rows(unknown), failing[unknown], tolerance)
+            self._parting.update(zip(unknown.tolist(), found.tolist(), strict=True))
+            known[unknown] = found
+        return np.where(failing < steps, known, steps)
 
 
 class Trial:
@@ -94,20 +99,21 @@ class Trial:
         _require_shapes(actual, piece.expected)
         self.state = actual[1]
         found = differences(actual, piece.expected)
-        failing = (worst(found) > self.limits.tolerance) & ~self.parted
-        excusing &= not self.limits.strict
-        decided = piece.decided_steps(failing & excusing, self.limits.tolerance)
-        decided[self.parted] = 0
+        failing = first_over(found, given.lengths, self.limits.tolerance)
+        if self.limits.strict or not excusing:
+            failing[:] = given.items.shape[1]
+        decided = np.where(self.parted, 0, piece.decided_steps(failing, self.limits.tolerance))
         late = _between(decided, given)
         self.parted |= late.any(1)
         for finding, one in zip(self.findings, found, strict=True):
-            difference, where = one.but_for(late if one.by_step else self.parted)
-            finding.add(difference, (where[0], where[1] + piece.start, *where[2:]) if one.by_step and where else where)
+            finding.add(*one.but_for(late if one.by_step else self.parted, piece.start))
         if late.any():
             self._judge_single_steps(piece, given, actual, late)
 
     def _judge_single_steps(self, piece: Piece, given: Scenario, actual: Result, late: Array) -> None:
         single, states = one_by_one(self.run, given)
+        if getattr(self.run, "exact_rows", False):
+            self._compare_runs(actual, single, piece.start)
         lost = self._lost(given, actual, single, late)
         width = steps_at_once(piece.reference.interface.num_items)
         rows, steps = np.nonzero(late)
@@ -121,12 +127,14 @@ class Trial:
 
     def _lost(self, given: Scenario, actual: Result, single: Result, late: Array) -> Array:
         """Tell at which of the late steps (B, S) a row's run has gone another way than its own single steps."""
-        apart = differences(actual, single)
-        series = len(actual[0])
-        parts = (np.max([one.values for one in apart[:series]], 0) > self.limits.tolerance) & late
-        at_end = worst(apart[series:]) > self.limits.tolerance
-        parts[np.arange(len(parts)), np.maximum(given.lengths - 1, 0)] |= at_end
-        return np.maximum.accumulate(parts, 1) & late
+        steps = np.arange(late.shape[1])
+        parting = first_over(differences(actual, single), given.lengths, self.limits.tolerance)
+        return late & (steps >= parting[:, None])
+
+    def _compare_runs(self, actual: Result, single: Result, start: int) -> None:
+        """Judge a form that promises the same bits however its steps are cut into calls: no tie can part its runs."""
+        for finding, one in zip(self.findings, differences(actual, single), strict=True):
+            finding.add(*one.but_for(np.zeros(one.values.shape, bool), start))
 
     def _take(self, verdict: Verdict, lost: Array, rows: Array, steps: Array) -> None:
         self.ties += int(verdict.tied.sum())
