@@ -8,3 +8,4 @@ from arraylstm_export.options import Options as Options
 from arraylstm_export.parity import Check as Check
 from arraylstm_export.parity import Report as Report
 from arraylstm_export.parity import verify as verify
+from arraylstm_export.reference import Reference as Reference

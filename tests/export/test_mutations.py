@@ -11,7 +11,7 @@ import pytest
 import torch
 from onnx import ModelProto, helper, numpy_helper
 
-from arraylstm_export import verify
+from arraylstm_export import Reference, verify
 from arraylstm_export.runners import SequenceGraph, Sequences, StepGraph, StepMethod
 from arraylstm_export.signature import Interface
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from arraylstm import NextItemModel
-from arraylstm_export import ExportError, verify
+from arraylstm_export import ExportError, Reference, verify
 from arraylstm_export.differences import largest
 from arraylstm_export.runners import StepMethod, Whole
 from arraylstm_export.scenarios import all_scenarios, draw_cuts, pieces

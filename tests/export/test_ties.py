@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from arraylstm import NextItemModel
-from arraylstm_export import verify
+from arraylstm_export import Reference, verify
 from arraylstm_export.runners import Sequences, StepMethod, Whole
 from arraylstm_export.signature import Interface
 
