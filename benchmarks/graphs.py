@@ -4,8 +4,8 @@
     python benchmarks/graphs.py --cells    # every cell of the registry
 
 The LSTM operator runs H units with one memory cell on ready-made vectors: neither embedding nor logits are in its time.
-A cell with k lanes has about k times its work. The sequence is run with V items and with one: a Scan computes outputs
-that nobody asks for, so a single logit comes closest to the states alone.
+A cell with k lanes has about k times its work. The sequence is run with V items and with one: the
+graph computes logits that nobody asks for, so a single one comes closest to the states alone.
 """
 
 import tempfile
@@ -28,9 +28,9 @@ from timing import Call, Row, Table, TimingOptions, measure, show, single_thread
 from torch import nn
 
 from arraylstm import CELLS, LSTM, Cell, NextItemModel, console
-from arraylstm_export.graphs import IR_VERSION, OPSET, step_graph
-from arraylstm_export.native import fastest_sequence_graph
+from arraylstm_export.graphs import IR_VERSION, OPSET
 from arraylstm_export.signature import Interface
+from arraylstm_export.source import Source
 
 Array = npt.NDArray[Any]
 
@@ -84,11 +84,11 @@ def main(
                 torch.manual_seed(0)
                 shape = (cell, num_items, sizes.hidden_size, sizes.k, 1, sizes.embedding_size)
                 model = NextItemModel(*shape).eval()
-                step = step_graph(model, Interface.of(model))
+                source = Source(model, Interface.of(model), "fp32", OPSET, IR_VERSION, {})
                 if num_items == sizes.num_items:
-                    out.print(_nodes(step), soft_wrap=True)
-                    step_rows += [compare_step(model, step, batch, timing.rounds) for batch in sizes.batches]
-                sequence_rows.append(compare_sequence(model, step, sizes, timing.rounds))
+                    out.print(_nodes(source), soft_wrap=True)
+                    step_rows += [compare_step(model, source.step, batch, timing.rounds) for batch in sizes.batches]
+                sequence_rows.append(compare_sequence(model, source.sequence, sizes, timing.rounds))
     except DisagreementError as error:
         out.print(f"[red]{error}[/red]")
         return DISAGREED
@@ -122,13 +122,13 @@ def compare_step(model: NextItemModel, step: ModelProto, batch: int, rounds: int
 
 
 @torch.no_grad()
-def compare_sequence(model: NextItemModel, step: ModelProto, sizes: Sizes, rounds: int) -> Row:
+def compare_sequence(model: NextItemModel, sequence: ModelProto, sizes: Sizes, rounds: int) -> Row:
     """Time whole sequences as a graph, eagerly and through array-lstm, beside the LSTM operator."""
     items, state = _batch(model, (sizes.batch, sizes.steps))
     lengths = np.full(sizes.batch, sizes.steps)
     interface = Interface.of(model)
     names = [tensor.name for tensor in interface.sequence.inputs]
-    loaded = session(fastest_sequence_graph(model, step, interface))
+    loaded = session(sequence)
     feed = dict(zip(names, [items, lengths, *(np.zeros_like(tensor) for tensor in state)], strict=True))
     tensor = torch.from_numpy(items)
 
@@ -205,14 +205,18 @@ def session(model: ModelProto, optimized: Path | None = None) -> onnxruntime.Inf
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def _nodes(step: ModelProto) -> str:
-    """Tell the step graph's nodes, as exported and as onnxruntime runs them."""
+def _nodes(source: Source) -> str:
+    """Tell the nodes of the step graph, as exported and as onnxruntime runs them, and of the sequence graph's loop."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "optimized.onnx"
-        session(step, path)
+        session(source.step, path)
         run = Counter(node.op_type for node in onnx.load(path).graph.node)
     kinds = ", ".join(f"{count} {kind}" for kind, count in run.most_common())
-    return f"  step graph: {len(step.graph.node)} nodes; onnxruntime runs {run.total()}: {kinds}"
+    bodies = [
+        attribute.g for node in source.sequence.graph.node for attribute in node.attribute if attribute.HasField("g")
+    ]
+    loop = f"{len(bodies[0].node)} in the loop of the sequence graph" if bodies else "no loop in the sequence graph"
+    return f"  step graph: {len(source.step.graph.node)} nodes; onnxruntime runs {run.total()}: {kinds}; {loop}"
 
 
 def operator(model: NextItemModel, batch: int, steps: int) -> Call:
