@@ -47,7 +47,7 @@ export function suggest(names) {
 }
 
 export function showReplay({ rows, difference, allowed, passed }) {
-  const cells = ({ graph, vectors, difference: largest, tensor }) => [graph, vectors, scientific(largest), tensor];
+  const cells = ({ graph, vectors, difference: largest, where }) => [graph, vectors, scientific(largest), where];
   const row = (values) => element("tr", {}, ...values.map((value) => element("td", {}, value)));
   find("#replay tbody").replaceChildren(...rows.map((each) => row(cells(each))));
   find("#replay table").hidden = false;

@@ -22,8 +22,8 @@ async function main(folder, ...rest) {
     throw new Error("give one folder that arraylstm-export has written: node replay.mjs BUNDLE");
   const { rows, difference, passed } = await replay(ort, readerOf(folder));
   for (const row of rows) {
-    const where = `largest difference ${scientific(row.difference)} in ${row.tensor}`;
-    console.log(`${row.graph.padEnd(24)} ${row.vectors} vectors  ${where}`);
+    const largest = `largest difference ${scientific(row.difference)} in ${row.where}`;
+    console.log(`${row.graph}: ${row.vectors} vectors, ${largest}`);
   }
   console.log(`largest difference ${scientific(difference)}`);
   return passed ? 0 : 1;

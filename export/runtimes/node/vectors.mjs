@@ -70,16 +70,20 @@ function readVector(name, bytes, signature) {
   const choose = (tensors) => Object.fromEntries(tensors.map((tensor) => [tensor.name, arrays[tensor.name]]));
   const missing = [...signature.inputs, ...signature.outputs].find((tensor) => !(tensor.name in arrays));
   if (missing) throw new Error(`${name} holds no array ${missing.name}`);
-  return { inputs: choose(signature.inputs), outputs: choose(signature.outputs) };
+  const file = name.slice(name.lastIndexOf("/") + 1);
+  return { file, inputs: choose(signature.inputs), outputs: choose(signature.outputs) };
 }
 
 async function compare(graph, vectors, run) {
   const largest = new Largest();
-  for (const vector of vectors) await run(vector, largest);
-  return { graph, vectors: vectors.length, difference: largest.difference, tensor: largest.tensor };
+  for (const vector of vectors) {
+    largest.file = vector.file;
+    await run(vector, largest);
+  }
+  return { graph, vectors: vectors.length, difference: largest.difference, where: largest.where };
 }
 
-/** The largest |actual - expected| / max(1, |expected|) seen, and in which tensor. */
+/** The largest |actual - expected| / max(1, |expected|) seen, and in which tensor of which file. */
 class Largest {
   difference = -1;
 
@@ -91,7 +95,7 @@ class Largest {
       const difference = Math.abs(actual[index] - value) / Math.max(1, Math.abs(value));
       if (difference <= this.difference) return;
       this.difference = Number.isNaN(difference) ? Infinity : difference;
-      this.tensor = tensor;
+      this.where = `${tensor} of ${this.file}`;
     });
   }
 }

@@ -3,12 +3,11 @@
 Exit status: 0 within the manifest's tolerance, 1 beyond it, 2 bad input. Needs onnx and numpy, nothing else.
 """
 
-# ruff: noqa: T201  # what the program finds, it prints
-
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -25,7 +24,7 @@ Arrays = dict[str, Array]
 
 
 class Model:
-    """A bundle's graphs in onnx.reference. Copy this class.
+    """A bundle's graphs in onnx.reference. Copy this class and what it calls.
 
     >>> model = Model(Path("bundle"))
     >>> state = model.initial_state(1)
@@ -34,9 +33,9 @@ class Model:
     """
 
     def __init__(self, bundle: Path) -> None:
-        self.manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+        self.manifest = read_manifest(bundle / "manifest.json")
         self.states = [state["name"] for state in self.manifest["states"]]
-        step, sequence = (_graph(bundle / name) for name in ("step.onnx", "sequence.onnx"))
+        step, sequence = (read_graph(bundle / name) for name in ("step.onnx", "sequence.onnx"))
         # onnx.reference does not look at the input sequence_lens of an LSTM operator.
         self.heeds_lengths = all(node.op_type != "LSTM" for node in sequence.graph.node)
         self._step = ReferenceEvaluator(step)
@@ -64,49 +63,66 @@ class Model:
         return outputs, following
 
 
-def _graph(path: Path) -> onnx.ModelProto:
-    graph = onnx.load(path)
-    onnx.checker.check_model(graph)
+class BadBundleError(Exception):
+    """Says in a sentence why a folder cannot be replayed."""
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what goes wrong with a file into a sentence about it."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, EOFError, DecodeError, BadZipFile, ValidationError) as error:
+        raise BadBundleError(f"{path}: cannot be read: {type(error).__name__}: {error}") from error
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Return what the manifest says, if it says nothing that this program would not heed."""
+    with reading(path):
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if manifest["schema_version"] != 1:
+            raise ValueError(f"it has schema_version {manifest['schema_version']}; this program reads 1")
+        for state in manifest["states"]:
+            for field, known in (("dtype", "float32"), ("initial", "zeros")):
+                if state[field] != known:
+                    raise ValueError(
+                        f"state {state['name']} has {field} {state[field]}; this program knows {known} only"
+                    )
+    return manifest
+
+
+def read_graph(path: Path) -> onnx.ModelProto:
+    """Return a graph that keeps ONNX's rules."""
+    with reading(path):
+        graph = onnx.load(path)
+        onnx.checker.check_model(graph)
     return graph
 
 
-class BadBundleError(Exception):
-    """Says in a sentence why a folder cannot be replayed."""
+def read_vectors(bundle: Path, model: Model, graph: str) -> dict[str, Arrays]:
+    """Return a graph's test vectors by file name."""
+    signature = model.manifest["graphs"][f"{graph}.onnx"]
+    names = [tensor["name"] for tensor in (*signature["inputs"], *signature["outputs"])]
+    found = {}
+    for path in sorted((bundle / "vectors" / graph).glob("*.npz")):
+        with reading(path), np.load(path) as archive:
+            found[path.name] = {name: archive[name] for name in names}
+    if not found:
+        raise BadBundleError(f"{bundle}: has no vectors/{graph}/*.npz")
+    return found
 
 
 def main() -> int:
     """Replay a bundle, print what was found, return the exit status."""
     parser = argparse.ArgumentParser(description="Replay a bundle's test vectors in onnx.reference.")
     parser.add_argument("bundle", type=Path, help="folder that arraylstm-export wrote")
+    bundle = parser.parse_args().bundle
     try:
-        return replay(*load(parser.parse_args().bundle))
+        model = Model(bundle)
+        return replay(model, read_vectors(bundle, model, "step"), read_vectors(bundle, model, "sequence"))
     except BadBundleError as error:
         print(error, file=sys.stderr)
         return 2
-
-
-def load(bundle: Path) -> tuple[Model, dict[str, Arrays], dict[str, Arrays]]:
-    """Return a bundle's model, and the test vectors of the step and of the sequence graph by file name."""
-    if not (bundle / "manifest.json").is_file():
-        raise BadBundleError(f"{bundle}: is no bundle, for it has no manifest.json")
-    try:
-        model = Model(bundle)
-        return model, vectors(bundle, model, "step"), vectors(bundle, model, "sequence")
-    except (OSError, ValueError, KeyError, EOFError, DecodeError, BadZipFile, ValidationError) as error:
-        raise BadBundleError(f"{bundle}: cannot be read: {type(error).__name__}: {error}") from error
-
-
-def vectors(bundle: Path, model: Model, graph: str) -> dict[str, Arrays]:
-    """Return a graph's test vectors by file name."""
-    signature = model.manifest["graphs"][f"{graph}.onnx"]
-    names = [tensor["name"] for tensor in (*signature["inputs"], *signature["outputs"])]
-    found = {}
-    for path in sorted((bundle / "vectors" / graph).glob("*.npz")):
-        with np.load(path) as archive:
-            found[path.name] = {name: archive[name] for name in names}
-    if not found:
-        raise BadBundleError(f"{bundle}: has no vectors/{graph}/*.npz")
-    return found
 
 
 def replay(model: Model, steps: dict[str, Arrays], sequences: dict[str, Arrays]) -> int:

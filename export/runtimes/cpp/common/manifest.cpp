@@ -17,6 +17,10 @@ Tensor read_state(const nlohmann::json& state) {
 }
 
 Manifest read_fields(const nlohmann::json& fields) {
+  const auto& version = fields.at("schema_version");
+  if (version != 1) {
+    throw std::runtime_error("it has schema_version " + version.dump() + "; this program reads 1");
+  }
   Manifest manifest;
   for (const auto& state : fields.at("states")) {
     manifest.states.push_back(read_state(state));
