@@ -59,14 +59,16 @@ def export(
             export, starts from another state than zeros, or cannot be written in a format or precision.
     """
     target = Path(directory).resolve()
-    check_target(target)
     _check_model(model, options.traces)
     if options.precision != "fp32" and not held_out:
-        raise ExportError(f"precision {options.precision!r} has a cost: give held-out sessions to measure it on")
-    source = _source(model, options)
+        raise ExportError(
+            f"precision {options.precision!r} has a cost: give sessions to measure it on (--held-out FILE)"
+        )
     try:
+        check_target(target)
+        source = _source(model, options)
         with scratch_beside(target) as folder:
-            for name in options.format:
+            for name in options.formats:
                 on_stage(f"writing {name}", 0, 1)
                 FORMATS[name].write(source, folder)
             reference = Reference(source.model, source.interface)
@@ -173,7 +175,7 @@ def _prove(
     """Return how the forms in the folder compare with the model, and what a lower precision costs."""
     model, interface = source.model, source.interface
     eager: dict[str, Runner] = {"pytorch": Sequences(model, interface), "pytorch step": StepMethod(model, interface)}
-    written = _forms(options.format, folder, interface)
+    written = _forms(options.formats, folder, interface)
     parity = verify(
         reference,
         eager | written,
@@ -209,7 +211,7 @@ def _write_manifest(source: Source, folder: Path, options: Options, parity: Repo
     signatures = {STEP: source.interface.step, SEQUENCE: source.interface.sequence}
     content = {
         **source.description,
-        "formats": options.format,
+        "formats": options.formats,
         "opset": source.opset,
         "ir_version": source.ir_version,
         "graphs": {name: asdict(signature) for name, signature in signatures.items() if (folder / name).exists()},

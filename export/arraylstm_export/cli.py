@@ -7,27 +7,33 @@ from typing import Annotated, NoReturn
 import numpy as np
 from cyclopts import App, Parameter
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from arraylstm import CELLS, ItemModel, Vocabulary, __version__, console, load
+from arraylstm import CELLS, ItemModel, UnknownItemError, Vocabulary, __version__, console, load
 from arraylstm.data import DataOptions, read_sessions
 from arraylstm_export.bundle import OnStage, export, verify_bundle
+from arraylstm_export.description import content_of, description
 from arraylstm_export.errors import ExportError
 from arraylstm_export.manifest import read_manifest
 from arraylstm_export.options import Options
 from arraylstm_export.parity import Report
-from arraylstm_export.report import as_table
+from arraylstm_export.report import as_table, verdict
 from arraylstm_export.runners import Array
-from arraylstm_export.summary import accuracy_table, description, files_table
+from arraylstm_export.summary import accuracy_table, files_table
 
 PARITY_FAILED = 1
+_UNBOUNDED = 1000
 
 app = App(
     name="arraylstm-export",
     version=__version__,
     result_action="return_value",
-    default_parameter=Parameter(negative_iterable=()),
+    default_parameter=Parameter(negative=()),
 )
+
+
+def _held_out_flag(name: str) -> str:
+    return f"held-out-{name.replace('_', '-')}"
 
 
 @app.default
@@ -41,7 +47,7 @@ def export_model(
     vocabulary: Path | None = None,
     options: Annotated[Options, Parameter(name="*")] = Options(),
     held_out: Path | None = None,
-    held_out_data: Annotated[DataOptions, Parameter(name="--held-out-data")] = DataOptions(),
+    held_out_data: Annotated[DataOptions, Parameter(name="*", name_transform=_held_out_flag)] = DataOptions(),
 ) -> int:
     """Write a model as ONNX and TorchScript graphs with explicit recurrent state, proven equal to PyTorch.
 
@@ -56,20 +62,19 @@ def export_model(
         held_out: event file that the model was not trained on, on which to measure what a lower precision costs.
         held_out_data: how to read it.
     """
-    out = Console()
+    out = _console()
     loaded = None if model is None else load(model, cell, None if vocabulary is None else Vocabulary.read(vocabulary))
     if verify is not None:
-        if output is not None:
-            raise ExportError("--verify checks a bundle and --output writes one: give one of them")
+        _check_alone(output, held_out, options)
         return _verify(verify, loaded, options, out)
     if loaded is None or output is None:
         missing = "a model file" if loaded is None else "a folder to write: --output DIR"
         raise ExportError(f"give {missing}; see arraylstm-export --help")
     sequences = [] if held_out is None else _read_held_out(held_out, held_out_data, loaded)
-    parity = _with_progress(out, lambda show: export(loaded, output, options, sequences, show))
+    parity = _with_progress(lambda show: export(loaded, output, options, sequences, show))
     if not parity.passed:
         return _fail(parity, f"Nothing was written to {output}.", out)
-    out.print(files_table(read_manifest(output), parity))
+    _succeed(parity, output, out)
     if parity.accuracy is not None:
         out.print(accuracy_table(parity.accuracy))
     out.print(f"Wrote {output}. Next: arraylstm-serve {output}", soft_wrap=True, markup=False)
@@ -77,39 +82,64 @@ def export_model(
 
 
 @app.command
-def inspect(directory: Path, /) -> int:
+def inspect(path: Path, /) -> int:
     """Show what a bundle is: its model, the signatures of its graphs, its files.
 
     Args:
-        directory: the bundle.
+        path: a bundle, or an .onnx file of one.
     """
-    out = Console()
-    for table in description(read_manifest(directory)):
+    out = _console()
+    for table in description(content_of(path)):
         out.print(table)
     return 0
 
 
 def _verify(directory: Path, model: ItemModel | None, options: Options, out: Console) -> int:
     parity = _with_progress(
-        out,
-        lambda show: verify_bundle(directory, model, options.tolerance, options.strict, options.horizon, show),
+        lambda show: verify_bundle(directory, model, options.tolerance, options.strict, options.horizon, show)
     )
     if not parity.passed:
         return _fail(parity, f"Do not use {directory}.", out)
-    out.print(files_table(read_manifest(directory), parity))
+    _succeed(parity, directory, out)
     held_to = "its own test vectors" if model is None else "the model"
     out.print(f"{directory} is as it was written, and equal to {held_to}.", soft_wrap=True, markup=False)
     return 0
 
 
+def _check_alone(output: Path | None, held_out: Path | None, options: Options) -> None:
+    """Refuse what --verify would not heed."""
+    if output is not None:
+        raise ExportError("--verify checks a bundle and --output writes one: give one of them")
+    if held_out is not None:
+        raise ExportError("--verify does not measure what a precision costs: leave out --held-out")
+    for name in ("format", "precision", "opset", "ir_version", "traces"):
+        if getattr(options, name) != getattr(Options(), name):
+            raise ExportError(f"--verify checks a bundle as it was written: leave out --{name.replace('_', '-')}")
+
+
+def _succeed(parity: Report, directory: Path, out: Console) -> None:
+    out.print(f"Parity with float64 PyTorch: {verdict(parity)}.", soft_wrap=True, markup=False, highlight=False)
+    out.print(files_table(read_manifest(directory), parity))
+
+
 def _fail(parity: Report, consequence: str, out: Console) -> int:
+    out.print(f"Parity with float64 PyTorch: {verdict(parity)}.", soft_wrap=True, markup=False, highlight=False)
     out.print(as_table(parity))
     out.print(f"Parity failed: {parity.failure}. {consequence}", style="red", soft_wrap=True, markup=False)
     return PARITY_FAILED
 
 
-def _with_progress(out: Console, work: Callable[[OnStage], Report]) -> Report:
-    with Progress(console=out, transient=True) as bar:
+def _console() -> Console:
+    """Return where tables go; in a file or a pipe there is no edge to cut them off at."""
+    terminal = Console()
+    return terminal if terminal.is_terminal else Console(width=_UNBOUNDED)
+
+
+def _with_progress(work: Callable[[OnStage], Report]) -> Report:
+    """Run the work with a bar on the terminal, if there is one, whatever the output goes into."""
+    console = Console(stderr=True)
+    columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=None)
         return work(lambda stage, done, total: bar.update(task, description=f"{stage:20}", completed=done, total=total))
 
@@ -118,7 +148,10 @@ def _read_held_out(path: Path, options: DataOptions, model: ItemModel) -> list[A
     """Return a file's sessions as ids of the model's items."""
     vocabulary = model.vocabulary or Vocabulary([str(id) for id in range(model.num_items)])
     sessions, _ = read_sessions(path, options)
-    return [np.array(vocabulary.encode(session)) for session in sessions]
+    try:
+        return [np.array(vocabulary.encode(session)) for session in sessions]
+    except UnknownItemError as error:
+        raise ExportError(f"{path}: {error}") from None
 
 
 def main() -> NoReturn:

@@ -19,7 +19,7 @@ def write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
     files = {name: _fingerprint(folder / name) for name in files_in(folder)}
     text = json.dumps({**content, "files": files}, indent=1) + "\n"
     (folder / MANIFEST).write_text(text, encoding="utf-8")
-    (folder / MANIFEST_HASH).write_text(f"{_fingerprint(folder / MANIFEST)['sha256']}  {MANIFEST}\n", encoding="utf-8")
+    (folder / MANIFEST_HASH).write_bytes(_hash_line(folder))
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,9 @@ class Manifest:
             for name in expected
             if name in present and _fingerprint(self.folder / name) != expected[name]
         ]
-        hash_line = f"{_fingerprint(self.folder / MANIFEST)['sha256']}  {MANIFEST}\n"
-        if (self.folder / MANIFEST_HASH).read_text(encoding="utf-8") != hash_line:
+        if not (self.folder / MANIFEST_HASH).is_file():
+            wrong.append(f"{MANIFEST_HASH} is missing")
+        elif (self.folder / MANIFEST_HASH).read_bytes() != _hash_line(self.folder):
             wrong.append(f"{MANIFEST} was changed")
         return wrong
 
@@ -90,6 +91,11 @@ def files_of_bundle(folder: Path) -> set[str]:
         return {MANIFEST, MANIFEST_HASH, *manifest["files"]} if "fingerprint" in manifest else set()
     except (OSError, ValueError, KeyError, TypeError):
         return set()
+
+
+def _hash_line(folder: Path) -> bytes:
+    """Return what `sha256sum --check` reads."""
+    return f"{_fingerprint(folder / MANIFEST)['sha256']}  {MANIFEST}\n".encode()
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:

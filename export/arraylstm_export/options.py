@@ -3,11 +3,16 @@
 import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from arraylstm_export.errors import ExportError
 from arraylstm_export.formats import FORMATS
 from arraylstm_export.opset import checked_ir_version
 from arraylstm_export.precision import PRECISIONS
+
+_USUAL = ("onnx", "torchscript")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,16 +23,23 @@ class Options:
         ExportError: a choice that is not offered, or that does not go with another one.
     """
 
-    format: tuple[str, ...] = ("onnx", "torchscript")
-    """What to write."""
-    precision: str = "fp32"
-    """Numbers that the ONNX graphs compute with; state and scores are float32 in any case."""
+    format: Annotated[
+        tuple[str, ...] | None,
+        Parameter(
+            help=f"What to write: {', '.join(FORMATS)}; repeat it for several. [default: {' and '.join(_USUAL)}, "
+            "as far as the precision goes]"
+        ),
+    ] = None
+    precision: Annotated[
+        str,
+        Parameter(help=f"What graphs compute in: {', '.join(PRECISIONS)}. State and scores are float32 in any case."),
+    ] = "fp32"
     opset: int = 18
     """Version of ONNX's operators; the lower, the older the runtimes that read it."""
     ir_version: int | None = None
-    """Version of ONNX's file format; None is the lowest that has the operators."""
+    """Version of ONNX's file format [default: the lowest that has the operators]."""
     tolerance: float | None = None
-    """Largest difference from float64 PyTorch that passes: |a - b| / max(1, |b|); None is 1e-5 in fp32."""
+    """Largest difference from float64 PyTorch that passes, |a - b| / max(1, |b|) [default: 1e-5, more below fp32]."""
     strict: bool = False
     """Whether a difference fails even where float32 cannot decide between lanes that tie."""
     horizon: int = 10_000
@@ -37,19 +49,26 @@ class Options:
 
     def __post_init__(self) -> None:
         """Refuse what is not offered, and what does not go together."""
-        _require_known("format", self.format, FORMATS)
+        _require_known("format", self.formats, FORMATS)
         _require_known("precision", [self.precision], PRECISIONS)
-        for name in self.format:
+        for name in self.formats:
             offered = FORMATS[name].precisions
             if self.precision not in offered:
                 raise ExportError(f"format {name!r} is written in {', '.join(offered)}, not in {self.precision!r}")
-        if not self.format:
+        if not self.formats:
             raise ExportError(f"no format; known formats: {', '.join(FORMATS)}")
         if self.tolerance is not None and not 0 < self.tolerance < math.inf:
             raise ExportError(f"tolerance must be a number above 0, got {self.tolerance!r}")
         if self.horizon < 1:
             raise ExportError(f"horizon must be at least 1, got {self.horizon!r}")
         checked_ir_version(self.opset, self.ir_version)
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """What is written, each once."""
+        if self.format is None:
+            return tuple(name for name in _USUAL if self.precision in FORMATS[name].precisions)
+        return tuple(dict.fromkeys(self.format))
 
     @property
     def allowed(self) -> float:

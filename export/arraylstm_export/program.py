@@ -1,5 +1,6 @@
 """`model.pt2`: one step of the model as torch.export writes it, the successor of TorchScript."""
 
+import io
 from pathlib import Path
 
 import torch
@@ -22,4 +23,6 @@ def write_program(model: ItemModel, interface: Interface, path: Path) -> None:
         program = torch.export.export(step.module, step.example, dynamic_shapes=step.dynamic)
         for node in program.graph.nodes:
             node.meta.pop("stack_trace", None)  # names files of this machine
-        torch.export.save(program, path)
+        saved = io.BytesIO()  # into a file torch writes by itself, and does not say why it could not
+        torch.export.save(program, saved)
+    path.write_bytes(saved.getbuffer())

@@ -19,7 +19,8 @@ _TIES = (
 
 def as_table(report: Report) -> Table:
     """Return one row per form: its worst check."""
-    table = make_table(*_HEADINGS[:4], "", title=f"Parity with float64 PyTorch: {verdict(report)}")
+    table = make_table(*_HEADINGS[:4], "")
+    table.columns[1].justify = "right"
     for check in report.worst_by_form():
         cells = _cells(check)
         table.add_row(*cells[:4], cells[-1], style="" if check.passed else "red")

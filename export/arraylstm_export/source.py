@@ -16,6 +16,9 @@ from arraylstm_export.sequence import sequence_graph
 from arraylstm_export.signature import Interface, Signature
 from arraylstm_export.step import prepared
 
+METADATA = "arraylstm."
+"""What the keys of a graph's own metadata begin with."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -58,5 +61,5 @@ class Source:
         model = converted(graph, self.opset, self.ir_version)
         for name, value in {**self.description, **asdict(signature)}.items():
             text = value if isinstance(value, str) else json.dumps(value)
-            model.metadata_props.add(key=f"arraylstm.{name}", value=text)
+            model.metadata_props.add(key=METADATA + name, value=text)
         return model

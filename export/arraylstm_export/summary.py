@@ -1,10 +1,12 @@
-"""What the command line shows of a bundle: its files with their sizes, differences and speeds, and what is in it."""
+"""What the command line shows of an export: its files with their sizes, differences and speeds, and what they cost."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from statistics import median
 from time import perf_counter
 
 import numpy as np
+from rich.filesize import decimal
 from rich.table import Table
 
 from arraylstm.console import make_table
@@ -12,7 +14,6 @@ from arraylstm_export.accuracy import Accuracy
 from arraylstm_export.formats import FORMATS, form_file
 from arraylstm_export.manifest import Manifest
 from arraylstm_export.parity import Report
-from arraylstm_export.report import verdict
 from arraylstm_export.runners import Runner
 from arraylstm_export.signature import Interface
 
@@ -21,24 +22,29 @@ _SECONDS, _STEPS = 0.05, 50
 
 def files_table(manifest: Manifest, parity: Report) -> Table:
     """Return a row for every file that holds a form: its size, the largest difference, and the time of a step."""
-    table = make_table("format", "file", "size", "difference", "a step", title=verdict(parity))
+    table = make_table("format", "file", "size", "largest difference", "time per step")
     for column in table.columns[2:]:
         column.justify = "right"
     for format in manifest.formats:
         forms = FORMATS[format].forms(manifest.folder, manifest.interface)
         for file in dict.fromkeys(map(form_file, forms)):
             run = next(run for form, run in forms.items() if form_file(form) == file)
-            checks = [check.difference for check in parity.checks if form_file(check.form) == file]
-            size = (manifest.folder / file).stat().st_size
+            difference = max(check.difference for check in parity.checks if form_file(check.form) == file)
             step = f"{seconds_per_step(run, manifest.interface) * 1e6:,.0f} µs"
-            table.add_row(format, file, f"{size:,}", f"{max(checks):.1e}", step)
-    table.caption, table.caption_justify = "a step: of one row, on one thread; sizes in bytes", "left"
+            table.add_row(format, file, _size(manifest.folder / file), f"{difference:.1e}", step)
+    table.caption, table.caption_justify = "time per step: one row, one thread, this machine", "left"
     return table
+
+
+def _size(path: Path) -> str:
+    return decimal(path.stat().st_size)
 
 
 def accuracy_table(accuracy: Accuracy) -> Table:
     """Return what a lower precision costs on held-out sessions."""
-    table = make_table("", "fp32", "as written", title=f"On {accuracy.steps:,} held-out steps")
+    table = make_table(f"on {accuracy.steps:,} held-out steps", "fp32", "as written")
+    for column in table.columns[1:]:
+        column.justify = "right"
     for row in accuracy.rows():
         table.add_row(*row)
     return table
@@ -66,33 +72,3 @@ def _timed(call: Callable[[], object]) -> Iterator[float]:
         yield perf_counter() - before
         if perf_counter() - begun > _SECONDS:
             return
-
-
-def description(manifest: Manifest) -> Iterator[Table]:
-    """Yield tables of what a bundle is: its model, its states and its files."""
-    content = manifest.content
-    facts = make_table("", "", title=f"Bundle {manifest.folder}")
-    facts.show_header = False
-    for name, value in content["model"].items():
-        facts.add_row(name, str(value))
-    versions = ", ".join(f"{name} {version}" for name, version in content["versions"].items())
-    reached, allowed = content["tolerance"]["reached"], content["tolerance"]["allowed"]
-    for name, value in (
-        ("fingerprint", content["fingerprint"]),
-        ("precision", content["precision"]),
-        ("ONNX", f"opset {content['opset']}, IR version {content['ir_version']}"),
-        ("parity", f"largest difference {reached:.1e}, {allowed:g} allowed"),
-        ("written by", versions),
-    ):
-        facts.add_row(name, value)
-    yield facts
-    for file, signature in content["graphs"].items():
-        table = make_table("", "name", "type", "shape", title=file)
-        for kind in ("inputs", "outputs"):
-            for tensor in signature[kind]:
-                table.add_row(kind[:-1], tensor["name"], tensor["dtype"], str(tensor["shape"]).replace("'", ""))
-        yield table
-    files = make_table("file", "bytes", "sha256")
-    for name, entry in content["files"].items():
-        files.add_row(name, f"{entry['bytes']:>14,}", entry["sha256"][:16])
-    yield files

@@ -1,5 +1,7 @@
 """The TorchScript file: the same methods under the same names for every model, whatever its own `forward` is."""
 
+import io
+import re
 import zipfile
 from pathlib import Path
 
@@ -8,6 +10,10 @@ from torch import Tensor, nn
 
 from arraylstm import ItemModel
 from arraylstm_export.graphs import quiet
+
+_OF_THIS_RUN = (".debug_pkl", "/serialization_id")
+"""Records that name source files of this machine, and one that hashes those."""
+_CONSTANTS = re.compile(rb"(?:^  \w+ : Final\[.*\n)+", re.MULTILINE)
 
 
 class Program(nn.Module):
@@ -49,16 +55,18 @@ class Program(nn.Module):
 
 
 def write_torchscript(model: ItemModel, path: Path) -> None:
-    """Write the model as a TorchScript file that says nothing of the machine it was made on."""
+    """Write the model as a TorchScript file: the same bytes every time, and nothing of the machine it was made on."""
+    saved = io.BytesIO()
     with quiet():
-        torch.jit.script(Program(model)).save(str(path))  # type: ignore[no-untyped-call]
-    _drop_debug_records(path)
-
-
-def _drop_debug_records(path: Path) -> None:
-    """Rewrite a TorchScript archive without the records that tell of the machine and the source it was made from."""
-    with zipfile.ZipFile(path) as archive:
-        records = {name: archive.read(name) for name in archive.namelist() if not name.endswith(".debug_pkl")}
+        torch.jit.save(torch.jit.script(Program(model)), saved)
+    with zipfile.ZipFile(saved) as archive:
+        records = {name: archive.read(name) for name in archive.namelist() if not name.endswith(_OF_THIS_RUN)}
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in records.items():
-            archive.writestr(zipfile.ZipInfo(name), content)  # dated 1980, as torch itself does
+            settled = _CONSTANTS.sub(_in_order, content) if name.endswith(".py") else content
+            archive.writestr(zipfile.ZipInfo(name), settled)  # dated 1980, as torch itself does
+
+
+def _in_order(constants: re.Match[bytes]) -> bytes:
+    """Return declarations of constants in alphabetical order: torch writes a set of them, in any order."""
+    return b"".join(sorted(constants[0].splitlines(keepends=True)))
