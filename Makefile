@@ -19,7 +19,7 @@ demo: .venv/demo
 
 test: .venv/dev
 	@sh tests/system-packages.sh
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --dist loadfile
 
 lint: .venv/dev
 	$(BIN)/ruff format --check .
