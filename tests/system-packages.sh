@@ -1,25 +1,33 @@
 #!/bin/sh
-# Before the suite: the programs that tests run beside Python. Installs the missing ones where apt-get may; says what skips.
+# Before the suite: what tests need beside Python. Installs what is missing where apt-get may; says which tests skip.
 
-missing_tests() {
-    while read -r command package tests; do
-        command -v "$command" >/dev/null || echo "$package $tests"
-    done <<END
-chromium chromium tests/runtimes/test_browser.py
-node nodejs tests/runtimes/test_node.py,tests/runtimes/test_browser.py
-npm npm tests/runtimes/test_node.py,tests/runtimes/test_browser.py
-g++ g++ tests/runtimes/test_cpp.py
-cmake cmake tests/runtimes/test_cpp.py
+# A command or a header file, the Debian package it comes with, the tests that need it.
+needs() {
+    cat <<END
+chromium chromium the browser's page
+node nodejs Node, the browser's page
+npm npm Node, the browser's page
+g++ g++ the programs in C++
+make make the programs in C++
+cmake cmake the programs in C++
+/usr/include/nlohmann/json.hpp nlohmann-json3-dev the programs in C++
+/usr/include/zip.h libzip-dev the programs in C++
 END
 }
 
-packages=$(missing_tests | cut -d ' ' -f 1 | xargs)
+missing() {
+    needs | while read -r probe package tests; do
+        command -v "$probe" >/dev/null || [ -f "$probe" ] || echo "$package $tests"
+    done
+}
+
+packages=$(missing | cut -d ' ' -f 1 | xargs)
 if [ "$packages" ] && command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
     echo "Installing $packages with apt-get"
     export DEBIAN_FRONTEND=noninteractive
     # shellcheck disable=SC2086 # one word a package
     apt-get update -qq && apt-get install -qq -y --no-install-recommends $packages >/dev/null
 fi
-missing_tests | while read -r package tests; do
-    echo "Without $package tests skip: $tests"
+missing | while read -r package tests; do
+    echo "Without $package these tests of tests/runtimes skip: $tests"
 done
