@@ -105,7 +105,7 @@ def read_vectors(bundle: Path, model: Model, graph: str) -> dict[str, Arrays]:
     names = [tensor["name"] for tensor in (*signature["inputs"], *signature["outputs"])]
     found = {}
     for path in sorted((bundle / "vectors" / graph).glob("*.npz")):
-        with reading(path), np.load(path) as archive:
+        with reading(path), path.open("rb") as file, np.load(file) as archive:
             found[path.name] = {name: archive[name] for name in names}
     if not found:
         raise BadBundleError(f"{bundle}: has no vectors/{graph}/*.npz")
