@@ -161,7 +161,7 @@ def compiled(tmp_path_factory):
         source = SOURCES / "cpp" / runtime
         configured = run("cmake", "-S", source, "-B", build, f"-DCMAKE_PREFIX_PATH={library}", strict)
         assert configured.returncode == 0, configured.stderr
-        built = run("cmake", "--build", build)
+        built = run("cmake", "--build", build, "--parallel")
         assert built.returncode == 0, built.stdout + built.stderr
         return Program(runtime, (build / f"replay_{runtime}",))
 

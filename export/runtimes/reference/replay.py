@@ -72,23 +72,28 @@ def reading(path: Path) -> Iterator[None]:
     """Turn what goes wrong with a file into a sentence about it."""
     try:
         yield
-    except (OSError, ValueError, KeyError, EOFError, DecodeError, BadZipFile, ValidationError) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, DecodeError, BadZipFile, ValidationError) as error:
         raise BadBundleError(f"{path}: cannot be read: {type(error).__name__}: {error}") from error
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
     """Return what the manifest says, if it says nothing that this program would not heed."""
+    if not path.is_file():
+        raise BadBundleError(f"{path.parent}: is no bundle, for it has no manifest.json")
     with reading(path):
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if manifest["schema_version"] != 1:
             raise ValueError(f"it has schema_version {manifest['schema_version']}; this program reads 1")
         for state in manifest["states"]:
-            for field, known in (("dtype", "float32"), ("initial", "zeros")):
-                if state[field] != known:
-                    raise ValueError(
-                        f"state {state['name']} has {field} {state[field]}; this program knows {known} only"
-                    )
+            check_state(state)
     return manifest
+
+
+def check_state(state: dict[str, Any]) -> None:
+    """Refuse a state that the program would not start or keep rightly."""
+    for field, known in (("dtype", "float32"), ("initial", "zeros")):
+        if state[field] != known:
+            raise ValueError(f"state {state['name']} has {field} {state[field]}; this program knows {known} only")
 
 
 def read_graph(path: Path) -> onnx.ModelProto:
@@ -105,7 +110,7 @@ def read_vectors(bundle: Path, model: Model, graph: str) -> dict[str, Arrays]:
     names = [tensor["name"] for tensor in (*signature["inputs"], *signature["outputs"])]
     found = {}
     for path in sorted((bundle / "vectors" / graph).glob("*.npz")):
-        with reading(path), np.load(path) as archive:
+        with reading(path), path.open("rb") as file, np.load(file) as archive:
             found[path.name] = {name: archive[name] for name in names}
     if not found:
         raise BadBundleError(f"{bundle}: has no vectors/{graph}/*.npz")
