@@ -140,7 +140,7 @@ class Trial:
         self.ties += int(verdict.tied.sum())
         self.undecided += int((verdict.undecided | lost).sum())
         for finding, found in zip(self.findings, verdict.found, strict=True):
-            difference, where = found.flat().but_for(verdict.tied | verdict.undecided)
+            difference, where = found.flat().but_for(verdict.undecided)
             if where:
                 pair, *inner = where
                 finding.add(difference, (int(rows[pair]), int(steps[pair]), *inner))

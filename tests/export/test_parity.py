@@ -44,7 +44,8 @@ def test_a_right_form_passes_and_the_report_says_where_it_was_worst(model):
     } | {(2, 1100)}
     assert report.horizon == 1100
     assert {re.sub(r"\d+", "n", check.scenario) for check in report.checks} == {
-        "zero state", "random state", "every item", "ragged", "ragged, in n chunks", "ragged, row by row", "horizon",
+        "zero state", "random state", "large state", "every item",
+        "ragged", "ragged, in n chunks", "ragged, row by row", "horizon",
     }  # fmt: skip
     worst = report.worst_by_form()
     assert [check.form for check in worst] == ["whole", "step"]
