@@ -239,10 +239,10 @@ def test_the_built_image_has_no_torch_and_no_root(container):
 def test_the_built_image_serves_a_bundle(container, tmp_path):
     """The image's own command serves a bundle mounted read-only, and its own health check says so."""
     from arraylstm import NextItemModel
-    from arraylstm_export import Options, export
+    from arraylstm_export import Coverage, Options, export
 
     bundle = tmp_path / "bundle"
-    export(NextItemModel("array", num_items=5, hidden_size=8, k=2), bundle, Options(horizon=100))
+    export(NextItemModel("array", num_items=5, hidden_size=8, k=2), bundle, Options(coverage=Coverage(horizon=100)))
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     config = json.loads(buildah("inspect", container))["Docker"]["config"]

@@ -14,7 +14,7 @@ import pytest
 import arraylstm
 import arraylstm_export
 import arraylstm_serve
-from arraylstm_export import Options, export
+from arraylstm_export import Coverage, Options, export
 
 from .servers import ServerProcess
 
@@ -58,7 +58,7 @@ def test_the_models_import_with_torch_alone(package):
 def test_the_server_installs_and_runs_where_torch_is_absent(tmp_path):
     """A fresh environment with the serve extra alone serves a real bundle."""
     model = arraylstm.NextItemModel("attention", 5, 4, k=2, vocabulary=arraylstm.Vocabulary(["a", "b", "c", "d", "e"]))
-    assert export(model, tmp_path / "bundle", Options(horizon=100)).passed
+    assert export(model, tmp_path / "bundle", Options(coverage=Coverage(horizon=100))).passed
     python = fresh_environment(tmp_path / "venv", f"{WHEELS[-1]}[serve]")
     absent = "import importlib.util as u; print([m for m in ('torch', 'onnx', 'safetensors') if u.find_spec(m)])"
     assert subprocess.run([python, "-c", absent], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -9,3 +9,4 @@ from arraylstm_export.parity import Check as Check
 from arraylstm_export.parity import Report as Report
 from arraylstm_export.parity import verify as verify
 from arraylstm_export.reference import Reference as Reference
+from arraylstm_export.scenarios import Coverage as Coverage

@@ -23,7 +23,7 @@ from arraylstm_export.options import Options
 from arraylstm_export.parity import Report, replay, verify
 from arraylstm_export.reference import Reference
 from arraylstm_export.runners import Array, Runner, Sequences, StepMethod
-from arraylstm_export.scenarios import HORIZON
+from arraylstm_export.scenarios import Coverage
 from arraylstm_export.signature import Interface
 from arraylstm_export.source import Source
 from arraylstm_export.vectors import read_vectors, write_vectors
@@ -88,7 +88,7 @@ def verify_bundle(
     model: ItemModel | None = None,
     tolerance: float | None = None,
     strict: bool = False,
-    horizon: int = HORIZON,
+    coverage: Coverage = Coverage(),
     on_stage: OnStage = lambda name, done, total: None,
 ) -> Report:
     """Check that a bundle is as it was written, and prove its forms anew.
@@ -98,7 +98,7 @@ def verify_bundle(
         model: the model that it was made from; without it the forms are held to the bundle's own test vectors.
         tolerance: largest difference that passes; None is what the bundle was made with.
         strict: see `Options`.
-        horizon: see `Options`.
+        coverage: see `Options`.
         on_stage: told of progress.
 
     Raises:
@@ -118,7 +118,7 @@ def verify_bundle(
     if fingerprint(_frozen(model)) != manifest.content["fingerprint"]:
         raise ExportError(f"{folder}: was made from another model than this: their fingerprints differ")
     reference = Reference(_frozen(model), interface)
-    return verify(reference, found, allowed, partial(on_stage, "parity"), strict=strict, horizon=horizon)
+    return verify(reference, found, allowed, partial(on_stage, "parity"), strict=strict, coverage=coverage)
 
 
 def fingerprint(model: ItemModel) -> str:
@@ -182,7 +182,7 @@ def _prove(
         options.allowed,
         partial(on_stage, "parity"),
         strict=options.strict,
-        horizon=options.horizon,
+        coverage=options.coverage,
     )
     if not held_out:
         return parity

@@ -96,7 +96,7 @@ def inspect(path: Path, /) -> int:
 
 def _verify(directory: Path, model: ItemModel | None, options: Options, out: Console) -> int:
     parity = _with_progress(
-        lambda show: verify_bundle(directory, model, options.tolerance, options.strict, options.horizon, show)
+        lambda show: verify_bundle(directory, model, options.tolerance, options.strict, options.coverage, show)
     )
     if not parity.passed:
         return _fail(parity, f"Do not use {directory}.", out)

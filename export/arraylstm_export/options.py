@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -11,6 +11,7 @@ from arraylstm_export.errors import ExportError
 from arraylstm_export.formats import FORMATS
 from arraylstm_export.opset import checked_ir_version
 from arraylstm_export.precision import PRECISIONS
+from arraylstm_export.scenarios import Coverage
 
 _USUAL = ("onnx", "torchscript")
 
@@ -42,8 +43,8 @@ class Options:
     """Largest difference from float64 PyTorch that passes, |a - b| / max(1, |b|) [default: 1e-5, more below fp32]."""
     strict: bool = False
     """Whether a difference fails even where float32 cannot decide between lanes that tie."""
-    horizon: int = 10_000
-    """Steps of the longest run that is compared."""
+    coverage: Annotated[Coverage, Parameter(name="*")] = field(default_factory=Coverage)
+    """The sizes that are compared."""
     traces: bool = False
     """Whether the graphs also give what the cells show of themselves (markov: z and q_z)."""
 
@@ -59,8 +60,6 @@ class Options:
             raise ExportError(f"no format; known formats: {', '.join(FORMATS)}")
         if self.tolerance is not None and not 0 < self.tolerance < math.inf:
             raise ExportError(f"tolerance must be a number above 0, got {self.tolerance!r}")
-        if self.horizon < 1:
-            raise ExportError(f"horizon must be at least 1, got {self.horizon!r}")
         checked_ir_version(self.opset, self.ir_version)
 
     @property

@@ -22,10 +22,7 @@ from arraylstm_export.errors import ExportError
 from arraylstm_export.reference import Reference
 from arraylstm_export.runners import Result, Runner
 from arraylstm_export.scenarios import (
-    BATCHES,
-    CHUNKINGS,
-    HORIZON,
-    RAGGED,
+    Coverage,
     Scenario,
     all_scenarios,
     at_once,
@@ -145,7 +142,7 @@ def verify(
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     seed: int = 0,
     strict: bool = False,
-    horizon: int = HORIZON,
+    coverage: Coverage = Coverage(),
 ) -> Report:
     """Compare every form with the model in float64 in every scenario.
 
@@ -156,21 +153,21 @@ def verify(
         on_progress: called with the scenarios done and their total.
         seed: seed of items, states, lengths and chunks.
         strict: whether a difference fails even where float32 cannot decide between lanes.
-        horizon: steps of the longest run; fewer where its logits would be too many to compute.
+        coverage: the sizes to try; the longest run is shorter where its logits would be too many to compute.
 
     Raises:
         ExportError: a form cannot be run at all, or gives tensors of other shapes.
     """
     source, interface = np.random.default_rng(seed), reference.interface
-    scenarios = list(all_scenarios(interface.num_items, interface.states, source, horizon))
+    scenarios = list(all_scenarios(interface.num_items, interface.states, source, coverage))
     net = _Net(reference, forms, Limits(tolerance, strict))
     checks: list[Check] = []
     for done, scenario in enumerate(scenarios, 1):
-        checks += net.catch(scenario, _ways(scenario, source))
+        checks += net.catch(scenario, _ways(scenario, coverage.chunkings, source))
         on_progress(done, len(scenarios))
     for form, run in forms.items():
         if getattr(run, "exact_rows", False):
-            checks += _exact_rows(form, run, interface, interface.tensor_names, source)
+            checks += _exact_rows(form, run, interface, coverage, source)
     return Report(tuple(checks), scenarios[-1].items.shape[1], strict)
 
 
@@ -227,12 +224,12 @@ class _Net:
                 yield _check(form, name, scenario, tensor, finding, self.limits.tolerance, trial.ties, trial.undecided)
 
 
-def _ways(scenario: Scenario, source: np.random.Generator) -> dict[str, Way]:
+def _ways(scenario: Scenario, chunkings: int, source: np.random.Generator) -> dict[str, Way]:
     """Return the ways to run a scenario through, by their names."""
     if scenario.name != "ragged":
         return {scenario.name: at_once}
     steps = scenario.items.shape[1]
-    chunks = [draw_cuts(steps, source) for _ in range(CHUNKINGS)]
+    chunks = [draw_cuts(steps, source) for _ in range(chunkings)]
     return {
         "ragged": at_once,
         **{f"ragged, in {len(cuts) - 1} chunks": partial(in_chunks, cuts) for cuts in chunks},
@@ -241,21 +238,21 @@ def _ways(scenario: Scenario, source: np.random.Generator) -> dict[str, Way]:
 
 
 def _exact_rows(
-    form: str, run: Runner, interface: Interface, names: list[str], source: np.random.Generator
+    form: str, run: Runner, interface: Interface, coverage: Coverage, source: np.random.Generator
 ) -> Iterator[Check]:
     """Yield checks that rows are the same bits in batches of several sizes, in another place, and step by step."""
-    rows = max(BATCHES)
-    steps = min(max(RAGGED[0]), max(1, steps_at_once(interface.num_items) // rows))
+    rows = max(coverage.batches)
+    steps = min(max(coverage.ragged[0]), max(1, steps_at_once(interface.num_items) // rows))
     lengths = np.append(source.integers(0, steps + 1, rows - 1), steps)
     scenario = make_scenario("equal bits", interface.num_items, interface.states, lengths, source)
-    ways: dict[str, Way] = {f"in batches of {size}": partial(in_batches, size) for size in BATCHES[:-1]}
+    ways: dict[str, Way] = {f"in batches of {size}": partial(in_batches, size) for size in coverage.batches[:-1]}
     ways |= {"in another order": turned, "step by step": partial(in_chunks, range(steps + 1))}
     whole = at_once(run, scenario)
     for name, way in ways.items():
         found = way(run, scenario)
         pairs = zip((*found[0], *found[1]), (*whole[0], *whole[1]), strict=True)
         same = [ours.tobytes() == theirs.tobytes() for ours, theirs in pairs]
-        for tensor, one, equal in zip(names, differences(found, whole), same, strict=True):
+        for tensor, one, equal in zip(interface.tensor_names, differences(found, whole), same, strict=True):
             difference, where = one.but_for(np.zeros(one.values.shape, bool))
             finding = Finding() if equal else Finding(max(difference, np.finfo(float).tiny), where)  # -0 is not 0
             yield _check(form, f"equal bits, {name}", scenario, tensor, finding, 0.0)

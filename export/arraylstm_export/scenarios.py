@@ -3,23 +3,44 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Annotated
 
 import numpy as np
+from cyclopts import Parameter
 
+from arraylstm_export.errors import ExportError
 from arraylstm_export.runners import Array, Result, Runner
 from arraylstm_export.signature import State
 
-BATCHES = (1, 2, 3, 7, 64)
-LENGTHS = (1, 2, 17, 100)
-RAGGED = ((17, 0, 1, 17, 5, 16, 9), (100, 37, 0, 64))
-HORIZON = 10_000
-CHUNKINGS = 3
 _HORIZON_ROWS = 2  # of a single row, torch rounds one step and many differently
 _HORIZON_PIECE = 500
 _LARGE = 4.0  # where small states hide what a weight does
+_FEWEST_ROWS, _FEWEST_STEPS = 64, 17  # are run at once whatever their logits take
 _LARGEST_LOGITS = 10_000_000
 _MOST_ITEM_LOGITS = 500_000_000
 _MOST_HORIZON_LOGITS = 200_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coverage:
+    """The sizes that forms are tried at."""
+
+    batches: Annotated[tuple[int, ...], Parameter(parse=False)] = (1, 2, 3, 7, 64)
+    lengths: Annotated[tuple[int, ...], Parameter(parse=False)] = (1, 2, 17, 100)
+    ragged: Annotated[tuple[tuple[int, ...], ...], Parameter(parse=False)] = (
+        (17, 0, 1, 17, 5, 16, 9),
+        (100, 37, 0, 64),
+    )
+    """Lengths of the rows of batches."""
+    chunkings: Annotated[int, Parameter(parse=False)] = 3
+    """Ways, drawn at random, to cut each of those into calls."""
+    horizon: int = 10_000
+    """Steps of the longest run that is compared."""
+
+    def __post_init__(self) -> None:
+        """Refuse a run without steps."""
+        if self.horizon < 1:
+            raise ExportError(f"horizon must be at least 1, got {self.horizon!r}")
 
 
 @dataclass(frozen=True)
@@ -45,37 +66,38 @@ class Scenario:
 
 
 def all_scenarios(
-    num_items: int, states: Sequence[State], source: np.random.Generator, horizon: int = HORIZON
+    num_items: int, states: Sequence[State], source: np.random.Generator, coverage: Coverage
 ) -> Iterator[Scenario]:
     """Draw every scenario; a batch whose logits would fill memory is left out, a horizon of too many is shorter."""
-    for batch in BATCHES:
-        for steps in LENGTHS:
+    for batch in coverage.batches:
+        for steps in coverage.lengths:
             if _fits(batch, steps, num_items):
                 full = np.full(batch, steps)
                 yield make_scenario("zero state", num_items, states, full, source, scale=0.0)
                 yield make_scenario("random state", num_items, states, full, source)
-    large = np.full(max(BATCHES), min(max(RAGGED[0]), steps_at_once(num_items) // max(BATCHES)))
+    rows, steps = max(coverage.batches), max(coverage.ragged[0])
+    large = np.full(rows, max(1, min(steps, steps_at_once(num_items) // rows)))
     yield make_scenario("large state", num_items, states, large, source, scale=_LARGE)
     yield from _every_item(num_items, states, source)
-    for lengths in RAGGED:
-        if lengths == RAGGED[0] or _fits(len(lengths), max(lengths), num_items):
+    for lengths in coverage.ragged:
+        if lengths == coverage.ragged[0] or _fits(len(lengths), max(lengths), num_items):
             ragged = make_scenario("ragged", num_items, states, np.array(lengths), source)
             yield _junk_past_lengths(ragged, [np.iinfo(np.int64).max, -1, num_items])
-    longest = max(max(LENGTHS), _MOST_HORIZON_LOGITS // (_HORIZON_ROWS * num_items))
-    long = np.full(_HORIZON_ROWS, min(horizon, longest))
+    longest = max(max(coverage.lengths), _MOST_HORIZON_LOGITS // (_HORIZON_ROWS * num_items))
+    long = np.full(_HORIZON_ROWS, min(coverage.horizon, longest))
     yield make_scenario("horizon", num_items, states, long, source, scale=0.0)
 
 
 def pieces(scenario: Scenario, num_items: int) -> Iterator[tuple[int, int]]:
     """Yield where the parts of the scenario begin and end that are run one after the other to bound memory."""
     batch, steps = scenario.items.shape
-    step = min(_HORIZON_PIECE, max(max(RAGGED[0]), _LARGEST_LOGITS // (batch * num_items)))
+    step = min(_HORIZON_PIECE, max(_FEWEST_STEPS, _LARGEST_LOGITS // (batch * num_items)))
     yield from pairwise([*range(0, steps, step), steps])
 
 
 def steps_at_once(num_items: int) -> int:
     """Return how many rows and steps have as many logits as are held in memory at once."""
-    return max(max(BATCHES), _LARGEST_LOGITS // num_items)
+    return max(_FEWEST_ROWS, _LARGEST_LOGITS // num_items)
 
 
 def _fits(batch: int, steps: int, num_items: int) -> bool:
@@ -90,7 +112,7 @@ def _junk_past_lengths(scenario: Scenario, junk: Sequence[int]) -> Scenario:
 
 def _every_item(num_items: int, states: Sequence[State], source: np.random.Generator) -> Iterator[Scenario]:
     """Draw batches that step every item once, or as many, evenly spread, as can be compared in reasonable time."""
-    count = min(num_items, max(max(BATCHES), _MOST_ITEM_LOGITS // num_items))
+    count = min(num_items, max(_FEWEST_ROWS, _MOST_ITEM_LOGITS // num_items))
     chosen = np.linspace(0, num_items - 1, count).astype(np.int64)
     name = "every item" if count == num_items else f"{count:,} of {num_items:,} items"
     for items in np.array_split(chosen, -(-count // steps_at_once(num_items))):

@@ -18,7 +18,7 @@ from arraylstm_export import ExportError, Options, bundle
 from arraylstm_export.folder import put_in_place
 from arraylstm_export.runners import SequenceGraph
 
-from .conftest import QUICK, make_model
+from .conftest import QUICK, SMALL, make_model
 
 
 def test_the_manifest_lists_every_file_with_its_hash(array_bundle):
@@ -273,7 +273,7 @@ class TestProgram:
 def test_traces_are_further_outputs_of_both_graphs(tmp_path):
     """With traces, q_z is in step, sequence and TorchScript, compared like everything else, and in the vectors."""
     model = make_model("markov")
-    report = arraylstm_export.export(model, tmp_path / "bundle", Options(traces=True, horizon=100))
+    report = arraylstm_export.export(model, tmp_path / "bundle", Options(traces=True, coverage=SMALL))
     assert report.passed
     names = ["z_l0", "q_z_l0", "z_l1", "q_z_l1"]
     for form in {check.form for check in report.checks}:
@@ -294,7 +294,7 @@ def test_traces_are_further_outputs_of_both_graphs(tmp_path):
 def test_a_cell_without_traces_has_none_to_export(tmp_path):
     """Asking for them says so."""
     with pytest.raises(ExportError, match="the cell 'array' has no traces to export"):
-        arraylstm_export.export(make_model("array"), tmp_path / "bundle", Options(traces=True, horizon=100))
+        arraylstm_export.export(make_model("array"), tmp_path / "bundle", Options(traces=True, coverage=SMALL))
 
 
 def test_a_model_that_starts_elsewhere_than_from_zeros_is_refused(tmp_path):

@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from arraylstm import NextItemModel
-from arraylstm_export import ExportError, Reference, verify
+from arraylstm_export import Coverage, ExportError, Reference, verify
 from arraylstm_export.differences import largest
 from arraylstm_export.runners import StepMethod, Whole
 from arraylstm_export.scenarios import all_scenarios, draw_cuts, pieces
 from arraylstm_export.signature import Interface
+
+from .conftest import SMALL
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +29,8 @@ def whole(model):
 
 
 def failures(model, run):
-    report = verify(Reference(model, Interface.of(model)), {"form": run}, tolerance=1e-5, horizon=600)
+    coverage = Coverage(batches=(2, 64), lengths=(1, 100), chunkings=1, horizon=500)
+    report = verify(Reference(model, Interface.of(model)), {"form": run}, tolerance=1e-5, coverage=coverage)
     return [check for check in report.checks if not check.passed]
 
 
@@ -35,7 +38,7 @@ def test_a_right_form_passes_and_the_report_says_where_it_was_worst(model):
     """Every scenario is there for every tensor; the largest difference has its place."""
     interface = Interface.of(model)
     forms = {"whole": whole(model), "step": StepMethod(model, interface)}
-    report = verify(Reference(model, interface), forms, tolerance=1e-5, horizon=1100)
+    report = verify(Reference(model, interface), forms, tolerance=1e-5, coverage=Coverage(horizon=1100))
     assert report.passed
     assert 0 < report.reached < 1e-6
     assert {check.tensor for check in report.checks} == {"logits", "next_state_h_l0", "next_state_c_l0"}
@@ -107,7 +110,7 @@ def drifts(run, items, lengths, state):
 
 def answers_nan(run, items, lengths, state):
     series, following = run(items, lengths, state)
-    series[0][0, 0, 0] = np.nan
+    series[0][:1, :1] = np.nan
     return series, following
 
 
@@ -196,7 +199,7 @@ class TestEqualBits:
 
     def test_forms_that_promise_nothing_are_not_held_to_it(self, model):
         """Eager PyTorch rounds a batch of one row otherwise."""
-        report = verify(Reference(model, Interface.of(model)), {"form": whole(model)}, tolerance=1e-5, horizon=100)
+        report = verify(Reference(model, Interface.of(model)), {"form": whole(model)}, tolerance=1e-5, coverage=SMALL)
         assert not any(check.equal_bits for check in report.checks)
 
 

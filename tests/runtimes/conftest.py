@@ -11,7 +11,7 @@ import torch
 
 import arraylstm_export
 from arraylstm_export import Options
-from tests.export.conftest import QUICK, make_model
+from tests.export.conftest import QUICK, SMALL, make_model
 
 from .programs import FORMS, SOURCES, Program, run
 
@@ -19,7 +19,7 @@ CELLS = {
     "array": QUICK,
     "attention": QUICK,
     "lstm": QUICK,
-    "markov": Options(traces=True, horizon=100),
+    "markov": Options(traces=True, coverage=SMALL),
     "toy": QUICK,
 }
 UNREACHABLE = re.compile("ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENETUNREACH|ERR_SOCKET_TIMEOUT")
