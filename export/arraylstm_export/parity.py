@@ -167,7 +167,7 @@ def verify(
         on_progress(done, len(scenarios))
     for form, run in forms.items():
         if getattr(run, "exact_rows", False):
-            checks += _exact_rows(form, run, interface, coverage, source)
+            checks += exact_row_checks(form, run, interface, coverage, source)
     return Report(tuple(checks), scenarios[-1].items.shape[1], strict)
 
 
@@ -237,7 +237,7 @@ def _ways(scenario: Scenario, chunkings: int, source: np.random.Generator) -> di
     }
 
 
-def _exact_rows(
+def exact_row_checks(
     form: str, run: Runner, interface: Interface, coverage: Coverage, source: np.random.Generator
 ) -> Iterator[Check]:
     """Yield checks that rows are the same bits in batches of several sizes, in another place, and step by step."""

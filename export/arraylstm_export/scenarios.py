@@ -66,7 +66,7 @@ class Scenario:
 
 
 def all_scenarios(
-    num_items: int, states: Sequence[State], source: np.random.Generator, coverage: Coverage
+    num_items: int, states: Sequence[State], source: np.random.Generator, coverage: Coverage = Coverage()
 ) -> Iterator[Scenario]:
     """Draw every scenario; a batch whose logits would fill memory is left out, a horizon of too many is shorter."""
     for batch in coverage.batches:

@@ -54,7 +54,7 @@ def test_the_configuration_says_what_the_interface_says(deep):
 def test_traces_are_plain_outputs():
     """What a cell shows of itself goes to the client with the logits, one number per row as [1]; states do not."""
     interface = Interface(5, (State("h", (3,)),), (Trace("q_z", (2, 2)), Trace("z", ())))
-    outputs = parsed(repository_config(interface, "traced")).output
+    outputs = parsed(repository_config(interface)).output
     assert [(out.name, tuple(out.dims)) for out in outputs] == [("logits", (5,)), ("q_z", (2, 2)), ("z", (1,))]
     assert [out.HasField("reshape") for out in outputs] == [False, False, True]
 
@@ -107,4 +107,4 @@ def test_names_that_triton_would_confuse_are_refused():
 def test_a_state_without_dimensions_is_refused_in_words():
     """Triton's configuration cannot describe a state of one number per row."""
     with pytest.raises(ExportError, match="state 'count_l0' is one number per row"):
-        repository_config(Interface(5, (State("count_l0", ()),)), "toy")
+        repository_config(Interface(5, (State("count_l0", ()),)))
