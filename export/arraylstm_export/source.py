@@ -60,7 +60,7 @@ class Source:
         size = sum(4 * weight.numel() for weight in self.model.state_dict().values())
         if size > LARGEST:
             raise ExportError(
-                f"the model has weights of {size:,} bytes; an ONNX file holds at most {LARGEST:,} (torchscript and pt2 more)"
+                f"the model has weights of {size:,} bytes; an ONNX file holds at most {LARGEST:,}, torchscript more"
             )
         return PRECISIONS[self.precision].step(self.model, self.interface)
 

@@ -11,13 +11,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import torch
 
 import arraylstm
-import arraylstm_export
 from arraylstm_export import cli
 
-from .conftest import QUICK, make_model
+from .conftest import make_model
+
+pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")  # they are in sys.argv
 
 
 @pytest.fixture
@@ -225,16 +225,3 @@ def flip(path):
 def edit(path, **fields):
     """Change fields of a JSON file."""
     path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
-
-
-def test_a_state_dict_is_exported_with_the_labels_given(run, tmp_path):
-    """--cell and --vocabulary say what a bare state dict does not."""
-    network = arraylstm.NextItemModel("array", 3, 4, k=2)
-    torch.save(network.state_dict(), tmp_path / "bare.pt")
-    (tmp_path / "labels.txt").write_text("red\ngreen\nblue\n")
-    arguments = "--cell", "array", "--vocabulary", "labels.txt", "--format", "onnx", "--horizon", "20"
-    status, _, errors = run("bare.pt", "-o", "bundle", *arguments)
-    assert (status, errors) == (0, "")
-    labels = json.loads((tmp_path / "bundle" / "vocabulary.json").read_text())["labels"]
-    assert labels == ["red", "green", "blue"]
-    assert arraylstm_export.verify_bundle(tmp_path / "bundle", horizon=QUICK.horizon).passed
