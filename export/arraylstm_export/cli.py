@@ -145,10 +145,13 @@ def _with_progress(work: Callable[[OnStage], Report]) -> Report:
 
 
 def _read_held_out(path: Path, options: DataOptions, model: ItemModel) -> list[Array]:
-    """Return a file's sessions as ids of the model's items."""
-    vocabulary = model.vocabulary or Vocabulary([str(id) for id in range(model.num_items)])
+    """Return a file's sessions as ids of the model's items, whose labels are text in a file."""
+    known = model.vocabulary
+    labels = range(model.num_items) if known is None else known.labels
+    unknown = None if known is None or known.unknown is None else str(known.unknown)
     sessions, _ = read_sessions(path, options)
     try:
+        vocabulary = Vocabulary([str(label) for label in labels], unknown)
         return [np.array(vocabulary.encode(session)) for session in sessions]
     except UnknownItemError as error:
         raise ExportError(f"{path}: {error}") from None

@@ -8,6 +8,7 @@ from typing import Any
 from onnx import ModelProto
 
 from arraylstm import ItemModel
+from arraylstm_export.errors import ExportError
 from arraylstm_export.graphs import OPSET
 from arraylstm_export.native import is_plain_lstm, lstm_sequence_graph
 from arraylstm_export.opset import converted
@@ -18,6 +19,8 @@ from arraylstm_export.step import prepared
 
 METADATA = "arraylstm."
 """What the keys of a graph's own metadata begin with."""
+LARGEST = 2**31 - 2**24
+"""Bytes of weights in a graph: a file of protobuf ends at 2 GB, and something stands beside the weights."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,11 @@ class Source:
 
     @cached_property
     def _step(self) -> ModelProto:
+        size = sum(4 * weight.numel() for weight in self.model.state_dict().values())
+        if size > LARGEST:
+            raise ExportError(
+                f"the model has weights of {size:,} bytes; an ONNX file holds at most {LARGEST:,}, torchscript more"
+            )
         return PRECISIONS[self.precision].step(self.model, self.interface)
 
     def _finished(self, graph: ModelProto, signature: Signature) -> ModelProto:

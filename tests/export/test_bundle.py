@@ -232,44 +232,6 @@ class TestTarget:
             arraylstm_export.export(make_model("array"), tmp_path / "nowhere" / "bundle", QUICK)
 
 
-class TestProgram:
-    """arraylstm-export."""
-
-    def test_it_writes_a_bundle_and_shows_the_parity_table(self, run_program, model_file, tmp_path):
-        """Status 0, every form in the table, and the next step named."""
-        done = run_program("arraylstm-export", model_file.name, "-o", "bundle")
-        assert (done.returncode, done.stderr) == (0, "")
-        for expected in ("passed at tolerance 1e-05", "step.onnx", "sequence.onnx", "torchscript", "arraylstm-serve"):
-            assert expected in done.stdout
-        assert (tmp_path / "bundle" / "manifest.json").is_file()
-
-    def test_a_tolerance_that_float32_cannot_keep_is_status_1_and_no_bundle(self, run_program, model_file, tmp_path):
-        """The table shows which form failed; nothing stands under the target's name."""
-        done = run_program("arraylstm-export", model_file.name, "-o", "bundle", "--tolerance", "1e-12")
-        assert done.returncode == 1
-        assert "FAILED at tolerance 1e-12" in done.stdout
-        assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
-
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            (["missing.pt", "-o", "bundle"], "missing.pt: no such file"),
-            (["broken.pt", "-o", "bundle"], "broken.pt: not a torch file"),
-            (["model.pt", "-o", "broken.pt"], "broken.pt: is a file; name a folder"),
-            (["model.pt", "-o", "bundle", "--tolerance", "0"], "tolerance must be a number above 0, got 0.0"),
-            (["model.pt"], "--output"),
-        ],
-    )
-    def test_bad_input_is_one_clear_message_and_status_2(self, run_program, model_file, tmp_path, arguments, message):
-        """No traceback, and nothing written."""
-        (tmp_path / "broken.pt").write_text("not a model")
-        done = run_program("arraylstm-export", *arguments)
-        assert done.returncode == 2
-        assert message in " ".join(done.stderr.replace("│", " ").split())
-        assert "Traceback" not in done.stderr
-        assert {path.name for path in tmp_path.iterdir()} == {"model.pt", "broken.pt"}
-
-
 def test_traces_are_further_outputs_of_both_graphs(tmp_path):
     """With traces, q_z is in step, sequence and TorchScript, compared like everything else, and in the vectors."""
     model = make_model("markov")

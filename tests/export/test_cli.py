@@ -1,0 +1,227 @@
+"""arraylstm-export as a user meets it: what it prints, where, and with which status it ends."""
+
+import json
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+import arraylstm
+from arraylstm_export import cli
+
+from .conftest import make_model
+
+pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")  # they are in sys.argv
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Run the program in this process, in an empty folder; return status, output and errors."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["arraylstm-export", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return end.value.code, *capsys.readouterr()
+
+    yield run
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture
+def own_bundle(array_bundle, tmp_path):
+    """A copy of the array cell's bundle, to be changed."""
+    return shutil.copytree(array_bundle[1], tmp_path / "bundle")
+
+
+def one_sentence(errors):
+    """Return an error's text, which is of one line, or in the frame that cyclopts draws around its own."""
+    assert "Traceback" not in errors
+    lines = [line.strip("│ ") for line in errors.splitlines() if not line.startswith(("╭", "╰"))]
+    assert lines == [line for line in lines if line]
+    return " ".join(lines)
+
+
+def test_an_export_shows_its_files_and_what_comes_next(run_program, model_file, tmp_path):
+    """Status 0, a row for every file with its size and difference, nothing on stderr, no colour codes in a pipe."""
+    done = run_program("arraylstm-export", model_file.name, "-o", "bundle", "--horizon", "100")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\x1b" not in done.stdout
+    verdict, *table, last = done.stdout.splitlines()
+    assert verdict.startswith("Parity with float64 PyTorch: passed at tolerance 1e-05, largest difference")
+    assert last == "Wrote bundle. Next: arraylstm-serve bundle"
+    rows = {row.split()[1]: row.split() for row in table if row.startswith((" onnx", " torchscript"))}
+    assert list(rows) == ["step.onnx", "sequence.onnx", "model.torchscript.pt"]
+    for file, (_, _, size, unit, difference, *_) in rows.items():
+        assert unit == "kB"
+        assert float(size) == pytest.approx((tmp_path / "bundle" / file).stat().st_size / 1000, abs=0.05)
+        assert 0 < float(difference) <= 1e-5
+
+
+def test_a_terminal_sees_progress_that_goes_away(model_file, tmp_path):
+    """Stages are drawn on the terminal while they last, whatever the output is sent into."""
+    main, terminal = pty.openpty()
+    program = Path(sys.executable).parent / "arraylstm-export"
+    command = [program, model_file, "-o", tmp_path / "bundle", "--format", "onnx", "--horizon", "100"]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=terminal, env=environment) as process:
+        os.close(terminal)
+        drawn = b"".join(pieces_of(main))
+        output = process.stdout.read()
+    os.close(main)
+    assert process.returncode == 0
+    assert b"writing onnx" in drawn
+    assert drawn.rstrip(b"\r\n").endswith(b"\x1b[2K")  # the bar's own line, erased
+    assert b"\x1b" not in output
+
+
+def pieces_of(terminal):
+    """Yield what is drawn on a terminal until nobody holds it any more, which Linux calls an error."""
+    with suppress(OSError):
+        while piece := os.read(terminal, 1 << 16):
+            yield piece
+
+
+def test_a_tolerance_that_float32_cannot_keep_is_status_1_and_no_bundle(run, model_file, tmp_path):
+    """The table shows which form, tensor and scenario failed; nothing stands under the target's name."""
+    status, output, _ = run(model_file, "-o", "bundle", "--format", "onnx", "--tolerance", "1e-12", "--horizon", "50")
+    assert status == 1
+    assert "FAILED at tolerance 1e-12" in output
+    row = next(line for line in output.splitlines() if line.startswith(" sequence.onnx"))
+    assert row.split()[2].startswith(("next_state_", "logits"))
+    assert row.endswith("FAILED ")
+    assert "Nothing was written to bundle." in output
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+
+
+def test_a_lower_precision_is_written_in_the_formats_that_have_it(run, model_file, tmp_path):
+    """Int8 without --format is ONNX alone, and what it costs on the held-out file is shown."""
+    (tmp_path / "events").write_text("a b e\ng a ü 4\n")
+    arguments = "--precision", "int8", "--held-out", "events", "--held-out-format", "lines", "--horizon", "50"
+    status, output, _ = run(model_file, "-o", "bundle", *arguments)
+    assert status == 0
+    assert "on 5 held-out steps" in output
+    assert json.loads((tmp_path / "bundle" / "manifest.json").read_text())["formats"] == ["onnx"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give a model file; see arraylstm-export --help"),
+        (["model.pt"], "give a folder to write: --output DIR"),
+        (["missing.pt", "-o", "new"], "missing.pt: no such file"),
+        (["broken.pt", "-o", "new"], "broken.pt: not a torch file"),
+        (["model.pt", "-o", "broken.pt"], "broken.pt: is a file; name a folder"),
+        (["model.pt", "-o", "/"], "/: is a folder with other content than a bundle's"),
+        (["model.pt", "-o", "new", "--format", "tflite"], "unknown format 'tflite'; known: onnx, torchscript"),
+        (["model.pt", "-o", "new", "--precision", "int4"], "unknown precision 'int4'; known: fp32, fp16, int8"),
+        (["model.pt", "-o", "new", "--opset", "3"], "opset 3: graphs can be written in opset 15 to 25"),
+        (["model.pt", "-o", "new", "--opset", "x"], 'unable to convert "x" into int'),
+        (["model.pt", "-o", "new", "--ir-version", "99"], "IR version 99: opset 18 can be written in IR version 8"),
+        (["model.pt", "-o", "new", "--horizon", "0"], "horizon must be at least 1, got 0"),
+        (["model.pt", "-o", "new", "--tolerance", "0"], "tolerance must be a number above 0, got 0.0"),
+        (["model.pt", "-o", "new", "--precision", "int8"], "give sessions to measure it on (--held-out FILE)"),
+        (
+            ["model.pt", "-o", "new", "--precision", "int8", "--format", "torchscript"],
+            "format 'torchscript' is written in fp32, not in 'int8'",
+        ),
+        (["model.pt", "-o", "new", "--held-out", "strange"], "strange: unknown item 'zzz'; the vocabulary has 7"),
+        (["model.pt", "-o", "new", "--held-out", "gone"], "gone: No such file"),
+        (["model.pt", "-o", "new", "--traces"], "the cell 'array' has no traces to export"),
+        (["model.pt", "-o", "new", "--verify", "bundle"], "give one of them"),
+        (["--verify", "bundle", "--opset", "15"], "leave out --opset"),
+        (["--verify", "bundle", "--held-out", "strange"], "leave out --held-out"),
+        (["--verify", "empty"], "empty: is no bundle: manifest.json: No such file"),
+        (["--verify", "broken.pt"], "broken.pt: is no bundle: manifest.json: Not a directory"),
+        (["other.pt", "--verify", "bundle"], "was made from another model than this"),
+        (["inspect", "gone"], "gone: is no bundle"),
+        (["inspect", "broken.pt"], "broken.pt: is no graph of arraylstm-export"),
+    ],
+)
+def test_bad_input_is_one_clear_sentence_and_status_2(run, model_file, own_bundle, tmp_path, arguments, message):
+    """The value seen and what is allowed, no traceback, and nothing written."""
+    (tmp_path / "broken.pt").write_text("not a model")
+    (tmp_path / "strange").write_text("a b zzz\n")
+    (tmp_path / "empty").mkdir()
+    arraylstm.save(make_model("lstm"), tmp_path / "other.pt")
+    before = set(tmp_path.iterdir())
+    status, output, errors = run(*arguments)
+    assert (status, output) == (2, "")
+    assert message in one_sentence(errors)
+    assert set(tmp_path.iterdir()) == before
+
+
+class TestVerify:
+    """--verify DIR."""
+
+    @pytest.mark.parametrize(("model", "equal_to"), [([], "its own test vectors"), (["model.pt"], "the model")])
+    def test_a_bundle_that_is_whole_passes(self, run, model_file, own_bundle, model, equal_to):
+        """Status 0, with a model and without."""
+        status, output, _ = run(*model, "--verify", "bundle", "--horizon", "50")
+        assert status == 0
+        assert output.endswith(f"bundle is as it was written, and equal to {equal_to}.\n")
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda folder: (folder / "notes").write_text(""), "notes is not the bundle's"),
+            (lambda folder: (folder / "parity.md").unlink(), "parity.md is missing"),
+            (lambda folder: (folder / "manifest.sha256").unlink(), "manifest.sha256 is missing"),
+            (lambda folder: flip(folder / "sequence.onnx"), "sequence.onnx was changed"),
+            (lambda folder: edit(folder / "manifest.json", precision="fp16"), "manifest.json was changed"),
+            (lambda folder: edit(folder / "manifest.json", schema_version=9), "has schema version 9; this program"),
+        ],
+    )
+    def test_what_was_changed_is_named(self, run, own_bundle, change, message):
+        """A file more, less or other than was written, or a manifest of another time, is status 2."""
+        change(own_bundle)
+        status, _, errors = run("--verify", "bundle")
+        assert status == 2
+        assert message in one_sentence(errors)
+
+    def test_a_tolerance_that_is_not_kept_is_status_1(self, run, own_bundle):
+        """Another tolerance may be asked for than the bundle was made with."""
+        status, output, _ = run("--verify", "bundle", "--tolerance", "1e-12")
+        assert status == 1
+        assert "Do not use bundle." in output
+
+
+class TestInspect:
+    """inspect PATH."""
+
+    def test_it_shows_a_bundles_model_tensors_and_files(self, run, own_bundle):
+        """Nothing is cut off, however narrow the terminal that the output does not go to."""
+        status, output, _ = run("inspect", "bundle")
+        assert status == 0
+        manifest = json.loads((own_bundle / "manifest.json").read_text())
+        for expected in ("embedding_size", manifest["fingerprint"], "next_state_c_l1", "[B, 3, 6]", "vectors/", "kB"):
+            assert expected in output
+        assert "…" not in output
+
+    def test_it_shows_what_a_lone_graph_says_of_itself(self, run, own_bundle):
+        """A graph that was copied out of its bundle still names its model."""
+        status, output, _ = run("inspect", "bundle/sequence.onnx")
+        assert status == 0
+        for expected in (json.loads((own_bundle / "manifest.json").read_text())["fingerprint"], "lengths", "opset 18"):
+            assert expected in output
+
+
+def flip(path):
+    """Change one bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def edit(path, **fields):
+    """Change fields of a JSON file."""
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
