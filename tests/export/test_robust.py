@@ -141,7 +141,7 @@ class TestDisk:
         folder = disk(f"size={kilobytes}k")
         (folder / "bundle").mkdir()
         with pytest.raises(ExportError, match="bundle: cannot be written: No space left on device"):
-            arraylstm_export.export(make_model("array"), folder / "bundle", Options(format=(format,), horizon=20))
+            arraylstm_export.export(make_model("array"), folder / "bundle", Options(format=(format,), coverage=SMALL))
         assert [path.name for path in folder.rglob("*")] == ["bundle"]
 
     def test_a_read_only_one_is_one_sentence(self, disk):
@@ -159,7 +159,7 @@ class TestSizes:
     def test_one_item_one_unit_one_lane(self, tmp_path, cell):
         """Every format, without a vocabulary."""
         model = NextItemModel(cell, 1, 1, k=1)
-        options = Options(format=("onnx", "torchscript", "pt2", "triton"), horizon=20)
+        options = Options(format=("onnx", "torchscript", "pt2", "triton"), coverage=SMALL)
         assert arraylstm_export.export(model, tmp_path / "bundle", options).passed
 
     @pytest.mark.parametrize("cell", ["stochastic", "max-lane"])
@@ -169,7 +169,7 @@ class TestSizes:
         with torch.no_grad():
             for weight in model.cells.parameters():
                 weight.mul_(50)
-        assert arraylstm_export.export(model, tmp_path / "bundle", Options(format=("onnx",), horizon=100)).passed
+        assert arraylstm_export.export(model, tmp_path / "bundle", Options(format=("onnx",), coverage=SMALL)).passed
 
     def test_a_graph_that_no_file_can_hold_is_refused(self, tmp_path, monkeypatch):
         """Protobuf ends at 2 GB; the message says so before time is spent."""
