@@ -5,7 +5,7 @@ class ArrayLSTMError(Exception):
     """Base of the errors that arraylstm raises about files and data it was given."""
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """Return another package's error message without its line breaks, cut where it grows long."""
     return " ".join(str(error).split())[:300]
 

@@ -21,7 +21,8 @@ class Stack(nn.ModuleDict):
         dropout: probability of zeroing an output of any layer but the last in training.
 
     Raises:
-        ValueError: no cells, a width that does not fit the layer below, or a dropout outside [0, 1).
+        ValueError: no cells, a cell without a state, a width that does not fit the layer below, or a dropout outside
+            [0, 1).
     """
 
     state_names: list[str]
@@ -38,6 +39,11 @@ class Stack(nn.ModuleDict):
         layers = list(named.values())
         if not layers:
             raise ValueError("a stack needs at least one cell")
+        for cell in layers:
+            if not cell.state_shapes():
+                raise ValueError(
+                    f"the cell {type(cell).__name__} names no state; `state_shapes` must give one at least"
+                )
         for layer, (below, above) in enumerate(pairwise(layers), start=1):
             if above.input_size != below.hidden_size:
                 raise ValueError(

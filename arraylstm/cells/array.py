@@ -3,8 +3,11 @@
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.parametrize import is_parametrized
 
 from arraylstm.cells.base import Cell, require_input, require_positive
+
+_READERS_OF_ROWS = ("project", "step", "forward_cell", "recur", "drive", "affine", "gates")
 
 
 class ArrayLSTM(Cell):
@@ -67,12 +70,19 @@ class ArrayLSTM(Cell):
 
     @torch.no_grad()
     def prepare(self) -> None:
-        """Order the rows of `i2h` and `h2h` by gate, lane and unit: all f, all i, all o, all g."""
-        if self.gate_major or self.forward_cell_is_overridden or type(self).gates is not ArrayLSTM.gates:
+        """Order the rows of `i2h` and `h2h` by gate, lane and unit: all f, all i, all o, all g.
+
+        Nothing is done where a subclass may read the rows in the documented order, or does not hold them as they are.
+        """
+        readers = (getattr(type(self), name).__module__ for name in _READERS_OF_ROWS)
+        known = all(module.startswith(__package__) for module in readers)
+        if self.gate_major or not known or is_parametrized(self.i2h) or is_parametrized(self.h2h):
             return
-        for weight in (*self.i2h.parameters(), *self.h2h.parameters()):
-            by_lane = weight.view(self.k, 4, self.hidden_size, -1)
-            weight.copy_(by_lane.transpose(0, 1).reshape(weight.shape))
+        for linear in (self.i2h, self.h2h):
+            for name, weight in list(linear.named_parameters(recurse=False)):
+                by_lane = weight.view(self.k, 4, self.hidden_size, -1)
+                by_gate = by_lane.transpose(0, 1).reshape(weight.shape)
+                setattr(linear, name, nn.Parameter(by_gate, weight.requires_grad))
         self.gate_major = True
 
     # -- the mathematics -----------------------------------------------------------------------------------

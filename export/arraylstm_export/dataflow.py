@@ -3,18 +3,26 @@
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 
-def made_from(source: str, nodes: Iterable[NodeProto], constants: Collection[str]) -> list[NodeProto]:
-    """Return the nodes that compute a row of their results from that row of `source`, and constants, alone."""
+def made_from(source: str, graph: GraphProto) -> list[NodeProto]:
+    """Return the nodes that compute a row of their results from that row of an input, and weights, alone."""
+    weights, by_row = {tensor.name for tensor in graph.initializer}, rows_of(graph)
     known = {source}
     made = []
-    for node in nodes:
-        if node.op_type != "Shape" and known & set(node.input) and set(node.input) <= {*known, *constants, ""}:
+    for node in graph.node:
+        fed = set(node.input) - {""}
+        if known & fed and fed <= known | weights and set(node.output) - {""} <= by_row:
             known.update(node.output)
             made.append(node)
     return made
+
+
+def rows_of(graph: GraphProto) -> set[str]:
+    """Return the names of computed values that have a row for every row of the batch, and of a known size."""
+    shapes = {value.name: dims(value) for value in (*graph.value_info, *graph.output)}
+    return {name for name, shape in shapes.items() if shape[:1] == ["B"] and all(isinstance(n, int) for n in shape[1:])}
 
 
 def needed_for(values: Iterable[str], nodes: Sequence[NodeProto]) -> list[NodeProto]:

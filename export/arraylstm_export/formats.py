@@ -65,7 +65,7 @@ FORMATS: dict[str, Format] = {
         lambda source, folder: write_torchscript(source.prepared, folder / TORCHSCRIPT), _torchscript_forms
     ),
     "pt2": Format(
-        lambda source, folder: write_program(source.prepared, source.interface, folder / PROGRAM),
+        lambda source, folder: write_program(source.model, source.interface, folder / PROGRAM),
         lambda folder, interface: {PROGRAM: ProgramStep(folder / PROGRAM, interface)},
     ),
     "triton": Format(

@@ -10,6 +10,7 @@ import torch
 from onnx import GraphProto, ModelProto, OperatorSetIdProto, TensorProto, helper
 
 from arraylstm import ItemModel
+from arraylstm.errors import one_line
 from arraylstm_export.dataflow import dims
 from arraylstm_export.errors import ExportError
 from arraylstm_export.signature import Interface, Signature, Tensor
@@ -36,7 +37,7 @@ def export_graph(name: str, traceable: Traceable, signature: Signature) -> Model
     Raises:
         ExportError: the exported graph's inputs and outputs are not the promised ones (a dimension was frozen, say).
     """
-    with quiet():
+    with through_torch():
         program = torch.onnx.export(
             traceable.module,
             traceable.example,
@@ -90,9 +91,17 @@ def check_signature(model: ModelProto, signature: Signature) -> None:
             )
 
 
+def _root(error: BaseException) -> BaseException:
+    return error if error.__cause__ is None else _root(error.__cause__)
+
+
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silence torch's exporter, which logs about packages and operators that do not concern the user."""
+def through_torch() -> Iterator[None]:
+    """Silence torch's exporters, which log about what does not concern the user, and name what they cannot export.
+
+    Raises:
+        ExportError: an exporter failed.
+    """
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -100,5 +109,7 @@ def quiet() -> Iterator[None]:
         warnings.simplefilter("ignore")
         try:
             yield
+        except Exception as error:  # every part of torch's exporters has its own
+            raise ExportError(f"torch cannot export the model: {one_line(_root(error))}") from error
         finally:
             logger.setLevel(level)

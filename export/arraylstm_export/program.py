@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from arraylstm import ItemModel
-from arraylstm_export.graphs import quiet
+from arraylstm_export.graphs import through_torch
 from arraylstm_export.signature import Interface
 from arraylstm_export.step import traceable_step
 
@@ -19,7 +19,7 @@ def write_program(model: ItemModel, interface: Interface, path: Path) -> None:
     which would freeze their length.
     """
     step = traceable_step(model, interface)
-    with quiet():
+    with through_torch():
         program = torch.export.export(step.module, step.example, dynamic_shapes=step.dynamic)
         for node in program.graph.nodes:
             node.meta.pop("stack_trace", None)  # names files of this machine

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
 
-from arraylstm_export.dataflow import dims, handed_on, needed_for, without
+from arraylstm_export.dataflow import dims, handed_on, needed_for, rows_of, without
 from arraylstm_export.graphs import check_signature, finish, value_of
 from arraylstm_export.runners import Array
 from arraylstm_export.signature import Interface, State, Tensor
@@ -67,8 +67,8 @@ class _Cut:
 def _cut(step: GraphProto, interface: Interface) -> _Cut:
     """Keep in the loop what the next state needs, and what is not computed row by row from what the loop gives."""
     weights = {tensor.name for tensor in step.initializer} | {""}
-    described = {value.name: value for value in (*step.value_info, *step.output) if value.name not in weights}
-    whole = {tensor.name for tensor in step.input} | {name for name in described if dims(described[name])[:1] != ["B"]}
+    by_row = rows_of(step)
+    whole = {name for node in step.node for name in (*node.input, *node.output)} - by_row - weights
     inside = needed_for([state.output.name for state in interface.states], step.node)
     while True:
         behind = without(step.node, inside)
@@ -77,6 +77,7 @@ def _cut(step: GraphProto, interface: Interface) -> _Cut:
             break
         inside = needed_for([name for node in inside for name in node.output] + held, step.node)
     given = handed_on(inside, behind, [tensor.name for tensor in interface.series])
+    described = {value.name: value for value in (*step.value_info, *step.output)}
     return _Cut(inside, behind, [described[name] for name in given], weights)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from arraylstm import ItemModel
-from arraylstm_export.graphs import quiet
+from arraylstm_export.graphs import through_torch
 
 _OF_THIS_RUN = (".debug_pkl", "/serialization_id")
 """Records that name source files of this machine, and one that hashes those."""
@@ -57,7 +57,7 @@ class Program(nn.Module):
 def write_torchscript(model: ItemModel, path: Path) -> None:
     """Write the model as a TorchScript file: the same bytes every time, and nothing of the machine it was made on."""
     saved = io.BytesIO()
-    with quiet():
+    with through_torch():
         torch.jit.save(torch.jit.script(Program(model)), saved)
     with zipfile.ZipFile(saved) as archive:
         records = {name: archive.read(name) for name in archive.namelist() if not name.endswith(_OF_THIS_RUN)}

@@ -17,7 +17,7 @@ from arraylstm import NextItemModel
 from arraylstm_export import ExportError, Options, source
 from arraylstm_export.folder import put_in_place, scratch_beside
 
-from .conftest import QUICK, make_model
+from .conftest import QUICK, SMALL, make_model
 
 EVERYTHING = ("--format", "onnx", "--format", "torchscript", "--format", "pt2", "--format", "triton")
 

@@ -5,9 +5,10 @@ import onnx
 import pytest
 import torch
 
-from arraylstm import CELLS, LSTM2002, NextItemModel, Vocabulary
+from arraylstm import CELLS, LSTM2002, ArrayLSTM, NextItemModel, Vocabulary
 from arraylstm_export.graphs import step_graph
 from arraylstm_export.runtime import session
+from arraylstm_export.sequence import sequence_graph
 from arraylstm_export.signature import Interface
 from arraylstm_export.tabulate import tabulated
 
@@ -75,15 +76,55 @@ def test_layers_before_the_cells_are_tabulated_too():
 
 
 def test_tables_that_take_too_much_are_not_made(monkeypatch):
-    """Where V rows of them are over the limit, the graph computes them from the embedding."""
+    """Where they add more than the limit to what they replace, the graph computes them from the embedding."""
     model = make("array")
-    monkeypatch.setattr("arraylstm_export.tabulate.LARGEST_TABLES", 9 * 4 * (3 * 4 * 6) - 1)
+    growth = 4 * (9 * 72 - 9 * 5 - 5 * 72 - 72)  # a table for the embedding, W and b
+    monkeypatch.setattr("arraylstm_export.tabulate.LARGEST_GROWTH", growth - 1)
     graph = step_graph(model, Interface.of(model))
     assert kinds(graph).count("Gemm") == 3
     assert tabulated(graph, 9) is graph
-    monkeypatch.setattr("arraylstm_export.tabulate.LARGEST_TABLES", 9 * 4 * (3 * 4 * 6))
+    monkeypatch.setattr("arraylstm_export.tabulate.LARGEST_GROWTH", growth)
     smaller = tabulated(graph, 9)
     assert kinds(smaller).count("Gemm") == 2
     onnx.checker.check_model(smaller, full_check=True)
     for actual, expected in zip(run(smaller, model, [0, 8, 3]), run(graph, model, [0, 8, 3]), strict=True):
+        np.testing.assert_allclose(actual, expected, atol=1e-6)
+
+
+def test_a_one_hot_models_table_takes_the_place_of_its_weights(monkeypatch):
+    """It is as large as they are, whatever the number of items."""
+    monkeypatch.setattr("arraylstm_export.tabulate.LARGEST_GROWTH", 0)
+    model = make("array", embedding_size=None, num_items=40)
+    assert kinds(step_graph(model, Interface.of(model))).count("Gemm") == 2
+
+
+class LanesFirst(ArrayLSTM):
+    """A step of its own, whose values have the rows of the batch on their third axis, or on their last."""
+
+    def forward_cell(self, x, hidden, state):
+        def by_gate(a):
+            return a.view(x.size(0), self.k, 4, self.hidden_size).permute(2, 1, 0, 3)
+
+        a = by_gate(self.i2h(x)) + by_gate((self.h2h.weight @ hidden[0].t()).t().contiguous() + self.h2h.bias)
+        f, i, o = a[:3].sigmoid()
+        state = f * state + i * a[3].tanh()
+        return (o * state.tanh()).sum(0, keepdim=True), state
+
+
+def test_values_with_the_batch_elsewhere_are_computed_as_before(monkeypatch):
+    """Only what has a row for each row of the batch is tabulated, and run behind the loop for all steps at once."""
+    monkeypatch.setitem(CELLS, "lanes-first", LanesFirst)
+    model = make("lanes-first")
+    interface = Interface.of(model)
+    graph = step_graph(model, interface)
+    items = torch.tensor([[0, 8, 3], [5, 5, 1]])
+    state = [torch.rand(2, *shape) for shape in model.state_shapes]
+    with torch.no_grad():
+        logits, following = model(items, state)
+    feed = [items.numpy(), np.array([3, 3]), *(tensor.numpy() for tensor in state)]
+    names = [tensor.name for tensor in interface.sequence.inputs]
+    sequence = session(sequence_graph(graph, interface).SerializeToString())
+    for actual, expected in zip(
+        sequence.run(None, dict(zip(names, feed, strict=True))), [logits, *following], strict=True
+    ):
         np.testing.assert_allclose(actual, expected, atol=1e-6)

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from torch.nn.utils.parametrizations import weight_norm
 
 from arraylstm import CELLS, ArrayLSTM, NextItemModel
 
@@ -43,7 +44,7 @@ def test_preparing_twice_is_preparing_once():
     assert not torch.equal(once["cells.0.h2h.weight"], models("array")[0].state_dict()["cells.0.h2h.weight"])
 
 
-@pytest.mark.parametrize("method", ["forward_cell", "gates"])
+@pytest.mark.parametrize("method", ["project", "step", "forward_cell", "recur", "drive", "affine", "gates"])
 def test_a_cell_with_arithmetic_of_its_own_keeps_the_documented_layout(method):
     """Where a subclass may read the rows of the weights itself, they stay where it expects them."""
     own = type("Own", (ArrayLSTM,), {method: lambda self, *arguments: getattr(ArrayLSTM, method)(self, *arguments)})
@@ -51,3 +52,24 @@ def test_a_cell_with_arithmetic_of_its_own_keeps_the_documented_layout(method):
     before = copy.deepcopy(cell.state_dict())
     cell.prepare()
     torch.testing.assert_close(cell.state_dict(), before, rtol=0, atol=0)
+
+
+def test_layers_that_share_weights_are_prepared_each_for_itself():
+    """A parameter that two layers hold is not moved twice."""
+    model = NextItemModel("array", 7, 6, 3, 2, 6).double().eval()
+    model.cells["1"].h2h.weight = model.cells["0"].h2h.weight
+    other = copy.deepcopy(model)
+    for layer in other.cells.values():
+        layer.prepare()
+    items = torch.randint(0, 7, (4, 9))
+    torch.testing.assert_close(other(items), model(items), rtol=0, atol=1e-13)
+
+
+def test_weights_that_are_computed_from_others_stay_as_they_are():
+    """A weight-normed layer gives what it gave."""
+    cell = ArrayLSTM(3, 4, 2).double()
+    weight_norm(cell.h2h)
+    x = torch.rand(2, 5, 3, dtype=torch.float64)
+    before = cell(x)
+    cell.prepare()
+    torch.testing.assert_close(cell(x), before, rtol=0, atol=1e-13)
