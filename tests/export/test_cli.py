@@ -104,9 +104,9 @@ def test_a_tolerance_that_float32_cannot_keep_is_status_1_and_no_bundle(run, mod
 
 
 def test_a_lower_precision_is_written_in_the_formats_that_have_it(run, model_file, tmp_path):
-    """Int8 without --format is ONNX alone, and what it costs on the held-out file is shown."""
+    """Half precision without --format is ONNX alone, and what it costs on the held-out file is shown."""
     (tmp_path / "events").write_text("a b e\ng a ü 4\n")
-    arguments = "--precision", "int8", "--held-out", "events", "--held-out-format", "lines", "--horizon", "50"
+    arguments = "--precision", "fp16", "--held-out", "events", "--held-out-format", "lines", "--horizon", "50"
     status, output, _ = run(model_file, "-o", "bundle", *arguments)
     assert status == 0
     assert "on 5 held-out steps" in output
