@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
 
 import arraylstm
 from arraylstm import NextItemModel
