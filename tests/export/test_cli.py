@@ -11,8 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
 
 import arraylstm
+from arraylstm import NextItemModel
 from arraylstm_export import cli
 
 from .conftest import make_model
@@ -103,11 +105,13 @@ def test_a_tolerance_that_float32_cannot_keep_is_status_1_and_no_bundle(run, mod
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
 
 
-def test_a_lower_precision_is_written_in_the_formats_that_have_it(run, model_file, tmp_path):
+def test_a_lower_precision_is_written_in_the_formats_that_have_it(run, tmp_path):
     """Int8 without --format is ONNX alone, and what it costs on the held-out file is shown."""
-    (tmp_path / "events").write_text("a b e\ng a ü 4\n")
+    torch.manual_seed(1)
+    arraylstm.save(NextItemModel("array", 40, 32, k=2), tmp_path / "model.pt")
+    (tmp_path / "events").write_text("1 2 3\n7 1 39 4\n")
     arguments = "--precision", "int8", "--held-out", "events", "--held-out-format", "lines", "--horizon", "50"
-    status, output, _ = run(model_file, "-o", "bundle", *arguments)
+    status, output, _ = run("model.pt", "-o", "bundle", *arguments)
     assert status == 0
     assert "on 5 held-out steps" in output
     assert json.loads((tmp_path / "bundle" / "manifest.json").read_text())["formats"] == ["onnx"]
