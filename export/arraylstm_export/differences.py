@@ -29,6 +29,11 @@ class Largest:
         """Return the same of tensors (N, 1) and (N), a batch of single steps, as (N)."""
         return Largest(self.values.reshape(-1), self.places.reshape(-1), self.shape)
 
+    def replace(self, rows: Array, other: "Largest", others_rows: Array) -> None:
+        """Take the values and places of some rows from another one."""
+        self.values[rows] = other.values[others_rows]
+        self.places[rows] = other.places[others_rows]
+
     def but_for(self, excused: Array, start: int = 0) -> tuple[float, tuple[int, ...]]:
         """Return the largest difference of all and its whole index, steps counted from `start`; 0 and () of nothing."""
         judged = np.where(excused, 0.0, self.values)

@@ -30,13 +30,13 @@ _FACTORS = 8_191  # a prime: no two rows of a tensor meet the same ones
 
 @dataclass(frozen=True)
 class Verdict:
-    """Single steps judged: per tensor their differences (N), and which of them (N, bool) are excused, and why."""
+    """Single steps judged: per tensor their differences (N, ...), and which of them (N, bool) hang on ties."""
 
     found: list[Largest]
     tied: Array
-    """Not the reference's result, but that of a twin which parts from it: a tie decided otherwise."""
+    """A tie decided otherwise: the result of a twin which parts from the reference; the differences are from it."""
     undecided: Array
-    """No twin's result either, though some twin parts from the reference."""
+    """Neither the reference's result nor a twin's, though some twin parts from the reference."""
 
 
 class Reference:
@@ -76,12 +76,16 @@ class Reference:
         found = differences(actual, expected)
         tied, hangs = np.zeros((2, len(steps.items)), bool)
         for twin in self._twins():
-            pending = np.flatnonzero((worst(found) > tolerance) & ~tied)
+            pending = np.flatnonzero(worst(found) > tolerance)
             if len(pending) == 0:
                 break
             other = twin(steps.rows(pending))
             parts = worst(differences(other, rows_of(expected, pending))) > max(tolerance, _UNDECIDED_ABOVE)
-            tied[pending] = parts & (worst(differences(rows_of(actual, pending), other)) <= tolerance)
+            beside = differences(rows_of(actual, pending), other)
+            met = parts & (worst(beside) <= tolerance)
+            for one, another in zip(found, beside, strict=True):
+                one.replace(pending[met], another, met)
+            tied[pending] = met
             hangs[pending] |= parts
         return Verdict(found, tied, hangs & ~tied)
 

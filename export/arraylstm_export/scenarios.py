@@ -16,6 +16,7 @@ HORIZON = 10_000
 CHUNKINGS = 3
 _HORIZON_ROWS = 2  # of a single row, torch rounds one step and many differently
 _HORIZON_PIECE = 500
+_LARGE = 4.0  # where small states hide what a weight does
 _LARGEST_LOGITS = 10_000_000
 _MOST_ITEM_LOGITS = 500_000_000
 _MOST_HORIZON_LOGITS = 200_000_000
@@ -51,8 +52,10 @@ def all_scenarios(
         for steps in LENGTHS:
             if _fits(batch, steps, num_items):
                 full = np.full(batch, steps)
-                yield make_scenario("zero state", num_items, states, full, source, random_state=False)
+                yield make_scenario("zero state", num_items, states, full, source, scale=0.0)
                 yield make_scenario("random state", num_items, states, full, source)
+    large = np.full(max(BATCHES), min(max(RAGGED[0]), steps_at_once(num_items) // max(BATCHES)))
+    yield make_scenario("large state", num_items, states, large, source, scale=_LARGE)
     yield from _every_item(num_items, states, source)
     for lengths in RAGGED:
         if lengths == RAGGED[0] or _fits(len(lengths), max(lengths), num_items):
@@ -60,7 +63,7 @@ def all_scenarios(
             yield _junk_past_lengths(ragged, [np.iinfo(np.int64).max, -1, num_items])
     longest = max(max(LENGTHS), _MOST_HORIZON_LOGITS // (_HORIZON_ROWS * num_items))
     long = np.full(_HORIZON_ROWS, min(horizon, longest))
-    yield make_scenario("horizon", num_items, states, long, source, random_state=False)
+    yield make_scenario("horizon", num_items, states, long, source, scale=0.0)
 
 
 def pieces(scenario: Scenario, num_items: int) -> Iterator[tuple[int, int]]:
@@ -101,12 +104,11 @@ def make_scenario(
     states: Sequence[State],
     lengths: Array,
     source: np.random.Generator,
-    random_state: bool = True,
+    scale: float = 1.0,
 ) -> Scenario:
-    """Draw items for rows of the given lengths, and states uniform in (-1, 1) or zero."""
+    """Draw items for rows of the given lengths, and states uniform in (-scale, scale)."""
     batch = len(lengths)
     items = source.integers(0, num_items, (batch, max(lengths)))
-    scale = 1.0 if random_state else 0.0
     state = [(scale * source.uniform(-1, 1, (batch, *s.shape))).astype(np.float32) for s in states]
     return Scenario(name, items, lengths, state)
 

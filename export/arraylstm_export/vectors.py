@@ -19,13 +19,13 @@ def write_vectors(reference: Reference, interface: Interface, folder: Path, seed
     """Write vectors of the step graph (zero and random state) and of the sequence graph (full and ragged lengths)."""
     states, num_items = interface.states, interface.num_items
     source = np.random.default_rng(seed)
-    for number, random_state in enumerate((False, True)):
-        one = make_scenario("step", num_items, states, np.ones(3, int), source, random_state)
+    for number, scale in enumerate((0.0, 1.0)):
+        one = make_scenario("step", num_items, states, np.ones(3, int), source, scale)
         (logits, *traces), following = reference(one)
         outputs = [logits[:, 0], *following, *(trace[:, 0] for trace in traces)]
         _write(folder / "step", number, interface.step, [one.items[:, 0], *one.state], outputs)
     for number, lengths in enumerate(([7, 7], [4, 0, 7])):
-        many = make_scenario("sequence", num_items, states, np.array(lengths), source, random_state=number > 0)
+        many = make_scenario("sequence", num_items, states, np.array(lengths), source, scale=float(number > 0))
         (logits, *traces), following = reference(many)
         inputs, outputs = [many.items, many.lengths, *many.state], [logits, *following, *traces]
         _write(folder / "sequence", number, interface.sequence, inputs, outputs)

@@ -11,6 +11,7 @@ import torch
 from arraylstm import NextItemModel
 from arraylstm_export import ExportError, verify
 from arraylstm_export.differences import largest
+from arraylstm_export.parity import exact_row_checks
 from arraylstm_export.runners import StepMethod, Whole
 from arraylstm_export.scenarios import all_scenarios, draw_cuts, pieces
 from arraylstm_export.signature import Interface
@@ -27,7 +28,7 @@ def whole(model):
 
 
 def failures(model, run):
-    report = verify(model, Interface.of(model), {"form": run}, tolerance=1e-5, horizon=600)
+    report = verify(model, Interface.of(model), {"form": run}, tolerance=1e-5, horizon=200)
     return [check for check in report.checks if not check.passed]
 
 
@@ -44,7 +45,8 @@ def test_a_right_form_passes_and_the_report_says_where_it_was_worst(model):
     } | {(2, 1100)}
     assert report.horizon == 1100
     assert {re.sub(r"\d+", "n", check.scenario) for check in report.checks} == {
-        "zero state", "random state", "every item", "ragged", "ragged, in n chunks", "ragged, row by row", "horizon",
+        "zero state", "random state", "large state", "every item",
+        "ragged", "ragged, in n chunks", "ragged, row by row", "horizon",
     }  # fmt: skip
     worst = report.worst_by_form()
     assert [check.form for check in worst] == ["whole", "step"]
@@ -101,12 +103,12 @@ def lets_the_batch_leak(run, items, lengths, state):
 
 def drifts(run, items, lengths, state):
     (logits,), following = run(items, lengths, state)
-    return [logits + 1e-4 * (items.shape[1] > 400)], following
+    return [logits + 1e-4 * (items.shape[1] > 150)], following
 
 
 def answers_nan(run, items, lengths, state):
     series, following = run(items, lengths, state)
-    series[0][0, 0, 0] = np.nan
+    series[0][:1, :1] = np.nan
     return series, following
 
 
@@ -161,37 +163,64 @@ def test_an_output_of_another_shape_is_named(model):
         verify(model, Interface.of(model), {"form": Wrong(model, drops_an_output_axis)}, tolerance=1e-5)
 
 
+class OneByOne(StepMethod):
+    """The same bits in every batch, since there is never more than one row in it."""
+
+    def step(self, items, state):
+        rows = [
+            super(OneByOne, self).step(items[[row]], [tensor[[row]] for tensor in state]) for row in range(len(items))
+        ]
+        series, following = zip(*rows, strict=True)
+        return [np.concatenate(parts) for parts in zip(*series, strict=True)], [
+            np.concatenate(parts) for parts in zip(*following, strict=True)
+        ]
+
+
 class TestEqualBits:
     """What a form promises of its rows is held to the last bit."""
 
-    @pytest.mark.parametrize("size", [1, 3, 64])
+    def failing(self, model, mistake=lambda run, *batch: run(*batch)):
+        interface = Interface.of(model)
+        right = OneByOne(model, interface)
+        names = [tensor.name for tensor in interface.sequence.outputs]
+        checks = exact_row_checks(
+            "form", lambda *batch: mistake(right, *batch), interface, names, np.random.default_rng(0)
+        )
+        return {(check.scenario, check.tensor): check.difference for check in checks if not check.passed}
+
+    def test_a_form_that_keeps_its_promise_passes(self, model):
+        """Every row is the same in batches of any size, in another place, and step by step."""
+        assert self.failing(model) == {}
+
+    @pytest.mark.parametrize("size", [1, 2, 3, 7])
     def test_a_batch_that_moves_the_last_bit_fails(self, model, size):
-        """Differences far below the tolerance are failures of this check alone."""
+        """One unit in the last place of one state, in batches of one size."""
 
-        class Leaks(Whole):
-            exact_rows = True
+        def leaks(run, items, lengths, state):
+            series, (h, c) = run(items, lengths, state)
+            return series, [np.nextafter(h, np.float32(9)) if len(items) == size else h, c]
 
-            def __call__(self, items, lengths, state):
-                series, following = super().__call__(items, lengths, state)
-                following[0] = np.nextafter(following[0], np.float32(len(items) == size) * 9)
-                return series, following
+        found = self.failing(model, leaks)
+        assert (f"equal bits, in batches of {size}", "next_state_h_l0") in found
+        assert all(tensor == "next_state_h_l0" and difference < 1e-6 for (_, tensor), difference in found.items())
 
-        found = failures(model, Leaks(model, Interface.of(model)))
-        assert found
-        assert all(check.equal_bits and check.tensor == "next_state_h_l0" for check in found)
-        assert all(0 < check.difference < 1e-6 for check in found)
+    def test_a_place_in_the_batch_that_matters_fails(self, model):
+        """The first row of any batch is a bit larger."""
+
+        def favours_the_first(run, items, lengths, state):
+            (logits,), following = run(items, lengths, state)
+            return [np.concatenate([logits[:1] * np.float32(1.000001), logits[1:]])], following
+
+        assert ("equal bits, in another order", "logits") in self.failing(model, favours_the_first)
 
     def test_a_zero_of_the_other_sign_fails(self, model):
         """Equal bits are meant, not equal numbers."""
 
-        class Negates(Whole):
-            exact_rows = True
+        def negates(run, items, lengths, state):
+            (logits,), following = run(items, lengths, state)
+            return [np.where(logits == 0, np.float32(-0.0 if len(items) == 64 else 0.0), logits)], following
 
-            def __call__(self, items, lengths, state):
-                (logits,), following = super().__call__(items, lengths, state)
-                return [np.where(logits == 0, np.float32(-0.0 if len(items) == 64 else 0.0), logits)], following
-
-        assert {check.tensor for check in failures(model, Negates(model, Interface.of(model)))} == {"logits"}
+        assert {tensor for _, tensor in self.failing(model, negates)} == {"logits"}
 
     def test_forms_that_promise_nothing_are_not_held_to_it(self, model):
         """Eager PyTorch rounds a batch of one row otherwise."""

@@ -7,9 +7,15 @@ import pytest
 import torch
 
 from arraylstm import NextItemModel
-from arraylstm_export import verify
+from arraylstm_export import scenarios, verify
 from arraylstm_export.runners import Sequences, StepMethod, Whole
 from arraylstm_export.signature import Interface
+
+
+@pytest.fixture(autouse=True)
+def _fewer_sizes(monkeypatch):
+    """Twins cost time, and a few batches have ties enough."""
+    monkeypatch.setattr(scenarios, "BATCHES", (1, 2, 7))
 
 
 def saturated_model(cell, scale=30):
