@@ -9,11 +9,12 @@ from rich.table import Table
 from arraylstm.console import make_table
 from arraylstm_export.parity import Check, Report
 
-_HEADINGS = ("form", "difference", "tensor", "scenario", "at", "ties", "undecided", "")
+_HEADINGS = ("form", "difference", "tensor", "scenario", "at", "ties", "undecided", "strayed", "")
 _TIES = (
     "A model that chooses between lanes with nearly equal gates meets ties that float32 cannot decide as float64 does.",
     "A row that comes to one is judged from there on by its single steps. `ties` counts those whose tie fell otherwise",
-    "and which are right but for that; `undecided` those of which nothing can be said.",
+    "and which are right but for that; `undecided` those of which nothing can be said; `strayed` those where the row's",
+    "run, rounded otherwise, met a tie and has left its own single steps.",
 )
 
 
@@ -65,6 +66,7 @@ def as_json(report: Report) -> str:
         "ties": report.ties,
         "undecided_steps": report.undecided,
         "accuracy": None if report.accuracy is None else asdict(report.accuracy),
+        "strayed_steps": report.strayed,
     }
     checks = [{**asdict(check), "passed": check.passed} for check in report.checks]
     return json.dumps({**fields, "checks": checks}, indent=1) + "\n"
@@ -109,6 +111,7 @@ def _cells(check: Check) -> list[str]:
         str(list(check.where)),
         str(check.ties),
         str(check.undecided_steps),
+        str(check.strayed_steps),
         "ok" if check.passed else "FAILED",
     ]
 

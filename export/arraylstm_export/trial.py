@@ -3,7 +3,8 @@
 A row that parts from the reference is excused where float32 cannot follow (`reference` says where), and from there on
 judged by its single steps instead: the form is run again one step a call, and each step has to be the reference's from
 the form's own state before it, or that of a twin which parts there, a *tie* decided otherwise. What hangs on a tie but
-is no twin's result is *undecided*, and so are the steps from which the row's run differs from its own single steps.
+is no twin's result is *undecided*. Where the row's run differs from its own single steps, it has *strayed*: a batch that
+is rounded otherwise has met a tie, or the form is wrong.
 """
 
 from collections.abc import Callable
@@ -71,7 +72,8 @@ class Trial:
     Attributes:
         findings: one per tensor: logits, traces, next states.
         ties: steps whose tie the form decided otherwise.
-        undecided: steps that nothing can be said of.
+        undecided: single steps that nothing can be said of.
+        strayed: steps that are not those of the form's own single steps.
     """
 
     def __init__(self, run: Runner, way: Way, scenario: Scenario, tensors: int, limits: Limits) -> None:
@@ -80,7 +82,7 @@ class Trial:
         self.limits = limits
         self.state = scenario.state
         self.findings = [Finding() for _ in range(tensors)]
-        self.ties = self.undecided = 0
+        self.ties = self.undecided = self.strayed = 0
         self.parted = np.zeros(len(scenario.items), bool)
 
     @property
@@ -114,7 +116,7 @@ class Trial:
         single, states = one_by_one(self.run, given)
         if getattr(self.run, "exact_rows", False):
             self._compare_runs(actual, single, piece.start)
-        lost = self._lost(given, actual, single, late)
+        self.strayed += self._count_strayed(given, actual, single, late)
         width = steps_at_once(piece.reference.interface.num_items)
         rows, steps = np.nonzero(late)
         for part in np.array_split(np.arange(len(rows)), -(-len(rows) // width)):
@@ -123,22 +125,22 @@ class Trial:
             before, after = ([tensor[at[1] + shift, at[0]] for tensor in states] for shift in (0, 1))
             one = Scenario(given.name, given.items[at][:, None], np.ones(len(part), np.int64), before)
             verdict = piece.reference.judge(one, (series, after), self.limits.tolerance)
-            self._take(verdict, lost[at], at[0], at[1] + piece.start)
+            self._take(verdict, at[0], at[1] + piece.start)
 
-    def _lost(self, given: Scenario, actual: Result, single: Result, late: Array) -> Array:
-        """Tell at which of the late steps (B, S) a row's run has gone another way than its own single steps."""
+    def _count_strayed(self, given: Scenario, actual: Result, single: Result, late: Array) -> int:
+        """Count the late steps (B, S) from which a row's run has gone another way than its own single steps."""
         steps = np.arange(late.shape[1])
         parting = first_over(differences(actual, single), given.lengths, self.limits.tolerance)
-        return late & (steps >= parting[:, None])
+        return int((late & (steps >= parting[:, None])).sum())
 
     def _compare_runs(self, actual: Result, single: Result, start: int) -> None:
         """Judge a form that promises the same bits however its steps are cut into calls: no tie can part its runs."""
         for finding, one in zip(self.findings, differences(actual, single), strict=True):
             finding.add(*one.but_for(np.zeros(one.values.shape, bool), start))
 
-    def _take(self, verdict: Verdict, lost: Array, rows: Array, steps: Array) -> None:
+    def _take(self, verdict: Verdict, rows: Array, steps: Array) -> None:
         self.ties += int(verdict.tied.sum())
-        self.undecided += int((verdict.undecided | lost).sum())
+        self.undecided += int(verdict.undecided.sum())
         for finding, found in zip(self.findings, verdict.found, strict=True):
             difference, where = found.flat().but_for(verdict.undecided)
             if where:
