@@ -2,7 +2,7 @@
 
 import pytest
 
-from arraylstm_export import ExportError, Options
+from arraylstm_export import Coverage, ExportError, Options
 
 
 @pytest.mark.parametrize(("precision", "formats"), [("fp32", ("onnx", "torchscript")), ("int8", ("onnx",))])
@@ -25,7 +25,6 @@ def test_a_format_given_twice_is_written_once():
         ({"precision": "fp16", "format": ("pt2",)}, "format 'pt2' is written in fp32, not in 'fp16'"),
         ({"tolerance": float("nan")}, "tolerance must be a number above 0, got nan"),
         ({"tolerance": float("inf")}, "tolerance must be a number above 0, got inf"),
-        ({"horizon": 0}, "horizon must be at least 1, got 0"),
         ({"opset": 14}, "opset 14: graphs can be written in opset 15 to"),
     ],
 )
@@ -33,3 +32,9 @@ def test_what_is_not_offered_is_refused(wrong, message):
     """The message names the value seen and what is allowed."""
     with pytest.raises(ExportError, match=message):
         Options(**wrong)
+
+
+def test_a_run_without_steps_is_refused():
+    """The message names the horizon seen and the least that is allowed."""
+    with pytest.raises(ExportError, match="horizon must be at least 1, got 0"):
+        Coverage(horizon=0)
