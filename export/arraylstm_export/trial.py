@@ -3,8 +3,8 @@
 A row that parts from the reference is excused where float32 cannot follow (`reference` says where), and from there on
 judged by its single steps instead: the form is run again one step a call, and each step has to be the reference's from
 the form's own state before it, or that of a twin which parts there, a *tie* decided otherwise. What hangs on a tie but
-is no twin's result is *undecided*. Where the row's run differs from its own single steps, it has *strayed*: a batch that
-is rounded otherwise has met a tie, or the form is wrong.
+is no twin's result is *undecided*. Where the row's run differs from its own single steps, it has *strayed*: a batch
+that is rounded otherwise has met a tie, or the form is wrong.
 """
 
 from collections.abc import Callable

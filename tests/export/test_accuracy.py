@@ -80,9 +80,8 @@ def test_sequences_that_tell_nothing_are_refused():
         compare(Table(ascending(1)), Table(ascending(1)), INTERFACE, [np.array([], int), np.array([1])])
 
 
-def test_the_table_shows_both_qualities_and_the_cost():
-    """Markdown rows give before and after side by side."""
-    rows = compare(Table(ascending(1)), Table(ascending(2)), INTERFACE, SEQUENCES).as_markdown().splitlines()
-    assert "| next item scored highest | 71.43% | 0.00% |" in rows
-    assert "| logit error, largest |  | 1.1e+01 |" in rows
-    assert {row.count("|") for row in rows} == {4}
+def test_the_rows_show_both_qualities_and_the_cost():
+    """Quality is told before and after; the cost, which only the cheaper form has, after."""
+    rows = compare(Table(ascending(1)), Table(ascending(2)), INTERFACE, SEQUENCES).rows()
+    assert ("next item scored highest", "71.43%", "0.00%") in rows
+    assert ("logit error, largest", "", "1.1e+01") in rows

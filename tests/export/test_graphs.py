@@ -100,7 +100,7 @@ def test_onnxs_own_reference_evaluator_runs_both_graphs(array_bundle):
 
 
 def test_the_graphs_use_standard_operators_and_the_step_has_no_loop(exported):
-    """Only the default operator set at version 18, IR 10, one file; the sequence graph alone has a loop, one Scan.
+    """Only the default operator set at version 18, IR 8, one file; the sequence graph alone has a loop, one Scan.
 
     Plain LSTMs have none there either: they run on ONNX's own operator.
     """
@@ -110,7 +110,7 @@ def test_the_graphs_use_standard_operators_and_the_step_has_no_loop(exported):
         graph = onnx.load(folder / name)
         onnx.checker.check_model(graph, full_check=True)
         assert [(entry.domain, entry.version) for entry in graph.opset_import] == [("", 18)]
-        assert graph.ir_version == 10
+        assert graph.ir_version == 8
         kinds = collections.Counter(node.op_type for node in graph.graph.node)
         assert kinds["Scan"] + kinds["Loop"] + kinds["If"] == loops
         assert kinds["LSTM"] == (2 if lstm and name == "sequence.onnx" else 0)

@@ -179,19 +179,6 @@ class OneByOne(StepMethod):
         ]
 
 
-class OneByOne(StepMethod):
-    """The same bits in every batch, since there is never more than one row in it."""
-
-    def step(self, items, state):
-        rows = [
-            super(OneByOne, self).step(items[[row]], [tensor[[row]] for tensor in state]) for row in range(len(items))
-        ]
-        series, following = zip(*rows, strict=True)
-        return [np.concatenate(parts) for parts in zip(*series, strict=True)], [
-            np.concatenate(parts) for parts in zip(*following, strict=True)
-        ]
-
-
 class TestEqualBits:
     """What a form promises of its rows is held to the last bit."""
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from arraylstm_export.program import ProgramStep, write_program
-from arraylstm_export.runners import Whole
+from arraylstm_export.program import write_program
+from arraylstm_export.runners import ProgramStep, Whole
 from arraylstm_export.signature import Interface
 
 
