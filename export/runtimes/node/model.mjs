@@ -36,6 +36,8 @@ export class Model {
     Object.assign(this, { ort, manifest, unknown, session });
     this.numItems = manifest.model.num_items;
     this.labels = labels ?? Array.from({ length: this.numItems }, (_, id) => id);
+    const rounded = this.labels.find((label) => typeof label === "number" && !Number.isSafeInteger(label));
+    if (rounded !== undefined) throw new Error(`item ${rounded} is beyond what JavaScript reads exactly; use strings`);
     this.ids = new Map(this.labels.map((label, id) => [label, id]));
     if (this.ids.size !== this.numItems) {
       throw new Error(`vocabulary.json tells apart ${this.ids.size} labels; the model has ${this.numItems} items`);
