@@ -1,6 +1,6 @@
 """What a cheaper form of a model costs: how its predictions on real sequences differ from the model's own."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,10 +8,10 @@ import torch
 
 from arraylstm_export.errors import ExportError
 from arraylstm_export.runners import Array, Runner
+from arraylstm_export.scenarios import Scenario, at_once, pieces, steps_at_once
 from arraylstm_export.signature import Interface
 
 _TOP = 10
-_MOST_SCORES = 1 << 24  # in the logits of one batch: 64 MB
 
 
 @dataclass(frozen=True)
@@ -60,21 +60,42 @@ def compare(before: Runner, after: Runner, interface: Interface, sequences: Sequ
         before: the model.
         after: the form to judge.
         interface: what both take and give.
-        sequences: item ids (S) int64 each; one shorter than two tells nothing.
+        sequences: item ids (S) int64 each, S at least 2; see `telling`.
+    """
+    sums = _Sums()
+    for scenario, following in _batches(sequences, interface):
+        states = [scenario.state] * 2
+        for start, end in pieces(scenario, interface.num_items):
+            parts = [scenario.piece(start, end, state) for state in states]
+            within = np.arange(end - start) < parts[0].lengths[:, None]
+            results = [at_once(run, part) for run, part in zip((before, after), parts, strict=True)]
+            states = [state for _, state in results]
+            one, other = (logits[within].astype(np.float64) for (logits, *_), _ in results)
+            sums.add(one, other, following[:, start:end][within])
+    return sums.accuracy()
+
+
+def telling(sequences: Iterable[Array], num_items: int) -> list[Array]:
+    """Return, as int64, the sequences of two items and more: one to tell the next from.
 
     Raises:
-        ExportError: no sequence has two items.
+        ExportError: a sequence is not of item ids, or none has two.
     """
-    told = [sequence for sequence in sequences if len(sequence) > 1]
+    given = [np.asarray(sequence) for sequence in sequences]
+    for number, sequence in enumerate(given):
+        _check_items(f"held-out sequence {number}", sequence, num_items)
+    told = [sequence.astype(np.int64) for sequence in given if len(sequence) > 1]
     if not told:
-        raise ExportError(f"accuracy: none of the {len(sequences)} sequences has two items, one to tell the next from")
-    sums = _Sums()
-    for items, lengths in _batches(told, interface.num_items):
-        state = [np.zeros((len(items), *state.shape), np.float32) for state in interface.states]
-        followed = np.arange(items.shape[1] - 1) < lengths[:, None] - 1
-        one, other = (run(items, lengths, state)[0][0][:, :-1][followed] for run in (before, after))
-        sums.add(one.astype(np.float64), other.astype(np.float64), items[:, 1:][followed])
-    return sums.accuracy()
+        raise ExportError(f"none of the {len(given)} held-out sequences has two items, one to tell the next from")
+    return told
+
+
+def _check_items(name: str, sequence: Array, num_items: int) -> None:
+    if sequence.ndim != 1 or (sequence.size and sequence.dtype.kind not in "iu"):
+        raise ExportError(f"{name}: must be integers (S), got {sequence.dtype} {list(sequence.shape)}")
+    wrong = sequence[(sequence < 0) | (sequence >= num_items)]
+    if wrong.size:
+        raise ExportError(f"{name}: items are 0 to {num_items - 1}, got {wrong[0]}")
 
 
 class _Sums:
@@ -121,14 +142,15 @@ def _quality(logits: Array, highest: Array, following: Array) -> tuple[Array, Ar
     return hits[:, 0], hits.any(1), nats
 
 
-def _batches(sequences: list[Array], num_items: int) -> Iterator[tuple[Array, Array]]:
-    """Yield items (B, S), zero behind each length, and lengths (B); sequences of like length go together."""
+def _batches(sequences: Iterable[Array], interface: Interface) -> Iterator[tuple[Scenario, Array]]:
+    """Yield steps from the zero state with the items (B, S) that follow; sequences of like length go together."""
     waiting = sorted(sequences, key=len)
     while waiting:
-        steps = len(waiting[-1])
-        rows = max(1, _MOST_SCORES // (steps * num_items))
+        rows = max(1, steps_at_once(interface.num_items) // (len(waiting[-1]) - 1))
         batch, waiting = waiting[-rows:], waiting[:-rows]
-        items = np.zeros((len(batch), steps), np.int64)
+        items = np.zeros((len(batch), len(batch[-1])), np.int64)
         for row, sequence in enumerate(batch):
             items[row, : len(sequence)] = sequence
-        yield items, np.array([len(sequence) for sequence in batch])
+        lengths = np.array([len(sequence) - 1 for sequence in batch])
+        state = [np.zeros((len(batch), *state.shape), np.float32) for state in interface.states]
+        yield Scenario("held out", items[:, :-1], lengths, state), items[:, 1:]

@@ -14,7 +14,7 @@ import torch
 
 from arraylstm import ItemModel
 from arraylstm_export import report
-from arraylstm_export.accuracy import compare
+from arraylstm_export.accuracy import compare, telling
 from arraylstm_export.errors import ExportError
 from arraylstm_export.folder import check_target, put_in_place, scratch_beside
 from arraylstm_export.formats import FORMATS, SEQUENCE, STEP
@@ -56,14 +56,16 @@ def export(
 
     Raises:
         ExportError: the folder holds something else than a bundle, or cannot be written; the model has no traces to
-            export, starts from another state than zeros, or cannot be written in a format or precision.
+            export, starts from another state than zeros, or cannot be written in a format or precision; `held_out`
+            holds other than items, or no two in a row.
     """
     target = Path(directory).resolve()
     _check_model(model, options.traces)
-    if options.precision != "fp32" and not held_out:
+    if options.precision != "fp32" and not len(held_out):
         raise ExportError(
             f"precision {options.precision!r} has a cost: give sessions to measure it on (--held-out FILE)"
         )
+    sequences = telling(held_out, model.num_items) if len(held_out) else []
     try:
         check_target(target)
         source = _source(model, options)
@@ -73,7 +75,7 @@ def export(
                 FORMATS[name].write(source, folder)
             reference = Reference(source.model, source.interface)
             write_vectors(reference, source.interface, folder / "vectors")
-            parity = _prove(source, reference, folder, options, held_out, on_stage)
+            parity = _prove(source, reference, folder, options, sequences, on_stage)
             _write_reports(folder, source, parity)
             _write_manifest(source, folder, options, parity)
             if parity.passed:

@@ -81,7 +81,10 @@ def _lower(node: NodeProto, opset: int, constants: dict[str, list[int]]) -> None
     node.attribute.extend(kept)
 
 
-def _since(node: NodeProto, opset: int) -> int:
+def _since(node: NodeProto, opset: int) -> int | None:
+    """Return the operator set that gave the node's operator the meaning it has in `opset`; None where it has none."""
+    if not defs.has(node.op_type, opset, node.domain):
+        return None
     return defs.get_schema(node.op_type, opset, node.domain).since_version
 
 

@@ -5,14 +5,14 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from arraylstm_export import accuracy
-from arraylstm_export.accuracy import compare
+from arraylstm_export import scenarios
+from arraylstm_export.accuracy import compare, telling
 from arraylstm_export.errors import ExportError
-from arraylstm_export.signature import Interface
+from arraylstm_export.signature import Interface, State
 
 NUM_ITEMS = 12
 INTERFACE = Interface(NUM_ITEMS, ())
-SEQUENCES = [np.array(items) for items in ([3, 4, 5, 6], [], [7], [0, 1], [11, 0, 5], [2, 2])]
+SEQUENCES = [np.array(items) for items in ([3, 4, 5, 6], [0, 1], [11, 0, 5], [2, 2])]
 STEPS = 3 + 1 + 2 + 1
 
 
@@ -27,6 +27,16 @@ class Table:
         self.batches.append(items.shape)
         past = np.arange(items.shape[1]) >= lengths[:, None]
         return [np.where(past[:, :, None], np.nan, self.table[items]).astype(np.float32)], []
+
+
+class Adding(Table):
+    """Scores by a table of the sum of all items so far, which is its state (B)."""
+
+    def __call__(self, items, lengths, state):
+        within = np.arange(items.shape[1]) < lengths[:, None]
+        sums = state[0][:, None] + np.cumsum(items * within, 1)
+        series, _ = super().__call__(sums.astype(int) % NUM_ITEMS, lengths, state)
+        return series, [sums[:, -1].astype(np.float32)]
 
 
 def ascending(shift):
@@ -64,20 +74,46 @@ def test_costs_are_what_counting_by_hand_gives():
     assert found.after.top_10 == pytest.approx(1 / STEPS)  # 0 -> 5
 
 
-def test_batches_are_bounded_and_change_nothing(monkeypatch):
-    """However few scores may be held at once, the result is the same, and no batch holds more but for one sequence."""
-    whole = compare(Table(ascending(1)), Table(ascending(2)), INTERFACE, SEQUENCES)
-    monkeypatch.setattr(accuracy, "_MOST_SCORES", 6 * NUM_ITEMS)
-    form = Table(ascending(1))
-    found = compare(form, Table(ascending(2)), INTERFACE, SEQUENCES)
-    assert form.batches == [(1, 4), (2, 3), (1, 2)]
+def test_logits_at_once_are_bounded_and_pieces_change_nothing(monkeypatch):
+    """However few steps may be scored at once, be it of one long sequence, the result is that of all at once."""
+    interface = Interface(NUM_ITEMS, (State("sum", ()),))
+    sequences = [*SEQUENCES, np.random.default_rng(0).integers(0, NUM_ITEMS, 100)]
+    whole = compare(Adding(ascending(1)), Adding(ascending(2)), interface, sequences)
+    monkeypatch.setattr(scenarios, "_LARGEST_LOGITS", 6 * NUM_ITEMS)
+    monkeypatch.setattr(scenarios, "_FEWEST_ROWS", 1)
+    monkeypatch.setattr(scenarios, "_FEWEST_STEPS", 1)
+    forms = Adding(ascending(1)), Adding(ascending(2))
+    found = compare(*forms, interface, sequences)
+    assert found.steps == STEPS + 99
     assert flat(found) == pytest.approx(flat(whole))
+    for form in forms:
+        assert max(rows * steps for rows, steps in form.batches) <= 6
+        assert len(form.batches) < 25  # short ones go together, long ones in pieces as large as may be
 
 
-def test_sequences_that_tell_nothing_are_refused():
-    """Without a sequence of two items there is nothing to compare, in words."""
-    with pytest.raises(ExportError, match="none of the 2 sequences has two items"):
-        compare(Table(ascending(1)), Table(ascending(1)), INTERFACE, [np.array([], int), np.array([1])])
+def test_what_tells_nothing_is_left_out():
+    """Of empty, short and long sequences the long ones stay, as int64 whatever integers they were."""
+    (found,) = telling([[], [7], np.array([3, 11], np.uint8)], NUM_ITEMS)
+    np.testing.assert_array_equal(found, [3, 11])
+    assert found.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("sequences", "message"),
+    [
+        ([[], [1]], "none of the 2 held-out sequences has two items"),
+        ([[0, 11], [3, 12]], "held-out sequence 1: items are 0 to 11, got 12"),
+        ([[0, -1]], "held-out sequence 0: items are 0 to 11, got -1"),
+        ([[0.0, 1.0]], r"held-out sequence 0: must be integers \(S\), got float64 \[2\]"),
+        ([["a", "b"]], r"must be integers \(S\), got <U1 \[2\]"),
+        ([[True, False]], r"must be integers \(S\), got bool \[2\]"),
+        ([[[0, 1], [2, 3]]], r"must be integers \(S\), got int64 \[2, 2\]"),
+    ],
+)
+def test_sequences_that_are_not_of_items_are_refused(sequences, message):
+    """The message names the sequence, what it holds and what is allowed."""
+    with pytest.raises(ExportError, match=message):
+        telling(sequences, NUM_ITEMS)
 
 
 def test_the_rows_show_both_qualities_and_the_cost():

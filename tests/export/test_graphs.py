@@ -117,6 +117,17 @@ def test_the_graphs_use_standard_operators_and_the_step_has_no_loop(exported):
         assert not any(tensor.external_data for tensor in graph.graph.initializer)
 
 
+@pytest.mark.parametrize("embedding_size", [None, 5])
+def test_the_loop_of_the_array_cell_is_short(embedding_size):
+    """At most 16 nodes a step are in the loop, and none of them scores items."""
+    model = NextItemModel("array", 9, 6, k=3, embedding_size=embedding_size).eval()
+    interface = Interface.of(model)
+    (scan,) = (n for n in sequence_graph(step_graph(model, interface), interface).graph.node if n.op_type == "Scan")
+    (body,) = (attribute.g for attribute in scan.attribute if attribute.name == "body")
+    assert len(body.node) <= 16
+    assert not [value.name for value in body.output if value.type.tensor_type.shape.dim[-1].dim_value == 9]
+
+
 def test_a_lone_graph_describes_itself(array_bundle):
     """Metadata carries fingerprint, model and signature as the manifest has them, and nothing about the machine."""
     _, folder, _ = array_bundle

@@ -4,10 +4,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
+from arraylstm import NextItemModel
 from arraylstm_export.errors import ExportError
+from arraylstm_export.graphs import step_graph
 from arraylstm_export.opset import NEWEST, OLDEST, converted
 from arraylstm_export.sequence import sequence_graph
 from arraylstm_export.signature import Interface
@@ -84,3 +87,19 @@ def test_an_operator_without_an_older_equal_is_named():
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     with pytest.raises(ExportError, match="opset 17: has no equal of the model's Pad"):
         converted(model, 17)
+
+
+@pytest.mark.parametrize("opset", [15, 16])
+def test_an_operator_that_did_not_exist_yet_is_named(opset):
+    """A model with a layer norm, an operator of opset 17, is refused in words below it and written from it on."""
+
+    class Normed(torch.nn.Linear):
+        def forward(self, x):
+            return super().forward(torch.nn.functional.layer_norm(x, x.shape[-1:]))
+
+    model = NextItemModel("array", 7, 6, k=2).eval()
+    model.linear = Normed(6, 7)
+    step = step_graph(model, Interface.of(model))
+    with pytest.raises(ExportError, match=f"opset {opset}: has no equal of the model's LayerNormalization"):
+        converted(step, opset)
+    assert converted(step, 17).opset_import[0].version == 17
