@@ -1,4 +1,5 @@
-# `make demo` and `make test` set up all they need in .venv; nothing is installed outside this folder.
+# `make demo` and `make test` set up all they need in .venv. Outside this folder only `make test` installs anything: where
+# it is root on a system with apt-get, the programs that some tests run (it says which; elsewhere those tests skip).
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=constraints.txt $(BIN)/pip
@@ -9,7 +10,7 @@ SOURCES := $(shell find arraylstm export serve -name '*.py' -o -name py.typed) p
 
 help:
 	@echo "make demo    train on a generated event log, export, serve, hold a short conversation (under three minutes)"
-	@echo "make test    build the wheel, install it with everything the suite needs, run the suite against it"
+	@echo "make test    build the wheel, install it with everything the suite needs (as root also Debian packages, named), run the suite"
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make format  let ruff rewrite what it can"
 	@echo "make clean   remove .venv, dist and demo"

@@ -13,7 +13,7 @@ from rich.table import Table
 from arraylstm.console import make_table
 from arraylstm_export.errors import ExportError
 from arraylstm_export.manifest import read_manifest
-from arraylstm_export.source import METADATA
+from arraylstm_export.signature import METADATA
 
 
 def content_of(path: Path) -> dict[str, Any]:

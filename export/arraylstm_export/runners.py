@@ -16,14 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from arraylstm_export.runtime import session
-from arraylstm_export.signature import Interface
+from arraylstm_export.runtime import onnxruntime, session
+from arraylstm_export.signature import METADATA, Interface
 
 Array = npt.NDArray[Any]
 Result = tuple[list[Array], list[Array]]
-
-ROWS_ARE_EXACT = platform.machine() in ("x86_64", "AMD64")
-"""Whether onnxruntime rounds each row of a product by constant weights as it does a row alone: seen on x86-64."""
 
 
 class Runner(Protocol):
@@ -138,11 +135,10 @@ class ProgramStep(_Stepwise):
 class StepGraph(_Stepwise):
     """`step.onnx` in onnxruntime on the CPU."""
 
-    exact_rows = ROWS_ARE_EXACT
-
     def __init__(self, path: Path, interface: Interface) -> None:
         super().__init__(interface)
         self.session = session(path)
+        self.exact_rows = _rows_are_exact(self.session)
         self.inputs = [tensor.name for tensor in interface.step.inputs]
 
     def step(self, items: Array, state: Sequence[Array]) -> Result:
@@ -154,18 +150,24 @@ class StepGraph(_Stepwise):
 class SequenceGraph:
     """`sequence.onnx` in onnxruntime on the CPU."""
 
-    exact_rows = ROWS_ARE_EXACT
     needs_a_step = True
 
     def __init__(self, path: Path, interface: Interface) -> None:
         self.interface = interface
         self.session = session(path)
+        self.exact_rows = _rows_are_exact(self.session)
         self.inputs = [tensor.name for tensor in interface.sequence.inputs]
 
     def __call__(self, items: Array, lengths: Array, state: Sequence[Array]) -> Result:
         """Run whole sequences in one call."""
         feed = dict(zip(self.inputs, [items, lengths, *state], strict=True))
         return _sorted(self.session.run(None, feed), self.interface)
+
+
+def _rows_are_exact(loaded: onnxruntime.InferenceSession) -> bool:
+    """Tell whether onnxruntime rounds each row as it does the row alone: seen on x86-64, of what is not float16."""
+    precision = loaded.get_modelmeta().custom_metadata_map.get(f"{METADATA}precision")
+    return precision != "fp16" and platform.machine() in ("x86_64", "AMD64")
 
 
 def _series(logits: torch.Tensor, traces: list[torch.Tensor], interface: Interface) -> list[torch.Tensor]:

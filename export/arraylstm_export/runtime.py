@@ -5,7 +5,7 @@ from pathlib import Path
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-import onnxruntime
+import onnxruntime as onnxruntime
 
 
 def session(graph: Path | bytes) -> onnxruntime.InferenceSession:

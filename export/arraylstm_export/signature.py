@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from arraylstm import ItemModel
 
 Dim = int | str
+METADATA = "arraylstm."
+"""What the keys of a graph's own metadata begin with."""
 
 
 @dataclass(frozen=True)

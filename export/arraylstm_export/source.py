@@ -14,11 +14,9 @@ from arraylstm_export.native import is_plain_lstm, lstm_sequence_graph
 from arraylstm_export.opset import converted
 from arraylstm_export.precision import PRECISIONS
 from arraylstm_export.sequence import sequence_graph
-from arraylstm_export.signature import Interface, Signature
+from arraylstm_export.signature import METADATA, Interface, Signature
 from arraylstm_export.step import prepared
 
-METADATA = "arraylstm."
-"""What the keys of a graph's own metadata begin with."""
 LARGEST = 2**31 - 2**24
 """Bytes of weights in a graph: a file of protobuf ends at 2 GB, and something stands beside the weights."""
 

@@ -15,21 +15,43 @@ from arraylstm_export.runners import Array, Result
 from arraylstm_export.scenarios import Scenario, make_scenario
 from arraylstm_export.signature import Interface, Signature
 
+_POOL = 256
+_TOLERANCE = 1e-5
+
 
 def write_vectors(reference: Reference, interface: Interface, folder: Path, seed: int = 1) -> None:
-    """Write vectors of the step graph (zero and random state) and of the sequence graph (full and ragged lengths)."""
+    """Write vectors of the step graph (zero and random state) and of the sequence graph (full and ragged lengths).
+
+    Their rows hang on no tie, so that every runtime can be held to them; where that leaves too few, rows end earlier.
+    """
     states, num_items = interface.states, interface.num_items
     source = np.random.default_rng(seed)
     for number, scale in enumerate((0.0, 1.0)):
-        one = make_scenario("step", num_items, states, np.ones(3, int), source, scale)
+        one = _decided(reference, make_scenario("step", num_items, states, np.ones(3, int), source, scale), source)
         (logits, *traces), following = reference(one)
         outputs = [logits[:, 0], *following, *(trace[:, 0] for trace in traces)]
         _write(folder / "step", number, interface.step, [one.items[:, 0], *one.state], outputs)
     for number, lengths in enumerate(([7, 7], [4, 0, 7])):
-        many = make_scenario("sequence", num_items, states, np.array(lengths), source, scale=float(number > 0))
+        scale = float(number > 0)
+        drawn = make_scenario("sequence", num_items, states, np.array(lengths), source, scale)
+        many = _decided(reference, drawn, source)
         (logits, *traces), following = reference(many)
         inputs, outputs = [many.items, many.lengths, *many.state], [logits, *following, *traces]
         _write(folder / "sequence", number, interface.sequence, inputs, outputs)
+
+
+def _decided(reference: Reference, drawn: Scenario, source: np.random.Generator) -> Scenario:
+    """Return the scenario, or one like it from random states, in which float32 can decide every step."""
+    steps = drawn.items.shape[1]
+    if (reference.first_parting(drawn, drawn.lengths - 1, _TOLERANCE) == steps).all():
+        return drawn
+    interface = reference.interface
+    pool = make_scenario(drawn.name, interface.num_items, interface.states, np.full(_POOL, steps), source)
+    reach = reference.first_parting(pool, pool.lengths - 1, _TOLERANCE)
+    furthest = np.argsort(-reach, kind="stable")[: len(drawn.lengths)]
+    rows = furthest[: max(1, int((reach[furthest] > 0).sum()))]
+    chosen = pool.rows(rows)
+    return Scenario(drawn.name, chosen.items, np.minimum(drawn.lengths[: len(rows)], reach[rows]), chosen.state)
 
 
 def read_vectors(folder: Path, interface: Interface) -> Iterator[tuple[Scenario, Result]]:

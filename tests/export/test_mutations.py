@@ -19,7 +19,7 @@ from arraylstm_export.signature import Interface
 
 from .conftest import SMALL
 
-CELLS = ["array", "attention", "lstm", "markov", "stochastic"]
+CELLS = ["array", "lstm", "markov"]
 GRAPHS = {"step.onnx": StepGraph, "sequence.onnx": SequenceGraph}
 NET = replace(SMALL, batches=(2, 64))  # a weight may show itself in few rows only
 SECOND_LAYER = 2  # index of its first state

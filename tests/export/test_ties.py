@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+import arraylstm_export
 from arraylstm import NextItemModel
-from arraylstm_export import Coverage, Reference, verify
+from arraylstm_export import Coverage, Options, Reference, verify
 from arraylstm_export.runners import Sequences, StepMethod, Whole
 from arraylstm_export.signature import Interface
+
+from .conftest import SMALL
 
 
 def saturated_model(cell, scale=30):
@@ -145,3 +148,26 @@ def test_an_error_that_begins_behind_a_tie_is_found(saturated):
         return [logits + 1e-3 * (np.cumsum(apart, 1) > 0)], following
 
     assert not check(saturated, wrong_behind_ties).passed
+
+
+@pytest.mark.parametrize("cell", ["stochastic", "max-lane"])
+def test_the_vectors_of_a_saturated_model_hang_on_no_tie(cell, tmp_path):
+    """Its bundle passes by its own vectors, which excuse nothing."""
+    arraylstm_export.export(saturated_model(cell), tmp_path / "bundle", Options(format=("onnx",), coverage=SMALL))
+    report = arraylstm_export.verify_bundle(tmp_path / "bundle")
+    assert report.passed
+    assert report.reached > 0
+
+
+def test_garbage_where_a_tie_hangs_is_found(saturated):
+    """An answer far from what any way of deciding the ties gives is no tie."""
+    right, exact = StepMethod(saturated, Interface.of(saturated)), Whole(saturated, Interface.of(saturated))
+
+    def run(items, lengths, state):
+        series, following = right(items, lengths, state)
+        other = exact(items, lengths, [np.nextafter(tensor, np.float32(9)) for tensor in state])
+        moved = np.abs(series[0] - other[0][0]).max(2) > 1e-3
+        series[0][moved & (items % 3 == 0)] = 12345
+        return series, following
+
+    assert not check(saturated, run).passed
