@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from rich.filesize import decimal
 from rich.table import Table
 
@@ -27,7 +26,7 @@ def content_of(path: Path) -> dict[str, Any]:
 
 def _content_of_graph(path: Path) -> dict[str, Any]:
     try:
-        model = onnx.load(path, load_external_data=False)
+        model = onnx.load(path, format="protobuf", load_external_data=False)
         own = {prop.key.removeprefix(METADATA): prop.value for prop in model.metadata_props}
         signature = {kind: json.loads(own[kind]) for kind in ("inputs", "outputs")}
         return {
@@ -41,7 +40,7 @@ def _content_of_graph(path: Path) -> dict[str, Any]:
         }
     except OSError as error:
         raise ExportError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (DecodeError, KeyError, ValueError):
+    except Exception:  # what a file may hold to break the reading of it has no end
         raise ExportError(f"{path}: is no graph of arraylstm-export") from None
 
 

@@ -10,6 +10,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 
@@ -149,11 +150,16 @@ def test_a_lower_precision_is_written_in_the_formats_that_have_it(run, tmp_path)
         (["other.pt", "--verify", "bundle"], "was made from another model than this"),
         (["inspect", "gone"], "gone: is no bundle"),
         (["inspect", "broken.pt"], "broken.pt: is no graph of arraylstm-export"),
+        (["inspect", "bundle/manifest.json"], "bundle/manifest.json: is no graph of arraylstm-export"),
+        (["inspect", "config.pbtxt"], "config.pbtxt: is no graph of arraylstm-export"),
+        (["inspect", "no-opset.onnx"], "no-opset.onnx: is no graph of arraylstm-export"),
     ],
 )
 def test_bad_input_is_one_clear_sentence_and_status_2(run, model_file, own_bundle, tmp_path, arguments, message):
     """The value seen and what is allowed, no traceback, and nothing written."""
     (tmp_path / "broken.pt").write_text("not a model")
+    (tmp_path / "config.pbtxt").write_text('name: "arraylstm"\n')
+    (tmp_path / "no-opset.onnx").write_bytes(without_opset(own_bundle / "step.onnx"))
     (tmp_path / "strange").write_text("a b zzz\n")
     (tmp_path / "empty").mkdir()
     arraylstm.save(make_model("lstm"), tmp_path / "other.pt")
@@ -217,6 +223,13 @@ class TestInspect:
         assert status == 0
         for expected in (json.loads((own_bundle / "manifest.json").read_text())["fingerprint"], "lengths", "opset 18"):
             assert expected in output
+
+
+def without_opset(path):
+    """Return a graph that does not say which operators it is made of."""
+    model = onnx.load(path)
+    del model.opset_import[:]
+    return model.SerializeToString()
 
 
 def flip(path):
