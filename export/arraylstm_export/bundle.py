@@ -74,8 +74,9 @@ def export(
                 on_stage(f"writing {name}", 0, 1)
                 FORMATS[name].write(source, folder)
             reference = Reference(source.model, source.interface)
-            write_vectors(reference, source.interface, folder / "vectors")
-            parity = _prove(source, reference, folder, options, sequences, on_stage)
+            written = _forms(options.formats, folder, source.interface)
+            write_vectors(reference, written.values(), options.allowed, folder / "vectors")
+            parity = _prove(source, reference, written, options, sequences, on_stage)
             _write_reports(folder, source, parity)
             _write_manifest(source, folder, options, parity)
             if parity.passed:
@@ -169,15 +170,14 @@ def _forms(formats: Sequence[str], folder: Path, interface: Interface) -> dict[s
 def _prove(
     source: Source,
     reference: Reference,
-    folder: Path,
+    written: dict[str, Runner],
     options: Options,
     held_out: Sequence[Array],
     on_stage: OnStage,
 ) -> Report:
-    """Return how the forms in the folder compare with the model, and what a lower precision costs."""
+    """Return how the forms that were written compare with the model, and what a lower precision costs."""
     model, interface = source.model, source.interface
     eager: dict[str, Runner] = {"pytorch": Sequences(model, interface), "pytorch step": StepMethod(model, interface)}
-    written = _forms(options.formats, folder, interface)
     parity = verify(
         reference,
         eager | written,

@@ -4,54 +4,74 @@
 outputs (the layout of ONNX's own backend tests); `vectors/<graph>/test_data_set_<n>.npz` holds the same arrays by name.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from onnx import numpy_helper
 
+from arraylstm_export.differences import differences, first_over
 from arraylstm_export.reference import Reference
-from arraylstm_export.runners import Array, Result
-from arraylstm_export.scenarios import Scenario, make_scenario
+from arraylstm_export.runners import Array, Result, Runner
+from arraylstm_export.scenarios import Scenario, at_once, make_scenario
 from arraylstm_export.signature import Interface, Signature
 
 _POOL = 256
-_TOLERANCE = 1e-5
 
 
-def write_vectors(reference: Reference, interface: Interface, folder: Path, seed: int = 1) -> None:
+def write_vectors(
+    reference: Reference, forms: Collection[Runner], tolerance: float, folder: Path, seed: int = 1
+) -> None:
     """Write vectors of the step graph (zero and random state) and of the sequence graph (full and ragged lengths).
 
     Their rows hang on no tie, so that every runtime can be held to them; where that leaves too few, rows end earlier.
     """
+    interface = reference.interface
     states, num_items = interface.states, interface.num_items
     source = np.random.default_rng(seed)
     for number, scale in enumerate((0.0, 1.0)):
-        one = _decided(reference, make_scenario("step", num_items, states, np.ones(3, int), source, scale), source)
+        drawn = make_scenario("step", num_items, states, np.ones(3, int), source, scale)
+        one = _decided(reference, forms, tolerance, drawn, source)
         (logits, *traces), following = reference(one)
         outputs = [logits[:, 0], *following, *(trace[:, 0] for trace in traces)]
         _write(folder / "step", number, interface.step, [one.items[:, 0], *one.state], outputs)
     for number, lengths in enumerate(([7, 7], [4, 0, 7])):
         scale = float(number > 0)
         drawn = make_scenario("sequence", num_items, states, np.array(lengths), source, scale)
-        many = _decided(reference, drawn, source)
+        many = _decided(reference, forms, tolerance, drawn, source)
         (logits, *traces), following = reference(many)
         inputs, outputs = [many.items, many.lengths, *many.state], [logits, *following, *traces]
         _write(folder / "sequence", number, interface.sequence, inputs, outputs)
 
 
-def _decided(reference: Reference, drawn: Scenario, source: np.random.Generator) -> Scenario:
+def _decided(
+    reference: Reference, forms: Collection[Runner], tolerance: float, drawn: Scenario, source: np.random.Generator
+) -> Scenario:
     """Return the scenario, or one like it from random states, in which float32 can decide every step."""
     steps = drawn.items.shape[1]
-    if (reference.first_parting(drawn, drawn.lengths - 1, _TOLERANCE) == steps).all():
+    if (_reach(reference, forms, tolerance, drawn) == steps).all():
         return drawn
     interface = reference.interface
     pool = make_scenario(drawn.name, interface.num_items, interface.states, np.full(_POOL, steps), source)
-    reach = reference.first_parting(pool, pool.lengths - 1, _TOLERANCE)
+    reach = _reach(reference, forms, tolerance, pool)
     furthest = np.argsort(-reach, kind="stable")[: len(drawn.lengths)]
     rows = furthest[: max(1, int((reach[furthest] > 0).sum()))]
-    chosen = pool.rows(rows)
-    return Scenario(drawn.name, chosen.items, np.minimum(drawn.lengths[: len(rows)], reach[rows]), chosen.state)
+    lengths = np.minimum(drawn.lengths[: len(rows)], reach[rows])
+    chosen = replace(pool.rows(rows), lengths=lengths)
+    while (shorter := np.minimum(chosen.lengths, _reach(reference, forms, tolerance, chosen)) < chosen.lengths).any():
+        chosen = replace(chosen, lengths=chosen.lengths - shorter)  # a row's state is compared at its end only
+    return chosen
+
+
+def _reach(reference: Reference, forms: Collection[Runner], tolerance: float, scenario: Scenario) -> Array:
+    """Return for every row how many steps no twin, and no form, parts from the reference: S where none does."""
+    reach = reference.first_parting(scenario, scenario.lengths - 1, tolerance)
+    expected = reference(scenario)
+    for run in forms:
+        found = differences(at_once(run, scenario), expected)
+        reach = np.minimum(reach, first_over(found, scenario.lengths, tolerance))
+    return reach
 
 
 def read_vectors(folder: Path, interface: Interface) -> Iterator[tuple[Scenario, Result]]:
