@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from arraylstm import CELLS, ItemModel, UnknownItemError, Vocabulary, __version__, console, load
 from arraylstm.data import DataOptions, read_sessions
 from arraylstm_export.bundle import OnStage, export, verify_bundle
-from arraylstm_export.description import content_of, description
+from arraylstm_export.description import description
 from arraylstm_export.errors import ExportError
 from arraylstm_export.manifest import read_manifest
 from arraylstm_export.options import Options
@@ -89,7 +89,7 @@ def inspect(path: Path, /) -> int:
         path: a bundle, or an .onnx file of one.
     """
     out = _console()
-    for table in description(content_of(path)):
+    for table in description(path):
         out.print(table)
     return 0
 

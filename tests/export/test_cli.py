@@ -170,6 +170,32 @@ def test_bad_input_is_one_clear_sentence_and_status_2(run, model_file, own_bundl
     assert set(tmp_path.iterdir()) == before
 
 
+FOREIGN = {"opset": "18", "formats": 1, "graphs": ["step.onnx"], "files": {"step.onnx": None}, "model": [7]}
+FOREIGN |= {"states": {"h": 6}, "tolerance": 1e-5, "versions": "0.1"}
+
+
+@pytest.mark.parametrize("command", ["inspect", "--verify"])
+def test_a_manifest_with_a_field_missing_or_foreign_is_no_bundle(run, own_bundle, command):
+    """Whichever field it is, both who look at a bundle and who verify it are told that its manifest is none of ours."""
+    path = own_bundle / "manifest.json"
+    whole = json.loads(path.read_text())
+    without = ({name: value for name, value in whole.items() if name != field} for field in whole)
+    for manifest in [*without, *({**whole, field: value} for field, value in FOREIGN.items())]:
+        path.write_text(json.dumps(manifest))
+        status, output, errors = run(command, "bundle")
+        assert (status, output) == (2, "")
+        assert "bundle: is no bundle: manifest.json is not one of arraylstm-export" in one_sentence(errors)
+
+
+@pytest.mark.parametrize("command", ["inspect", "--verify"])
+def test_a_bundle_in_an_unknown_format_is_refused_by_its_name(run, own_bundle, command):
+    """What a later version may write is named, with what this one knows."""
+    edit(own_bundle / "manifest.json", formats=["onnx", "tflite"])
+    status, _, errors = run(command, "bundle")
+    assert status == 2
+    assert "bundle: is written in the unknown format 'tflite'; known: onnx, torchscript" in one_sentence(errors)
+
+
 class TestVerify:
     """--verify DIR."""
 
