@@ -144,6 +144,14 @@ def test_a_lower_precision_is_written_in_the_formats_that_have_it(run, tmp_path)
         (["model.pt", "-o", "new", "--traces"], "the cell 'array' has no traces to export"),
         (["model.pt", "-o", "new", "--verify", "bundle"], "give one of them"),
         (["--verify", "bundle", "--opset", "15"], "leave out --opset"),
+        (["model.pt", "--verify", "bundle", "--ir-version", "9"], "leave out --ir-version"),
+        (["model.pt", "--verify", "bundle", "--traces"], "leave out --traces"),
+        (["--verify", "bundle", "--horizon", "3"], "without a model replays a bundle's test vectors: leave out --hor"),
+        (["--verify", "bundle", "--strict"], "without a model replays a bundle's test vectors: leave out --strict"),
+        (["--verify", "bundle", "--cell", "nonsense"], "--cell tells of a model file: give one, or leave out --cell"),
+        (["--verify", "bundle", "--vocabulary", "none"], "--vocabulary tells of a model file: give one, or leave out"),
+        (["--verify", "bundle", "--held-out-text-length", "9"], "give it with --held-out FILE, or leave out --held-o"),
+        (["model.pt", "-o", "new", "--held-out-format", "text"], "--held-out-format tells of an event file: give it"),
         (["--verify", "bundle", "--held-out", "strange"], "leave out --held-out"),
         (["--verify", "empty"], "empty: is no bundle: manifest.json: No such file"),
         (["--verify", "broken.pt"], "broken.pt: is no bundle: manifest.json: Not a directory"),
@@ -199,10 +207,13 @@ def test_a_bundle_in_an_unknown_format_is_refused_by_its_name(run, own_bundle, c
 class TestVerify:
     """--verify DIR."""
 
-    @pytest.mark.parametrize(("model", "equal_to"), [([], "its own test vectors"), (["model.pt"], "the model")])
-    def test_a_bundle_that_is_whole_passes(self, run, model_file, own_bundle, model, equal_to):
+    @pytest.mark.parametrize(
+        ("arguments", "equal_to"),
+        [([], "its own test vectors"), (["model.pt", "--horizon", "50", "--strict"], "the model")],
+    )
+    def test_a_bundle_that_is_whole_passes(self, run, model_file, own_bundle, arguments, equal_to):
         """Status 0, with a model and without."""
-        status, output, _ = run(*model, "--verify", "bundle", "--horizon", "50")
+        status, output, _ = run("--verify", "bundle", *arguments)
         assert status == 0
         assert output.endswith(f"bundle is as it was written, and equal to {equal_to}.\n")
 
