@@ -179,14 +179,15 @@ def _with_progress(work: Callable[[OnStage], Report]) -> Report:
 
 
 def _read_held_out(path: Path, options: DataOptions, model: ItemModel) -> list[Array]:
-    """Return a file's sessions as ids of the model's items, whose labels are text in a file."""
-    known = model.vocabulary
-    labels = range(model.num_items) if known is None else known.labels
-    unknown = None if known is None or known.unknown is None else str(known.unknown)
+    """Return a file's sessions as ids of the model's items; a label in a file is the string, else the int it spells."""
+    vocabulary = model.vocabulary or Vocabulary(range(model.num_items))
+    numbers = {str(label): label for label in vocabulary.labels if isinstance(label, int)}
     sessions, _ = read_sessions(path, options)
     try:
-        vocabulary = Vocabulary([str(label) for label in labels], unknown)
-        return [np.array(vocabulary.encode(session)) for session in sessions]
+        return [
+            np.array(vocabulary.encode(text if text in vocabulary else numbers.get(text, text) for text in session))
+            for session in sessions
+        ]
     except UnknownItemError as error:
         raise ExportError(f"{path}: {error}") from None
 

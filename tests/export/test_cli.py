@@ -15,8 +15,8 @@ import pytest
 import torch
 
 import arraylstm
-from arraylstm import NextItemModel
-from arraylstm_export import cli
+from arraylstm import NextItemModel, Vocabulary
+from arraylstm_export import ExportError, cli
 
 from .conftest import make_model
 
@@ -116,6 +116,30 @@ def test_a_lower_precision_is_written_in_the_formats_that_have_it(run, tmp_path)
     assert status == 0
     assert "on 5 held-out steps" in output
     assert json.loads((tmp_path / "bundle" / "manifest.json").read_text())["formats"] == ["onnx"]
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "expected"),
+    [
+        (None, [4, 0, 2]),
+        (Vocabulary(["a", 4, "4", 0, 2]), [2, 3, 4]),
+        (Vocabulary(["2", "00", 4, "rare", 9], unknown="rare"), [2, 3, 0]),
+    ],
+)
+def test_a_held_out_label_is_the_string_else_the_int_it_spells(run, tmp_path, monkeypatch, vocabulary, expected):
+    """It is looked up among the model's own labels, which may hold both 4 and "4"; what is neither is unknown."""
+    measured = []
+
+    def export(model, output, options, sequences, show):
+        measured.extend(sequence.tolist() for sequence in sequences)
+        raise ExportError("seen enough")
+
+    monkeypatch.setattr(cli, "export", export)
+    arraylstm.save(NextItemModel("array", 5, 4, k=2, vocabulary=vocabulary), tmp_path / "model.pt")
+    (tmp_path / "events").write_text("4 0 2\n")
+    _, _, errors = run("model.pt", "-o", "bundle", "--held-out", "events", "--held-out-format", "lines")
+    assert "seen enough" in errors
+    assert measured == [expected]
 
 
 @pytest.mark.parametrize(
