@@ -113,12 +113,12 @@ def verify_bundle(
     changed = manifest.changes()
     if changed:
         raise ExportError(f"{folder}: is not as it was written: {'; '.join(changed)}")
-    allowed = manifest.content["tolerance"]["allowed"] if tolerance is None else tolerance
+    allowed = manifest.allowed if tolerance is None else tolerance
     interface = manifest.interface
     found = _forms(manifest.formats, folder, interface)
     if model is None:
         return replay(read_vectors(folder / "vectors", interface), interface, found, allowed)
-    if fingerprint(_frozen(model)) != manifest.content["fingerprint"]:
+    if fingerprint(_frozen(model)) != manifest.fingerprint:
         raise ExportError(f"{folder}: was made from another model than this: their fingerprints differ")
     reference = Reference(_frozen(model), interface)
     return verify(reference, found, allowed, partial(on_stage, "parity"), strict=strict, coverage=coverage)

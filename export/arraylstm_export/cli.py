@@ -1,6 +1,7 @@
 """`arraylstm-export`: turn a model file into a verified bundle, and look at one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -12,17 +13,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from arraylstm import CELLS, ItemModel, UnknownItemError, Vocabulary, __version__, console, load
 from arraylstm.data import DataOptions, read_sessions
 from arraylstm_export.bundle import OnStage, export, verify_bundle
-from arraylstm_export.description import content_of, description
+from arraylstm_export.description import description
 from arraylstm_export.errors import ExportError
 from arraylstm_export.manifest import read_manifest
 from arraylstm_export.options import Options
 from arraylstm_export.parity import Report
 from arraylstm_export.report import as_table, verdict
 from arraylstm_export.runners import Array
+from arraylstm_export.scenarios import Coverage
 from arraylstm_export.summary import accuracy_table, files_table
 
 PARITY_FAILED = 1
 _UNBOUNDED = 1000
+_REPLAY_HEEDS = {"tolerance"}
+_VERIFY_HEEDS = {*_REPLAY_HEEDS, "strict", *(field.name for field in fields(Coverage))}
 
 app = App(
     name="arraylstm-export",
@@ -32,8 +36,12 @@ app = App(
 )
 
 
+def _flag(name: str) -> str:
+    return name.replace("_", "-")
+
+
 def _held_out_flag(name: str) -> str:
-    return f"held-out-{name.replace('_', '-')}"
+    return f"held-out-{_flag(name)}"
 
 
 @app.default
@@ -63,9 +71,10 @@ def export_model(
         held_out_data: how to read it.
     """
     out = _console()
+    _check_told_of(model, cell, vocabulary, held_out, held_out_data)
     loaded = None if model is None else load(model, cell, None if vocabulary is None else Vocabulary.read(vocabulary))
     if verify is not None:
-        _check_alone(output, held_out, options)
+        _check_alone(loaded, output, held_out, options)
         return _verify(verify, loaded, options, out)
     if loaded is None or output is None:
         missing = "a model file" if loaded is None else "a folder to write: --output DIR"
@@ -89,7 +98,7 @@ def inspect(path: Path, /) -> int:
         path: a bundle, or an .onnx file of one.
     """
     out = _console()
-    for table in description(content_of(path)):
+    for table in description(path):
         out.print(table)
     return 0
 
@@ -106,15 +115,40 @@ def _verify(directory: Path, model: ItemModel | None, options: Options, out: Con
     return 0
 
 
-def _check_alone(output: Path | None, held_out: Path | None, options: Options) -> None:
+def _check_told_of(
+    model: Path | None, cell: str | None, vocabulary: Path | None, held_out: Path | None, held_out_data: DataOptions
+) -> None:
+    """Refuse what tells how to read a file that is not given."""
+    for name, value in (("cell", cell), ("vocabulary", vocabulary)):
+        if model is None and value is not None:
+            raise ExportError(f"--{name} tells of a model file: give one, or leave out --{name}")
+    for flag in map(_held_out_flag, _changed(held_out_data)):
+        if held_out is None:
+            raise ExportError(f"--{flag} tells of an event file: give it with --held-out FILE, or leave out --{flag}")
+
+
+def _check_alone(model: ItemModel | None, output: Path | None, held_out: Path | None, options: Options) -> None:
     """Refuse what --verify would not heed."""
     if output is not None:
         raise ExportError("--verify checks a bundle and --output writes one: give one of them")
     if held_out is not None:
         raise ExportError("--verify does not measure what a precision costs: leave out --held-out")
-    for name in ("format", "precision", "opset", "ir_version", "traces"):
-        if getattr(options, name) != getattr(Options(), name):
-            raise ExportError(f"--verify checks a bundle as it was written: leave out --{name.replace('_', '-')}")
+    for name in _changed(options):
+        if name not in _VERIFY_HEEDS:
+            raise ExportError(f"--verify checks a bundle as it was written: leave out --{_flag(name)}")
+        if model is None and name not in _REPLAY_HEEDS:
+            raise ExportError(f"--verify without a model replays a bundle's test vectors: leave out --{_flag(name)}")
+
+
+def _changed(options: Options | Coverage | DataOptions) -> Iterator[str]:
+    """Yield the names of the options, and of those within them, that are not at their defaults."""
+    usual = type(options)()
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if isinstance(value, Coverage):
+            yield from _changed(value)
+        elif value != getattr(usual, field.name):
+            yield field.name
 
 
 def _succeed(parity: Report, directory: Path, out: Console) -> None:
@@ -145,14 +179,15 @@ def _with_progress(work: Callable[[OnStage], Report]) -> Report:
 
 
 def _read_held_out(path: Path, options: DataOptions, model: ItemModel) -> list[Array]:
-    """Return a file's sessions as ids of the model's items, whose labels are text in a file."""
-    known = model.vocabulary
-    labels = range(model.num_items) if known is None else known.labels
-    unknown = None if known is None or known.unknown is None else str(known.unknown)
+    """Return a file's sessions as ids of the model's items; a label in a file is the string, else the int it spells."""
+    vocabulary = model.vocabulary or Vocabulary(range(model.num_items))
+    numbers = {str(label): label for label in vocabulary.labels if isinstance(label, int)}
     sessions, _ = read_sessions(path, options)
     try:
-        vocabulary = Vocabulary([str(label) for label in labels], unknown)
-        return [np.array(vocabulary.encode(session)) for session in sessions]
+        return [
+            np.array(vocabulary.encode(text if text in vocabulary else numbers.get(text, text) for text in session))
+            for session in sessions
+        ]
     except UnknownItemError as error:
         raise ExportError(f"{path}: {error}") from None
 

@@ -4,11 +4,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import index
 from pathlib import Path
 from typing import Any
 
 from arraylstm_export.errors import ExportError
-from arraylstm_export.signature import Interface, State, Trace
+from arraylstm_export.formats import FORMATS
+from arraylstm_export.signature import Interface, Signature, State, Tensor, Trace
 
 SCHEMA_VERSION = 1
 MANIFEST, MANIFEST_HASH = "manifest.json", "manifest.sha256"
@@ -30,16 +32,61 @@ class Manifest:
     content: dict[str, Any]
 
     @property
+    def fingerprint(self) -> str:
+        """The hash of the model that it was made from."""
+        return str(self.content["fingerprint"])
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """The model's configuration."""
+        return dict(self.content["model"])
+
+    @property
+    def precision(self) -> str:
+        """What the graphs compute in."""
+        return str(self.content["precision"])
+
+    @property
+    def onnx_versions(self) -> tuple[int, int]:
+        """The versions of the operator set and of the file."""
+        return index(self.content["opset"]), index(self.content["ir_version"])
+
+    @property
     def formats(self) -> tuple[str, ...]:
         """What the bundle is written in."""
-        return tuple(self.content["formats"])
+        return tuple(map(str, self.content["formats"]))
 
     @property
     def interface(self) -> Interface:
         """What the bundle's forms take and give."""
-        states = (State(s["name"], tuple(s["shape"]), s["dtype"], s["initial"]) for s in self.content["states"])
-        traces = (Trace(t["name"], tuple(t["shape"])) for t in self.content["traces"])
-        return Interface(self.content["model"]["num_items"], tuple(states), tuple(traces))
+        states = (State(str(s["name"]), _shape(s), str(s["dtype"]), str(s["initial"])) for s in self.content["states"])
+        traces = (Trace(str(t["name"]), _shape(t)) for t in self.content["traces"])
+        return Interface(index(self.model["num_items"]), tuple(states), tuple(traces))
+
+    @property
+    def graphs(self) -> dict[str, Signature]:
+        """The signature of every graph, by its file."""
+        return {file: signature_from(fields) for file, fields in self.content["graphs"].items()}
+
+    @property
+    def allowed(self) -> float:
+        """The largest difference that passed."""
+        return float(self.content["tolerance"]["allowed"])
+
+    @property
+    def reached(self) -> float:
+        """The largest difference that was found."""
+        return float(self.content["tolerance"]["reached"])
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The versions of the packages that wrote it."""
+        return dict(self.content["versions"])
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The bytes of every file but the manifest and its hash."""
+        return {name: index(entry["bytes"]) for name, entry in self.content["files"].items()}
 
     def changes(self) -> list[str]:
         """Return what is wrong with the bundle's files, in words; nothing where they are as they were written."""
@@ -62,21 +109,33 @@ def read_manifest(folder: Path) -> Manifest:
     """Read the manifest of a bundle.
 
     Raises:
-        ExportError: the folder holds no bundle of this version.
+        ExportError: the folder holds no bundle of this version, or one in a format that is not known.
     """
     try:
         content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         manifest = Manifest(folder, content)
         found = content["schema_version"]
         if found == SCHEMA_VERSION:
-            manifest.interface, manifest.formats, content["files"]
+            _read_through(manifest)
     except OSError as error:
         raise ExportError(f"{folder}: is no bundle: {MANIFEST}: {error.strerror or error}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ExportError(f"{folder}: is no bundle: {MANIFEST} is not one of arraylstm-export ({error!r})") from None
     if found != SCHEMA_VERSION:
         raise ExportError(f"{folder}: has schema version {found!r}; this program reads {SCHEMA_VERSION}")
+    for name in manifest.formats:
+        if name not in FORMATS:
+            raise ExportError(f"{folder}: is written in the unknown format {name!r}; known: {', '.join(FORMATS)}")
     return manifest
+
+
+def signature_from(fields: Mapping[str, Any]) -> Signature:
+    """Return a graph's signature from what JSON holds of it."""
+    inputs, outputs = (
+        tuple(Tensor(str(t["name"]), str(t["dtype"]), tuple(t["shape"])) for t in fields[kind])
+        for kind in ("inputs", "outputs")
+    )
+    return Signature(inputs, outputs)
 
 
 def files_in(folder: Path) -> list[str]:
@@ -91,6 +150,17 @@ def files_of_bundle(folder: Path) -> set[str]:
         return {MANIFEST, MANIFEST_HASH, *manifest["files"]} if "fingerprint" in manifest else set()
     except (OSError, ValueError, KeyError, TypeError):
         return set()
+
+
+def _read_through(manifest: Manifest) -> None:
+    """Read all that anyone reads, so that what is missing or of another type is found here."""
+    for name, member in vars(Manifest).items():
+        if isinstance(member, property):
+            getattr(manifest, name)
+
+
+def _shape(fields: Mapping[str, Any]) -> tuple[int, ...]:
+    return tuple(map(index, fields["shape"]))
 
 
 def _hash_line(folder: Path) -> bytes:

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 import arraylstm
-from arraylstm import NextItemModel
-from arraylstm_export import cli
+from arraylstm import NextItemModel, Vocabulary
+from arraylstm_export import ExportError, cli
 
 from .conftest import make_model
 
@@ -119,6 +119,30 @@ def test_a_lower_precision_is_written_in_the_formats_that_have_it(run, tmp_path)
 
 
 @pytest.mark.parametrize(
+    ("vocabulary", "expected"),
+    [
+        (None, [4, 0, 2]),
+        (Vocabulary(["a", 4, "4", 0, 2]), [2, 3, 4]),
+        (Vocabulary(["2", "00", 4, "rare", 9], unknown="rare"), [2, 3, 0]),
+    ],
+)
+def test_a_held_out_label_is_the_string_else_the_int_it_spells(run, tmp_path, monkeypatch, vocabulary, expected):
+    """It is looked up among the model's own labels, which may hold both 4 and "4"; what is neither is unknown."""
+    measured = []
+
+    def export(model, output, options, sequences, show):
+        measured.extend(sequence.tolist() for sequence in sequences)
+        raise ExportError("seen enough")
+
+    monkeypatch.setattr(cli, "export", export)
+    arraylstm.save(NextItemModel("array", 5, 4, k=2, vocabulary=vocabulary), tmp_path / "model.pt")
+    (tmp_path / "events").write_text("4 0 2\n")
+    _, _, errors = run("model.pt", "-o", "bundle", "--held-out", "events", "--held-out-format", "lines")
+    assert "seen enough" in errors
+    assert measured == [expected]
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([], "give a model file; see arraylstm-export --help"),
@@ -144,6 +168,14 @@ def test_a_lower_precision_is_written_in_the_formats_that_have_it(run, tmp_path)
         (["model.pt", "-o", "new", "--traces"], "the cell 'array' has no traces to export"),
         (["model.pt", "-o", "new", "--verify", "bundle"], "give one of them"),
         (["--verify", "bundle", "--opset", "15"], "leave out --opset"),
+        (["model.pt", "--verify", "bundle", "--ir-version", "9"], "leave out --ir-version"),
+        (["model.pt", "--verify", "bundle", "--traces"], "leave out --traces"),
+        (["--verify", "bundle", "--horizon", "3"], "without a model replays a bundle's test vectors: leave out --hor"),
+        (["--verify", "bundle", "--strict"], "without a model replays a bundle's test vectors: leave out --strict"),
+        (["--verify", "bundle", "--cell", "nonsense"], "--cell tells of a model file: give one, or leave out --cell"),
+        (["--verify", "bundle", "--vocabulary", "none"], "--vocabulary tells of a model file: give one, or leave out"),
+        (["--verify", "bundle", "--held-out-text-length", "9"], "give it with --held-out FILE, or leave out --held-o"),
+        (["model.pt", "-o", "new", "--held-out-format", "text"], "--held-out-format tells of an event file: give it"),
         (["--verify", "bundle", "--held-out", "strange"], "leave out --held-out"),
         (["--verify", "empty"], "empty: is no bundle: manifest.json: No such file"),
         (["--verify", "broken.pt"], "broken.pt: is no bundle: manifest.json: Not a directory"),
@@ -170,13 +202,42 @@ def test_bad_input_is_one_clear_sentence_and_status_2(run, model_file, own_bundl
     assert set(tmp_path.iterdir()) == before
 
 
+FOREIGN = {"opset": "18", "formats": 1, "graphs": ["step.onnx"], "files": {"step.onnx": None}, "model": [7]}
+FOREIGN |= {"states": {"h": 6}, "tolerance": 1e-5, "versions": "0.1"}
+
+
+@pytest.mark.parametrize("command", ["inspect", "--verify"])
+def test_a_manifest_with_a_field_missing_or_foreign_is_no_bundle(run, own_bundle, command):
+    """Whichever field it is, both who look at a bundle and who verify it are told that its manifest is none of ours."""
+    path = own_bundle / "manifest.json"
+    whole = json.loads(path.read_text())
+    without = ({name: value for name, value in whole.items() if name != field} for field in whole)
+    for manifest in [*without, *({**whole, field: value} for field, value in FOREIGN.items())]:
+        path.write_text(json.dumps(manifest))
+        status, output, errors = run(command, "bundle")
+        assert (status, output) == (2, "")
+        assert "bundle: is no bundle: manifest.json is not one of arraylstm-export" in one_sentence(errors)
+
+
+@pytest.mark.parametrize("command", ["inspect", "--verify"])
+def test_a_bundle_in_an_unknown_format_is_refused_by_its_name(run, own_bundle, command):
+    """What a later version may write is named, with what this one knows."""
+    edit(own_bundle / "manifest.json", formats=["onnx", "tflite"])
+    status, _, errors = run(command, "bundle")
+    assert status == 2
+    assert "bundle: is written in the unknown format 'tflite'; known: onnx, torchscript" in one_sentence(errors)
+
+
 class TestVerify:
     """--verify DIR."""
 
-    @pytest.mark.parametrize(("model", "equal_to"), [([], "its own test vectors"), (["model.pt"], "the model")])
-    def test_a_bundle_that_is_whole_passes(self, run, model_file, own_bundle, model, equal_to):
+    @pytest.mark.parametrize(
+        ("arguments", "equal_to"),
+        [([], "its own test vectors"), (["model.pt", "--horizon", "50", "--strict"], "the model")],
+    )
+    def test_a_bundle_that_is_whole_passes(self, run, model_file, own_bundle, arguments, equal_to):
         """Status 0, with a model and without."""
-        status, output, _ = run(*model, "--verify", "bundle", "--horizon", "50")
+        status, output, _ = run("--verify", "bundle", *arguments)
         assert status == 0
         assert output.endswith(f"bundle is as it was written, and equal to {equal_to}.\n")
 
