@@ -57,7 +57,7 @@ def quantize(step: ModelProto) -> ModelProto:
     made = (numpy_helper.from_array(value, name) for name, value in {**rewriter.made, **_CONSTANTS}.items())
     graph.initializer.extend(tensor for tensor in (*step.graph.initializer, *made) if tensor.name in used)
     onnx.checker.check_model(model, full_check=True)
-    return model
+    return onnx.shape_inference.infer_shapes(model)  # the sequence graph asks which values have a row for each row
 
 
 class _Rewriter:
