@@ -1,11 +1,13 @@
 """What the command line shows of an export: its files with their sizes, differences and speeds, and what they cost."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 
 import numpy as np
+import torch
 from rich.filesize import decimal
 from rich.table import Table
 
@@ -18,6 +20,7 @@ from arraylstm_export.runners import Runner
 from arraylstm_export.signature import Interface
 
 _SECONDS, _STEPS = 0.05, 50
+_WARM_UP = 3  # TorchScript profiles and compiles in its first calls
 
 
 def files_table(manifest: Manifest, parity: Report) -> Table:
@@ -60,11 +63,24 @@ def seconds_per_step(run: Runner, interface: Interface) -> float:
     def call() -> object:
         return single(items[:, 0], state) if single else run(items, lengths, state)
 
-    return median(_timed(call)) / steps
+    with _one_thread():
+        return median(_timed(call)) / steps
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Hold torch to what `runtime.session` holds onnxruntime to."""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(usual)
 
 
 def _timed(call: Callable[[], object]) -> Iterator[float]:
-    call()
+    for _ in range(_WARM_UP):
+        call()
     begun = perf_counter()
     while True:
         before = perf_counter()

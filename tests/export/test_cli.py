@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import onnx
@@ -17,6 +17,8 @@ import torch
 import arraylstm
 from arraylstm import NextItemModel, Vocabulary
 from arraylstm_export import ExportError, cli
+from arraylstm_export.signature import Interface
+from arraylstm_export.summary import seconds_per_step
 
 from .conftest import make_model
 
@@ -68,6 +70,31 @@ def test_an_export_shows_its_files_and_what_comes_next(run_program, model_file, 
         assert unit == "kB"
         assert float(size) == pytest.approx((tmp_path / "bundle" / file).stat().st_size / 1000, abs=0.05)
         assert 0 < float(difference) <= 1e-5
+
+
+@pytest.fixture
+def two_threads():
+    """Let torch use two threads for a while."""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(usual)
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_a_step_is_timed_on_one_thread_of_torch(two_threads, failing):
+    """Every call has one thread, and torch has its own number again afterwards, even where a call fails."""
+    seen = []
+
+    def run(items, lengths, state):
+        seen.append(torch.get_num_threads())
+        if failing:
+            raise ExportError("cannot be run")
+
+    with pytest.raises(ExportError) if failing else nullcontext():
+        seconds_per_step(run, Interface.of(make_model("array")))
+    assert set(seen) == {1}
+    assert torch.get_num_threads() == 2
 
 
 def test_a_terminal_sees_progress_that_goes_away(model_file, tmp_path):
@@ -279,8 +306,9 @@ class TestInspect:
         assert "…" not in output
 
     def test_it_shows_what_a_lone_graph_says_of_itself(self, run, own_bundle):
-        """A graph that was copied out of its bundle still names its model."""
-        status, output, _ = run("inspect", "bundle/sequence.onnx")
+        """A graph that was copied out of its bundle still names its model, whatever the copy is called."""
+        shutil.copy(own_bundle / "sequence.onnx", "graph.json")
+        status, output, _ = run("inspect", "graph.json")
         assert status == 0
         for expected in (json.loads((own_bundle / "manifest.json").read_text())["fingerprint"], "lengths", "opset 18"):
             assert expected in output
