@@ -97,7 +97,13 @@ class Report:
         """Why it did not pass."""
         failed = [check for check in self.checks if not check.passed]
         if failed:
-            return f"{len(failed)} of {len(self.checks)} checks are over the tolerance"
+            over = f"{len(failed)} of {len(self.checks)} checks are over the tolerance"
+            if self.accuracy is None or any(check.equal_bits for check in failed):
+                return over
+            return (
+                f"{over}, largest difference {self.reached:.1e}; a precision below fp32 moves choices of lanes too, "
+                f"and {self.accuracy.same_top_1:.2%} of held-out steps keep their first item: --tolerance can allow it"
+            )
         if self.strayed > _MOST_STRAYED:
             return (
                 f"{self.strayed:.0%} of a form's steps, behind a tie, are not those it takes one by one, and at most "
