@@ -89,7 +89,7 @@ class Reference:
             for lowest, highest, values in zip(low, high, (*other[0], *other[1]), strict=True):
                 lowest[pending] = np.minimum(lowest[pending], values)
                 highest[pending] = np.maximum(highest[pending], values)
-        return Verdict(found, tied, hangs & ~tied & _likely((*actual[0], *actual[1]), low, high, tolerance))
+        return Verdict(found, tied, hangs & ~tied & _likely((*actual[0], *actual[1]), low, high))
 
     def _twins(self) -> Iterator[Callable[[Scenario], Result]]:
         yield lambda scenario: at_once(self._float32, scenario)
@@ -101,14 +101,19 @@ class Reference:
             return self(scenario)
 
 
-def _likely(actual: Sequence[Array], low: Sequence[Array], high: Sequence[Array], tolerance: float) -> Array:
-    """Tell which rows may be other combinations of the ties that twins showed: not much further off than those are."""
+def _likely(actual: Sequence[Array], low: Sequence[Array], high: Sequence[Array]) -> Array:
+    """Tell which rows may be another combination of ties: no number of theirs is of a size that no twin comes near."""
     likely = np.ones(len(low[0]), bool)
     for values, lowest, highest in zip(actual, low, high, strict=True):
-        margin = highest - lowest + tolerance * np.maximum(1.0, np.maximum(np.abs(lowest), np.abs(highest)))
-        within = (values >= lowest - margin) & (values <= highest + margin)
-        likely &= within.reshape(len(within), -1).all(1)
+        largest, known = (_largest_size(tensors) for tensors in ((values,), (lowest, highest)))
+        likely &= largest <= 2 * np.maximum(1.0, known)
     return likely
+
+
+def _largest_size(tensors: Sequence[Array]) -> Array:
+    """Return every row's largest absolute value in any of the tensors; NaN where one is."""
+    sizes: Array = np.max([np.abs(tensor).reshape(len(tensor), -1).max(1, initial=0.0) for tensor in tensors], 0)
+    return sizes
 
 
 class MovedResults(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own __init_subclass__
