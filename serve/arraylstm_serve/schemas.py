@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Item = Integer | str
@@ -25,6 +25,11 @@ Items = Annotated[
     list[Item],
     Meta(min_length=1, description="Item labels, or integer ids where the model has no labels, oldest first."),
 ]
+ExpectedStep = Annotated[Natural, Meta(description="Apply only if the session stands at this step.")]
+End = Annotated[
+    bool,
+    Meta(description="Whether the session ends with these items; what its idempotency keys were answered is kept."),
+]
 Exclude = Annotated[
     list[Item],
     Meta(description="Items to leave out of the predictions; the probabilities of the others do not change."),
@@ -38,8 +43,22 @@ class EventsRequest(Struct, forbid_unknown_fields=True, gc=False):
 
     items: Items
     top_k: TopK = 10
-    expected_step: Annotated[Natural, Meta(description="Apply only if the session stands at this step.")] | None = None
+    expected_step: ExpectedStep | None = None
     exclude: Exclude = []
+    end: End = False
+
+
+class BulkEvent(EventsRequest, kw_only=True, forbid_unknown_fields=True, gc=False):
+    """Items that one of many sessions has just seen."""
+
+    session_id: SessionId
+    idempotency_key: Key | None = None
+
+
+class BulkRequest(Struct, forbid_unknown_fields=True):
+    """Events of many sessions; those of one session apply in the order listed."""
+
+    events: Annotated[list[BulkEvent], Meta(min_length=1)]
 
 
 class PredictRequest(Struct, forbid_unknown_fields=True, gc=False):
@@ -89,8 +108,11 @@ class SessionAnswer(Struct):
     session_id: SessionId
     step: Step
     state: Annotated[
-        Literal["new", "continued"],
-        Meta(description="new: the session began with this request; continued: it went on from its state."),
+        Literal["new", "continued", "restored"],
+        Meta(
+            description="new: the session began with this request; continued: it went on from its state; "
+            "restored: it goes on, for the first time, from a state that was given to it."
+        ),
     ]
     model: Fingerprint
     predictions: Predictions
@@ -106,12 +128,30 @@ class SessionInfo(Struct):
     created_at: datetime
     last_used_at: datetime
     expires_at: datetime
+    recent: Annotated[list[Item], Meta(description="The last items it consumed, at most 32, oldest first.")]
 
 
-class Health(Struct):
-    """Whether the server lives or is ready."""
+class Stats(Struct):
+    """Live figures of this server process; those that end in _total only grow."""
 
-    status: Literal["ok", "ready", "draining"]
+    version: str
+    model: Fingerprint
+    cell: str
+    num_items: int
+    provider: Annotated[str, Meta(description="onnxruntime's execution provider.")]
+    uptime_seconds: float
+    draining: bool
+    sessions: int
+    max_sessions: int
+    pending: Annotated[int, Meta(description="Requests that wait or run.")]
+    requests_total: int
+    events_total: Annotated[int, Meta(description="Requests that moved a session.")]
+    batches_total: Annotated[int, Meta(description="Runs of the model.")]
+    steps_total: Annotated[int, Meta(description="Items stepped, over all runs.")]
+    busy_seconds_total: Annotated[float, Meta(description="Time spent in runs of the model.")]
+    replays_total: Annotated[int, Meta(description="Answers given again for a repeated Idempotency-Key.")]
+    conflicts_total: Annotated[int, Meta(description="Requests refused for their expected_step.")]
+    evicted: Annotated[dict[str, int], Meta(description="Sessions closed without being asked to, by reason.")]
 
 
 class ProblemBody(Struct):
@@ -124,6 +164,30 @@ class ProblemBody(Struct):
     code: str
     session_id: str | UnsetType = UNSET
     step: int | UnsetType = UNSET
+
+
+class BulkAnswer(Struct):
+    """An answer or a refusal for each event, in their order."""
+
+    results: Annotated[
+        list[Raw],
+        Meta(
+            extra_json_schema={
+                "items": {
+                    "anyOf": [
+                        {"$ref": "#/components/schemas/SessionAnswer"},
+                        {"$ref": "#/components/schemas/ProblemBody"},
+                    ]
+                }
+            }
+        ),
+    ]
+
+
+class Health(Struct):
+    """Whether the server lives or is ready."""
+
+    status: Literal["ok", "ready", "draining"]
 
 
 encode = msgspec.json.encode
