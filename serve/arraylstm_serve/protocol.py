@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with bounds of its own: on connections, on heads, on how slowly a request may come."""
+"""uvicorn's protocols with bounds and manners of their own."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import asyncio
 from typing import ClassVar, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from arraylstm_serve.call import REQUEST_ID, new_request_id
 from arraylstm_serve.problems import MALFORMED_REQUEST, MEDIA_TYPE, OVERLOADED, REQUEST_TIMEOUT, Problem, retry_later
+from arraylstm_serve.stream import GOING_DOWN
 
 MAX_HEAD = 65_536
 """Bytes of a request that may come without its headers being complete."""
@@ -18,7 +20,7 @@ LINGER = 1.0
 
 
 class Protocol(HttpToolsProtocol):
-    """Refuses what it cannot parse, what comes too slowly, and connections beyond a number, in the API's own words.
+    """HTTP that refuses what it cannot parse, what is too slow, and connections beyond a number, in the API's words.
 
     A clock runs whenever a client has to send something, and stops once a request has come in whole.
     """
@@ -140,3 +142,14 @@ class Protocol(HttpToolsProtocol):
         if self._clock is not None:
             self._clock.cancel()
             self._clock = None
+
+
+class StreamProtocol(WebSocketsSansIOProtocol):
+    """WebSocket. Told to stop, it lets the application answer what is under way and close the connection."""
+
+    def shutdown(self) -> None:
+        """Stop to listen."""
+        if self.handshake_complete and not self.close_sent:
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": GOING_DOWN})
+        else:
+            super().shutdown()

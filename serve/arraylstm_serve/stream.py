@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from asyncio import Future, Queue, create_task, get_running_loop
+from asyncio import CancelledError, Future, Queue, Semaphore, create_task, get_running_loop
+from contextlib import suppress
 from time import perf_counter
 
 import msgspec
@@ -18,29 +19,41 @@ PATH = "/v1/stream"
 IN_FLIGHT = 64
 """Messages of one connection that may be under way; further ones wait in the network."""
 
+GOING_DOWN = 1012
+"""The close code of a server that stops, once what is under way has been answered."""
+
 _decoder = msgspec.json.Decoder(BulkEvent)
 
-Replies = Queue[Future[bytes]]
+Replies = Queue[Future[bytes] | None]
 
 
 async def handle(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
-    """Serve one connection of WS /v1/stream until the client closes it."""
+    """Serve one connection of WS /v1/stream until the client closes it, or the server is going down."""
     call = Call(scope)
+    head = [(REQUEST_ID, call.request_id)]
     await receive()  # the client's wish to connect
     try:
         call.authorise(service.keys)
     except Problem as problem:
+        problem.headers[REQUEST_ID.decode()] = call.request_id.decode()
         await problem_response(problem)(scope, receive, send)  # Starlette refuses the handshake with it
         return
     protocol = BEARER_PROTOCOL if BEARER_PROTOCOL in scope["subprotocols"] else None
-    headers = [(REQUEST_ID, call.request_id)]
-    await send({"type": "websocket.accept", "subprotocol": protocol, "headers": headers})
-    replies: Replies = Queue(IN_FLIGHT)
-    answering = create_task(_answer(replies, send))
+    await send({"type": "websocket.accept", "subprotocol": protocol, "headers": head})
+    settings = service.settings
+    places = Semaphore(min(IN_FLIGHT, settings.max_session_pending, settings.max_pending))
+    replies: Replies = Queue()
+    answering = create_task(_answer(replies, places, send))
     try:
-        while (message := await receive())["type"] != "websocket.disconnect":
+        while await places.acquire() and (message := await receive())["type"] != "websocket.disconnect":
             call.arrived = perf_counter()
-            await replies.put(_advance(service, call, message))
+            replies.put_nowait(_advance(service, call, message))
+        replies.put_nowait(None)
+        await answering
+        if message["code"] == GOING_DOWN:
+            await _say(send, {"type": "websocket.close", "code": GOING_DOWN})
+    except CancelledError:  # the server has waited long enough; it hangs up
+        pass
     finally:
         answering.cancel()
 
@@ -56,12 +69,18 @@ def _advance(service: Service, call: Call, message: Message) -> Future[bytes]:
     return reply
 
 
-async def _answer(replies: Replies, send: Send) -> None:
-    """Send replies in their order."""
-    while True:
-        reply = await replies.get()
+async def _answer(replies: Replies, places: Semaphore, send: Send) -> None:
+    """Send replies in their order, and give their places back."""
+    while (reply := await replies.get()) is not None:
         try:
             answer = await reply
         except Problem as problem:
             answer = problem.body()
-        await send({"type": "websocket.send", "text": answer.decode()})
+        await _say(send, {"type": "websocket.send", "text": answer.decode()})
+        places.release()
+
+
+async def _say(send: Send, message: Message) -> None:
+    """Send, unless the client has gone; uvicorn has two words for that."""
+    with suppress(OSError, RuntimeError):
+        await send(message)
