@@ -230,7 +230,7 @@ class World:
     """A server that is too small, whose engine fails now and then, and whose time runs in leaps."""
 
     def __init__(self, bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        bounds = {"max_sessions": 120, "session_ttl": 50, "max_batch": 16, "max_pending": 140, "max_items": 10}
+        bounds = {"max_sessions": 110, "session_ttl": 50, "max_batch": 24, "max_pending": 210, "max_items": 10}
         self.harness = Harness(bundle_path, **bounds)
         self.slots = self.harness.service.arena.free
         self.alone = Alone(self.harness.service.bundle)
