@@ -14,7 +14,9 @@ from arraylstm_serve.service import Service
 
 
 async def advance_all(service: Service, call: Call, request: BulkRequest) -> bytes:
-    """Consume every event, a batch at a time, so that other requests' turns come in between; an encoded BulkAnswer.
+    """Consume every event, as many at a time as fit a batch and the queues; an encoded BulkAnswer.
+
+    Other requests' turns come in between.
 
     Raises:
         Problem: `invalid_request`, where there are too many events or the request as a whole has an Idempotency-Key.
@@ -22,12 +24,13 @@ async def advance_all(service: Service, call: Call, request: BulkRequest) -> byt
     if call.idempotency_key() is not None:
         detail = "A bulk request has no Idempotency-Key header; give each event an idempotency_key."
         raise Problem(INVALID_REQUEST, detail)
-    limit = service.settings.max_events
+    settings = service.settings
+    limit = settings.max_events
     if len(request.events) > limit:
         detail = f"The request carries {len(request.events)} events; at most {limit} are allowed."
         raise Problem(INVALID_REQUEST, detail)
     results: list[bytes] = []
-    size = service.settings.max_batch
+    size = min(settings.max_batch, settings.max_session_pending, settings.max_pending)
     for start in range(0, len(request.events), size):
         results += await _Chunk(request.events[start : start + size]).advance(service, call)
     return encode(BulkAnswer(list(map(Raw, results))))
