@@ -6,13 +6,14 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=constraints.txt $(BIN)/pip
 SOURCES := $(shell find arraylstm export serve -name '*.py' -o -name py.typed) pyproject.toml README.md LICENSE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format constraints clean
+.PHONY: help demo test lint format openapi constraints clean
 
 help:
 	@echo "make demo    train on a generated event log, export, serve, hold a short conversation (under three minutes)"
 	@echo "make test    build the wheel, install it with everything the suite needs (as root also Debian packages, named), run the suite"
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make format  let ruff rewrite what it can"
+	@echo "make openapi write docs/openapi.json anew"
 	@echo "make clean   remove .venv, dist and demo"
 
 demo: .venv/demo
@@ -30,6 +31,9 @@ lint: .venv/dev
 format: .venv/dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+openapi: .venv/dev
+	$(BIN)/python -c 'from arraylstm_serve.operations import published; print(published(), end="")' > docs/openapi.json
 
 constraints:
 	rm -rf .venv-pins

@@ -25,6 +25,8 @@ VOCABULARY = "vocabulary.json"
 STEP_GRAPH = "step.onnx"
 
 Size = Annotated[int, Meta(ge=1)]
+Name = Annotated[str, Meta(examples=["h"])]
+Dtype = Annotated[str, Meta(examples=["float32"])]
 Decoded = TypeVar("Decoded")
 
 
@@ -32,24 +34,24 @@ class ModelConfig(Struct):
     """What the server needs to know of the model."""
 
     num_items: Size
-    cell: str
+    cell: Annotated[str, Meta(examples=["array"])]
 
 
 class State(Struct, frozen=True):
     """A recurrent state: one row of `shape` a session."""
 
-    name: str
-    shape: tuple[Size, ...]
-    dtype: str
-    initial: str
+    name: Name
+    shape: Annotated[tuple[Size, ...], Meta(examples=[[4, 128]])]
+    dtype: Dtype
+    initial: Annotated[str, Meta(examples=["zeros"])]
 
 
 class Tensor(Struct, frozen=True):
     """An input or output of a graph; a dimension is a size or the name of a free one."""
 
-    name: str
-    dtype: str
-    shape: tuple[int | str, ...]
+    name: Name
+    dtype: Dtype
+    shape: Annotated[tuple[int | str, ...], Meta(examples=[["B", 4, 128]])]
 
 
 class Graph(Struct):
@@ -62,15 +64,15 @@ class Graph(Struct):
 class FileEntry(Struct):
     """What a file of the bundle must be."""
 
-    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$", examples=["0f" * 32])]
     bytes: Annotated[int, Meta(ge=0)]
 
 
 class Manifest(Struct):
     """The fields of manifest.json that the server relies on."""
 
-    schema_version: int
-    fingerprint: Annotated[str, Meta(pattern="^sha256:[0-9a-f]{64}$")]
+    schema_version: Annotated[int, Meta(examples=[1])]
+    fingerprint: Annotated[str, Meta(pattern="^sha256:[0-9a-f]{64}$", examples=[f"sha256:{'0f' * 32}"])]
     model: ModelConfig
     states: list[State]
     graphs: dict[str, Graph]
@@ -87,7 +89,7 @@ class VocabularyFile(Struct):
 class SchemaVersion(Struct):
     """The one field every version of manifest.json has."""
 
-    schema_version: int
+    schema_version: Annotated[int, Meta(examples=[1])]
 
 
 @dataclass(frozen=True)

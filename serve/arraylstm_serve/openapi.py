@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from arraylstm_serve.problems import MEDIA_TYPE, Kind
+from arraylstm_serve.problems import MEDIA_TYPE, UNAUTHORIZED, Kind
 from arraylstm_serve.schemas import Key, ProblemBody, SessionId
 from arraylstm_serve.wire import JSON
 
@@ -17,9 +17,16 @@ KEY_HEADER = {"name": "Idempotency-Key", "in": "header", "required": False, "sch
 
 Json = dict[str, Any]
 
+SECURITY_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, where the server asks for one."},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key in its own header."},
+}
+SECURITY: list[Json] = [*({name: []} for name in SECURITY_SCHEMES), {}]
+"""Either scheme, or none where the server was started without --api-keys."""
+
 PLAIN: dict[type, tuple[str, Json]] = {
     bytes: ("application/octet-stream", {"type": "string", "format": "binary"}),
-    str: ("text/plain", {"type": "string"}),
+    str: ("text/plain", {"type": "string", "examples": ["arraylstm_sessions_active 17.0"]}),
 }
 """Media type and schema of bodies that are not JSON."""
 
@@ -57,6 +64,8 @@ def document(operations: Sequence[Operation], version: str) -> Json:
     for operation in operations:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _describe(operation)
     _, components = msgspec.json.schema_components(_types(operations), ref_template=REFERENCE)
+    for schema in components.values():
+        schema["examples"] = [example(schema, components)]
     return {
         "openapi": "3.1.0",
         "info": {
@@ -65,8 +74,28 @@ def document(operations: Sequence[Operation], version: str) -> Json:
             "description": "Next-item predictions from an ArrayLSTM, the recurrent state kept per session.",
         },
         "paths": paths,
-        "components": {"schemas": components},
+        "components": {"schemas": components, "securitySchemes": SECURITY_SCHEMES},
     }
+
+
+def example(schema: Json, components: dict[str, Json]) -> Any:
+    """A value of a schema, put together from the examples of its parts."""
+    for known in ("examples", "enum"):
+        if known in schema:
+            return schema[known][0]
+    if "$ref" in schema:
+        return example(components[schema["$ref"].rpartition("/")[2]], components)
+    if "anyOf" in schema:
+        return example(schema["anyOf"][0], components)
+    if "default" in schema:
+        return schema["default"]
+    if "properties" in schema:
+        return {name: example(part, components) for name, part in schema["properties"].items()}
+    if isinstance(values := schema.get("additionalProperties"), dict):
+        return {"step.onnx": example(values, components)}
+    if schema["type"] == "array":
+        return [example(schema["items"], components)]
+    return {"integer": 128, "number": 1.5, "boolean": False}[schema["type"]]
 
 
 def _types(operations: Sequence[Operation]) -> list[type]:
@@ -83,6 +112,8 @@ def _describe(operation: Operation) -> Json:
         "parameters": _parameters(operation),
         "responses": _responses(operation),
     }
+    if UNAUTHORIZED in operation.problems:
+        described["security"] = SECURITY
     if operation.body is not None:
         described["requestBody"] = {"required": True, "content": _content(operation.body)}
     return described

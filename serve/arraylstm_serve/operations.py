@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 from arraylstm_serve import events, stream
 from arraylstm_serve.bundle import Manifest
-from arraylstm_serve.openapi import Operation
+from arraylstm_serve.openapi import Operation, document
 from arraylstm_serve.problems import (
     CAPACITY,
     DEADLINE_EXCEEDED,
@@ -180,3 +182,8 @@ OPERATIONS = (
     READY,
     METRICS,
 )
+
+
+def published() -> str:
+    """The OpenAPI document as the repository has it in docs/openapi.json, the same for every version."""
+    return json.dumps(document(OPERATIONS, version="0"), indent=2) + "\n"

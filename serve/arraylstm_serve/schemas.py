@@ -9,33 +9,52 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-Item = Integer | str
+Item = Annotated[Integer | str, Meta(examples=["cart"])]
 Natural = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 SESSION_ID = "[A-Za-z0-9._:~-]{1,128}"
-SessionId = Annotated[str, Meta(pattern=f"^{SESSION_ID}$", description="The session's name, chosen by the client.")]
+SessionId = Annotated[
+    str,
+    Meta(pattern=f"^{SESSION_ID}$", description="The session's name, chosen by the client.", examples=["visitor-4711"]),
+]
 KEY = "[ -~]{1,255}"
 Key = Annotated[
-    str, Meta(pattern=f"^{KEY}$", description="Names the request: a repeat gets the first answer and moves nothing.")
+    str,
+    Meta(
+        pattern=f"^{KEY}$",
+        description="Names the request: a repeat gets the first answer and moves nothing.",
+        examples=["5f0c9a36"],
+    ),
 ]
 TopK = Annotated[
     Natural,
-    Meta(description="How many predictions to answer; more than the model has items means all of them."),
+    Meta(description="How many predictions to answer; more than the model has items means all of them.", examples=[3]),
 ]
 Items = Annotated[
     list[Item],
-    Meta(min_length=1, description="Item labels, or integer ids where the model has no labels, oldest first."),
+    Meta(
+        min_length=1,
+        description="Item labels, or integer ids where the model has no labels, oldest first.",
+        examples=[["home", "search"]],
+    ),
 ]
-ExpectedStep = Annotated[Natural, Meta(description="Apply only if the session stands at this step.")]
+ExpectedStep = Annotated[Natural, Meta(description="Apply only if the session stands at this step.", examples=[0])]
 End = Annotated[
     bool,
     Meta(description="Whether the session ends with these items; what its idempotency keys were answered is kept."),
 ]
 Exclude = Annotated[
     list[Item],
-    Meta(description="Items to leave out of the predictions; the probabilities of the others do not change."),
+    Meta(
+        description="Items to leave out of the predictions; the probabilities of the others do not change.",
+        examples=[["home"]],
+    ),
 ]
-Fingerprint = Annotated[str, Meta(description="The fingerprint of the model that answered.")]
-Step = Annotated[int, Meta(ge=0, description="How many items the session has consumed.")]
+Fingerprint = Annotated[
+    str, Meta(description="The fingerprint of the model that answered.", examples=[f"sha256:{'0f' * 32}"])
+]
+Step = Annotated[int, Meta(ge=0, description="How many items the session has consumed.", examples=[2])]
+Time = Annotated[datetime, Meta(tz=True, examples=["2026-01-31T12:00:00Z"])]
+Probability = Annotated[float, Meta(ge=0, le=1, examples=[0.42])]
 
 
 class EventsRequest(Struct, forbid_unknown_fields=True, gc=False):
@@ -79,15 +98,15 @@ class Prediction(Struct, gc=False):
     """An item that may come next."""
 
     item: Item
-    probability: Annotated[float, Meta(ge=0, le=1)]
+    probability: Probability
 
 
 class Observation(Struct, gc=False):
     """What the model had thought of an item before it saw it; null for a session's very first item."""
 
     item: Item
-    probability: Annotated[float, Meta(ge=0, le=1)] | None
-    rank: Annotated[int, Meta(ge=1, description="1 + the number of items held more likely.")] | None
+    probability: Probability | None
+    rank: Annotated[int, Meta(ge=1, description="1 + the number of items held more likely.", examples=[1])] | None
 
 
 Predictions = Annotated[list[Prediction], Meta(description="Most likely first; ties in order of item id.")]
@@ -125,20 +144,20 @@ class SessionInfo(Struct):
     session_id: SessionId
     step: Step
     model: Fingerprint
-    created_at: datetime
-    last_used_at: datetime
-    expires_at: datetime
+    created_at: Time
+    last_used_at: Time
+    expires_at: Time
     recent: Annotated[list[Item], Meta(description="The last items it consumed, at most 32, oldest first.")]
 
 
 class Stats(Struct):
     """Live figures of this server process; those that end in _total only grow."""
 
-    version: str
+    version: Annotated[str, Meta(examples=["1.0.0"])]
     model: Fingerprint
-    cell: str
+    cell: Annotated[str, Meta(description="The kind of the model's cells.", examples=["array"])]
     num_items: int
-    provider: Annotated[str, Meta(description="onnxruntime's execution provider.")]
+    provider: Annotated[str, Meta(description="onnxruntime's execution provider.", examples=["CPUExecutionProvider"])]
     uptime_seconds: float
     draining: bool
     sessions: int
@@ -151,37 +170,38 @@ class Stats(Struct):
     busy_seconds_total: Annotated[float, Meta(description="Time spent in runs of the model.")]
     replays_total: Annotated[int, Meta(description="Answers given again for a repeated Idempotency-Key.")]
     conflicts_total: Annotated[int, Meta(description="Requests refused for their expected_step.")]
-    evicted: Annotated[dict[str, int], Meta(description="Sessions closed without being asked to, by reason.")]
+    evicted: Annotated[
+        dict[str, int],
+        Meta(description="Sessions closed without being asked to, by reason.", examples=[{"expired": 3, "room": 0}]),
+    ]
 
 
 class ProblemBody(Struct):
     """A refusal (RFC 9457); `code` is stable, the texts are not."""
 
-    type: str
-    title: str
-    status: int
-    detail: str
-    code: str
-    session_id: str | UnsetType = UNSET
-    step: int | UnsetType = UNSET
+    type: Annotated[str, Meta(examples=["urn:arraylstm:problem:step_conflict"])]
+    title: Annotated[str, Meta(examples=["The session stands at another step"])]
+    status: Annotated[int, Meta(description="The HTTP status.", examples=[409])]
+    detail: Annotated[str, Meta(examples=["Session visitor-4711 stands at step 2, not at step 1."])]
+    code: Annotated[str, Meta(examples=["step_conflict"])]
+    session_id: Annotated[str, Meta(examples=["visitor-4711"])] | UnsetType = UNSET
+    step: Annotated[int, Meta(description="Where the session stands.", examples=[2])] | UnsetType = UNSET
+
+
+Result = Annotated[
+    Raw,
+    Meta(
+        extra_json_schema={
+            "anyOf": [{"$ref": f"#/components/schemas/{kind.__name__}"} for kind in (SessionAnswer, ProblemBody)]
+        }
+    ),
+]
 
 
 class BulkAnswer(Struct):
     """An answer or a refusal for each event, in their order."""
 
-    results: Annotated[
-        list[Raw],
-        Meta(
-            extra_json_schema={
-                "items": {
-                    "anyOf": [
-                        {"$ref": "#/components/schemas/SessionAnswer"},
-                        {"$ref": "#/components/schemas/ProblemBody"},
-                    ]
-                }
-            }
-        ),
-    ]
+    results: list[Result]
 
 
 class Health(Struct):

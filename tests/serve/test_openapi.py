@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
+from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
@@ -13,9 +16,12 @@ from hypothesis import strategies as st
 from schemathesis import checks
 from starlette.routing import Route
 
+from arraylstm_serve.operations import published
+
 from .bundles import write_bundle
 from .harness import Harness
 
+ROOT = Path(__file__).parents[2]
 OPERATIONS = {
     "post /v1/sessions/{session_id}/events",
     "get /v1/sessions/{session_id}",
@@ -34,21 +40,91 @@ OPERATIONS = {
 }
 
 
+KEY = "the-key"
+EXAMPLE_LABELS: list[str | int] = ["home", "search", "cart", "d", "e", 5, "5"]
+
+
 @pytest.fixture(scope="module")
-def described(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The running application as its own document describes it."""
-    harness = Harness(write_bundle(tmp_path_factory.mktemp("openapi") / "bundle"))
-    return schemathesis.openapi.from_asgi("/openapi.json", harness.app)
+def described(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Any]:
+    """The running application as its own document describes it, without API keys and with."""
+    folder = tmp_path_factory.mktemp("openapi")
+    (folder / "keys").write_text(f"alice {hashlib.sha256(KEY.encode()).hexdigest()}\n")
+    bundle = write_bundle(folder / "bundle", labels=None)  # small integers are items
+    apps = {False: Harness(bundle).app, True: Harness(bundle, api_keys=folder / "keys").app}
+    return {guarded: schemathesis.openapi.from_asgi("/openapi.json", app) for guarded, app in apps.items()}
 
 
+@pytest.mark.parametrize("guarded", [False, True], ids=["open", "with keys"])
 @pytest.mark.parametrize("operation", sorted(OPERATIONS))
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_the_document_holds_for_random_requests(described: Any, operation: str, data: st.DataObject) -> None:
-    """Random requests meet no server error and no answer that the document does not describe."""
+def test_the_document_holds_for_random_requests(
+    described: dict[bool, Any], operation: str, guarded: bool, data: st.DataObject
+) -> None:
+    """Random requests meet no server error and no answer that the document does not describe, with a key or without."""
     method, path = operation.split()
-    case = data.draw(described[path][method].as_strategy())
-    case.call_and_validate(excluded_checks=[checks.positive_data_acceptance])
+    case = data.draw(described[guarded][path][method].as_strategy())
+    key = data.draw(st.sampled_from([KEY, "wrong", None])) if guarded else None
+    headers = None if key is None else {"Authorization": f"Bearer {key}"}
+    response = case.call_and_validate(excluded_checks=[checks.positive_data_acceptance], headers=headers)
+    protected = guarded and path.startswith(("/v1/", "/metrics"))
+    assert (response.status_code == 401) == (protected and key != KEY)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("operation", sorted(OPERATIONS - {"put /v1/sessions/{session_id}/state"}))
+async def test_examples_are_accepted(tmp_path: Path, operation: str) -> None:
+    """The examples of the document, sent as they are, meet no refusal but that of a session not held yet."""
+    harness = Harness(write_bundle(tmp_path / "bundle", labels=EXAMPLE_LABELS))
+    method, path = operation.split()
+    document = harness.app.openapi()
+    described_operation = document["paths"][path][method]
+    url = path
+    for parameter in described_operation["parameters"]:
+        value = parameter["schema"]["examples"][0]
+        if parameter["in"] == "path":
+            url = url.replace("{" + parameter["name"] + "}", value)
+    content = described_operation.get("requestBody", {}).get("content", {})
+    body = None
+    if content:
+        name = content["application/json"]["schema"]["$ref"].rpartition("/")[2]
+        (body,) = document["components"]["schemas"][name]["examples"]
+    response = await harness.client.request(method, url, json=body)
+    assert response.status_code in {200, 404, 426}
+    assert "code" not in response.text or response.status_code != 200
+
+
+def test_every_example_fits_its_schema(harness: Harness) -> None:
+    """Each schema has an example that is valid against it, and each parameter one too."""
+    document = harness.app.openapi()
+    for name, schema in document["components"]["schemas"].items():
+        for example in schema["examples"]:
+            jsonschema_rs.validate({"$ref": f"#/components/schemas/{name}", **document}, example)
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            for parameter in operation["parameters"]:
+                jsonschema_rs.validate(parameter["schema"], parameter["schema"]["examples"][0])
+
+
+def test_the_document_in_the_repository_is_what_the_server_says(harness: Harness) -> None:
+    """docs/openapi.json is what `make openapi` writes: the server's document without its version."""
+    document = harness.app.openapi()
+    document["info"]["version"] = "0"
+    text = (ROOT / "docs" / "openapi.json").read_text()
+    assert text == published()
+    assert json.loads(text) == document
+
+
+def test_operations_that_ask_for_a_key_say_so(harness: Harness) -> None:
+    """Exactly what is under /v1 and the metrics names the two security schemes, which are described."""
+    document = harness.app.openapi()
+    assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
+    assert document["components"]["securitySchemes"]["header"]["name"] == "X-API-Key"
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            expected = [{"bearer": []}, {"header": []}, {}] if path.startswith(("/v1/", "/metrics")) else None
+            assert operation.get("security") == expected
+            assert ("401" in operation["responses"]) == (expected is not None)
 
 
 def test_the_document_lists_every_operation(harness: Harness) -> None:
@@ -82,6 +158,13 @@ async def test_answers_fit_their_schemas(harness: Harness) -> None:
     validate("ProblemBody", (await harness.send("u", "a", expected_step=9)).json())
     predicted = await harness.client.post("/v1/predict", json={"items": ["a"]})
     validate("PredictAnswer", predicted.json())
+    events = [{"session_id": "v", "items": [item]} for item in ("a", "zebra")]
+    bulk = (await harness.client.post("/v1/events", json={"events": events})).json()
+    validate("BulkAnswer", bulk)
+    with pytest.raises(jsonschema_rs.ValidationError):
+        validate("BulkAnswer", {"results": [{"neither": "an answer", "nor": "a problem"}]})
+    validate("Stats", (await harness.client.get("/v1/stats")).json())
+    validate("Health", (await harness.client.get("/readyz")).json())
 
 
 @pytest.mark.anyio
