@@ -1,27 +1,41 @@
-"""A random life of the session table, held against a plain model of it."""
+"""A random life of the session table, held against a plain model of it, every answer bit for bit."""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import struct
 import tempfile
 from collections import OrderedDict
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+import safetensors.numpy
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import Bundle as Shelf
+from hypothesis.stateful import RuleBasedStateMachine, invariant, multiple, rule
 
-from .bundles import LABELS, expected_observed, expected_predictions, write_bundle
+from arraylstm_serve.bundle import Bundle
+
+from .alone import Alone
+from .bundles import LABELS, V, index_of, write_bundle
 from .harness import Harness, observed, predictions
-from .test_events import near
 
 MAX_SESSIONS, TTL = 3, 100
-names = st.sampled_from(["s0", "s1", "s2", "s3", "s4"])
+NAMES = [f"s{number}" for number in range(5)]
+names = st.sampled_from(NAMES)
+keys = st.sampled_from(["k0", "k1", "k2"])
 histories = st.lists(st.sampled_from(LABELS), min_size=1, max_size=4)
+LATE: ContextVar[bool] = ContextVar("LATE", default=False)
+
+Answers = dict[str, tuple[Any, bytes]]
 
 
 @dataclass
@@ -30,30 +44,55 @@ class Life:
 
     items: list[Any]
     used: float
-    answers: dict[str, tuple[Any, bytes]] = field(default_factory=dict)
+    answers: Answers = field(default_factory=dict)
+    restored: bool = False
+
+
+@dataclass
+class Saved:
+    """A file, and what should be in it."""
+
+    body: bytes
+    items: list[Any]
+
+
+def asked(items: list[Any], **fields: Any) -> Any:
+    """What a request asks for, so that 5 is not "5"."""
+    return json.dumps([items, fields])
 
 
 class SessionMachine(RuleBasedStateMachine):
-    """Events, retries, faults, looks, removals, evictions and expiry in any order."""
+    """All that a session can meet, in any order."""
+
+    files = Shelf("files")
 
     def __init__(self) -> None:
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
         self.loop = asyncio.new_event_loop()
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr("arraylstm_serve.call.perf_counter", lambda: perf_counter() - 1e6 * LATE.get())
         path = write_bundle(Path(self.folder.name) / "bundle")
         self.harness = Harness(path, max_sessions=MAX_SESSIONS, session_ttl=TTL, max_batch=2)
+        self.alone = Alone(Bundle.load(path))
         self.slots = self.harness.service.arena.free
         self.lives: OrderedDict[str, Life] = OrderedDict()
+        self.ended: OrderedDict[str, tuple[Answers, float]] = OrderedDict()
 
     def teardown(self) -> None:
         """Give everything back."""
+        self.patch.undo()
         self.loop.run_until_complete(self.harness.client.aclose())
         self.loop.close()
         self.folder.cleanup()
 
+    def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """The answer to a request."""
+        return self.loop.run_until_complete(self.harness.client.request(method, f"/v1/{path}", **options))
+
     def send(self, name: str, *items: Any, **fields: Any) -> httpx.Response:
         """Post one event."""
-        return self.loop.run_until_complete(self.harness.send(name, *items, **fields))
+        return self.loop.run_until_complete(self.harness.send(name, *items, top_k=V, **fields))
 
     def use(self, name: str) -> None:
         """Note that a session's turn has come."""
@@ -61,88 +100,183 @@ class SessionMachine(RuleBasedStateMachine):
             self.lives[name].used = self.harness.clock.now
             self.lives.move_to_end(name)
 
-    def apply(self, name: str, items: list[Any], response: httpx.Response) -> Life:
-        """Hold an applied event against the model."""
-        answer = response.json()
-        assert response.status_code == 200, answer
-        assert answer["state"] == ("continued" if name in self.lives else "new")
-        if name not in self.lives and len(self.lives) == MAX_SESSIONS:
+    def begin(self, name: str) -> Life:
+        """Another life, for which the one least recently used may have to make room."""
+        if len(self.lives) == MAX_SESSIONS:
             self.lives.popitem(last=False)
-        life = self.lives.setdefault(name, Life([], 0))
-        life.items += items
+        life = self.lives[name] = Life([], 0, self.ended.pop(name, ({}, 0.0))[0])
+        return life
+
+    def known(self, name: str) -> Answers:
+        """What was answered under keys."""
+        return self.lives[name].answers if name in self.lives else self.ended.get(name, ({}, 0.0))[0]
+
+    def apply(self, name: str, items: list[Any], answer: dict[str, Any]) -> Life:
+        """Hold an applied event against the model."""
+        assert "step" in answer, answer
+        life = self.lives.get(name)
+        assert answer["state"] == ("new" if life is None else "restored" if life.restored else "continued")
+        life = life or self.begin(name)
+        before = [life.items] if life.items else []
+        life.items = life.items + items
+        life.restored = False
         assert answer["step"] == len(life.items)
-        assert predictions(answer) == near(expected_predictions(life.items))
-        assert observed(answer) == near(expected_observed(life.items, len(items)))
+        assert (predictions(answer), observed(answer)) == self.alone.walk([*before, items])[-1]
         self.use(name)
         return life
 
-    @rule(name=names, items=histories)
-    def event(self, name: str, items: list[Any]) -> None:
-        """An event is applied as the model says."""
-        self.apply(name, items, self.send(name, *items))
+    def remember(self, name: str, key: str, request: Any, content: bytes) -> None:
+        """Note the answer under a key."""
+        self.lives[name].answers[key] = (request, content)
 
-    @rule(name=names, items=histories, key=st.sampled_from(["k0", "k1", "k2"]))
-    def keyed_event(self, name: str, items: list[Any], key: str) -> None:
-        """An event under a key is applied once, answered again, and refused for another body."""
-        known = self.lives[name].answers.get(key) if name in self.lives else None
-        response = self.send(name, *items, key=key)
-        if known is None:
-            self.apply(name, items, response).answers[key] = (items, response.content)
-        elif known[0] == items and [type(item) for item in known[0]] == [type(item) for item in items]:
-            assert response.content == known[1]
-        else:
-            assert response.json()["code"] == "idempotency_key_reused"
-        self.use(name)
-
-    @rule(name=names, items=histories, step=st.integers(0, 6))
-    def expected_event(self, name: str, items: list[Any], step: int) -> None:
-        """An event expected at a step is applied there and refused elsewhere."""
+    @rule(
+        name=names,
+        items=histories,
+        key=st.none() | keys,
+        end=st.sampled_from([False, False, True]),
+        step=st.none() | st.integers(0, 6),
+    )
+    def event(self, name: str, items: list[Any], key: str | None, end: bool, step: int | None) -> None:
+        """An event is applied where it is expected, once under a key, and answered again; it may end its session."""
+        request = asked(items, end=end, step=step)
         held = name in self.lives
         stands = len(self.lives[name].items) if held else 0
-        response = self.send(name, *items, expected_step=step)
-        if step == stands:
-            self.apply(name, items, response)
-        else:
+        known = self.known(name).get(key or "")
+        response = self.send(name, *items, key=key, end=end, expected_step=step)
+        if known is not None and known[0] == request:
+            assert response.content == known[1]
+        elif known is not None:
+            assert response.json()["code"] == "idempotency_key_reused"
+        elif step is not None and step != stands:
             assert response.json()["code"] == ("step_conflict" if held else "session_gone")
             assert response.json().get("step") == (stands if held else None)
+        else:
+            self.apply(name, items, response.json())
+            if key is not None:
+                self.remember(name, key, request, response.content)
+            if end:
+                self.finish(name)
         self.use(name)
+
+    def finish(self, name: str) -> None:
+        """A session has ended; its answers are kept, of as many such sessions as may be held."""
+        life = self.lives.pop(name)
+        if life.answers:
+            self.ended[name] = (life.answers, self.harness.clock.now)
+            if len(self.ended) > MAX_SESSIONS:
+                self.ended.popitem(last=False)
 
     @rule(name=names, items=histories)
     def bad_item(self, name: str, items: list[Any]) -> None:
         """An unknown item refuses the whole request."""
         assert self.send(name, *items, "zebra").json()["code"] == "unknown_item"
 
-    @rule(name=names, items=histories, at=st.integers(0, 3))
-    def failing_event(self, name: str, items: list[Any], at: int) -> None:
-        """A run that fails amid a request leaves the session as it was."""
+    @rule(name=names, items=histories, at=st.integers(0, 3), poisoned=st.booleans())
+    def failing_event(self, name: str, items: list[Any], at: int, poisoned: bool) -> None:
+        """A run that fails, or a row without numbers, amid a request leaves the session as it was."""
         runs = iter(range(len(items)))
 
         def fail(_: object) -> None:
             if next(runs) == at % len(items):
                 raise RuntimeError("engine on fire")
 
-        self.harness.engine.before = fail
+        if poisoned:
+            self.harness.engine.poison = index_of(items[at % len(items)])
+        else:
+            self.harness.engine.before = fail
         assert self.send(name, *items).json()["code"] == "internal"
         self.harness.engine.before = lambda _: None
+        self.harness.engine.poison = None
         self.use(name)
+
+    @rule(name=names, items=histories)
+    def late_event(self, name: str, items: list[Any]) -> None:
+        """An event whose deadline has passed is not applied."""
+        token = LATE.set(True)
+        response = self.send(name, *items)
+        LATE.reset(token)
+        assert response.json()["code"] == "deadline_exceeded"
+        self.use(name)
+
+    @rule(name=names, items=histories, key=keys, rounds=st.integers(0, 12))
+    def abandoned_event(self, name: str, items: list[Any], key: str, rounds: int) -> None:
+        """An event whose client leaves at any time has been applied once when it is repeated under its key."""
+        if key in self.known(name):
+            return
+
+        async def leave() -> httpx.Response:
+            sending = asyncio.create_task(self.harness.send(name, *items, top_k=V, key=key))
+            for _ in range(rounds):
+                await asyncio.sleep(0)
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+            return await self.harness.send(name, *items, top_k=V, key=key)
+
+        response = self.loop.run_until_complete(leave())
+        self.apply(name, items, response.json())
+        self.remember(name, key, asked(items, end=False, step=None), response.content)
 
     @rule(name=names, chunks=st.lists(histories, min_size=2, max_size=5))
     def burst(self, name: str, chunks: list[list[Any]]) -> None:
         """Events sent to one session at once are applied in their order."""
 
         async def send_all() -> list[httpx.Response]:
-            return list(await asyncio.gather(*(self.harness.send(name, *chunk) for chunk in chunks)))
+            return list(await asyncio.gather(*(self.harness.send(name, *chunk, top_k=V) for chunk in chunks)))
 
         for chunk, response in zip(chunks, self.loop.run_until_complete(send_all()), strict=True):
-            self.apply(name, chunk, response)
+            self.apply(name, chunk, response.json())
+
+    @rule(name=names, chunks=st.lists(st.none() | histories, min_size=1, max_size=6))
+    def bulk(self, name: str, chunks: list[list[Any] | None]) -> None:
+        """A bulk request applies its events in order; refused ones among them change nothing."""
+        events = [{"session_id": name, "items": chunk or ["a", "zebra"], "top_k": V} for chunk in chunks]
+        results = self.ask("POST", "events", json={"events": events}).json()["results"]
+        for chunk, result in zip(chunks, results, strict=True):
+            if chunk is None:
+                assert result["code"] == "unknown_item"
+            else:
+                self.apply(name, chunk, result)
+
+    @rule(target=files, name=names)
+    def save(self, name: str) -> Any:
+        """A session's file has its step, its recent items and the reference's tensors."""
+        response = self.ask("GET", f"sessions/{name}/state")
+        self.use(name)
+        if name not in self.lives:
+            assert response.json()["code"] == "unknown_session"
+            return multiple()
+        body, items = response.content, self.lives[name].items
+        tensors = safetensors.numpy.load(body)
+        assert tensors.pop("recent").tolist() == [index_of(item) for item in items[-32:]]
+        expected = self.alone.tensors(items)
+        assert all(np.array_equal(tensors[part], expected[part]) for part in {*tensors, *expected})
+        return Saved(body, list(items))
+
+    @rule(file=files, name=names)
+    def restore(self, file: Saved, name: str) -> None:
+        """A file takes the place of any session; the keys that this one has answered are kept."""
+        info = self.ask("PUT", f"sessions/{name}/state", content=file.body).json()
+        assert (info["step"], info["recent"]) == (len(file.items), file.items[-32:])
+        life = self.lives.get(name) or self.begin(name)
+        life.items, life.restored = list(file.items), True
+        self.use(name)
+
+    @rule(file=files, name=names, stranger=st.booleans())
+    def restore_what_is_wrong(self, file: Saved, name: str, stranger: bool) -> None:
+        """A file of another model, or one cut off, is refused and changes nothing."""
+        (size,) = struct.unpack("<Q", file.body[:8])
+        other = file.body[:8] + file.body[8 : 8 + size].replace(b"sha256:0", b"sha256:f") + file.body[8 + size :]
+        response = self.ask("PUT", f"sessions/{name}/state", content=other if stranger else file.body[:-1])
+        assert response.json()["code"] == ("model_mismatch" if stranger else "invalid_state")
 
     @rule(name=names)
     def peek(self, name: str) -> None:
         """A look answers where the session stands, or that it is unknown."""
-        request = self.harness.client.get(f"/v1/sessions/{name}/predictions")
-        response = self.loop.run_until_complete(request)
+        response = self.ask("GET", f"sessions/{name}/predictions?top_k={V}")
         if name in self.lives:
-            assert predictions(response.json()) == near(expected_predictions(self.lives[name].items))
+            life = self.lives[name]
+            assert predictions(response.json()) == self.alone.walk([life.items])[0][0]
+            assert response.json()["state"] == ("restored" if life.restored else "continued")
         else:
             assert response.json()["code"] == "unknown_session"
         self.use(name)
@@ -150,30 +284,32 @@ class SessionMachine(RuleBasedStateMachine):
     @rule(name=names)
     def remove(self, name: str) -> None:
         """A removal forgets a session that is held."""
-        response = self.loop.run_until_complete(self.harness.client.delete(f"/v1/sessions/{name}"))
+        response = self.ask("DELETE", f"sessions/{name}")
         assert response.status_code == (204 if self.lives.pop(name, None) else 404)
 
     @rule(seconds=st.sampled_from([1, 60, TTL - 1, TTL]))
     def wait(self, seconds: int) -> None:
-        """Time passes, and sessions unused for their time expire."""
+        """Time passes, and what was not used for its time expires."""
         self.harness.clock.now += seconds
-        for name, life in list(self.lives.items()):
-            if self.harness.clock.now - life.used >= TTL:
-                del self.lives[name]
+        horizon = self.harness.clock.now - TTL
+        for name in [name for name, life in self.lives.items() if life.used <= horizon]:
+            del self.lives[name]
+        for name in [name for name, (_, at) in self.ended.items() if at <= horizon]:
+            del self.ended[name]
 
     @invariant()
     def sessions_are_those_of_the_model(self) -> None:
         """Exactly the expected sessions are held, with their steps and answers, and every other slot is free."""
         service = self.harness.service
-        for name in ("s0", "s1", "s2", "s3", "s4"):
-            response = self.loop.run_until_complete(self.harness.client.get(f"/v1/sessions/{name}"))
+        for name in NAMES:
+            response = self.ask("GET", f"sessions/{name}")
             step = response.json()["step"] if response.status_code == 200 else None
             assert step == (len(self.lives[name].items) if name in self.lives else None)
         assert service.arena.free == self.slots - len(self.lives)
         assert service.pending == 0
-        answers = [answer for life in self.lives.values() for _, answer in life.answers.values()]
-        assert service.sessions.answer_bytes == sum(map(len, answers))
+        kept = [*(life.answers for life in self.lives.values()), *(answers for answers, _ in self.ended.values())]
+        assert service.sessions.answer_bytes == sum(len(answer) for part in kept for _, answer in part.values())
 
 
 TestSessionMachine = pytest.mark.filterwarnings("error")(SessionMachine.TestCase)
-TestSessionMachine.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestSessionMachine.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
