@@ -39,7 +39,7 @@ REQUESTS: list[tuple[str, str, Any]] = [
 @pytest.mark.parametrize(("method", "path", "body"), REQUESTS)
 async def test_every_answer_has_the_requests_id_once(harness: Harness, method: str, path: str, body: Any) -> None:
     """The client's X-Request-ID comes back on answers and refusals; a request without one is given its own."""
-    headers = {"X-Request-ID": "req:1/ü".encode("ascii", "ignore").decode() + "=~"}
+    headers = {"X-Request-ID": "req:1/=~"}
     answer = await harness.client.request(method, path, json=body, headers=headers)
     assert answer.headers.get_list("x-request-id") == [headers["X-Request-ID"]]
     given = [(await harness.client.request(method, path, json=body)).headers["x-request-id"] for _ in range(2)]
@@ -144,6 +144,7 @@ def test_pages_of_an_allowed_origin_may_call(start_server: Start) -> None:
     assert preflight.status_code == 200
     assert preflight.headers["access-control-allow-origin"] == ORIGIN
     assert "POST" in preflight.headers["access-control-allow-methods"]
+    assert preflight.headers["x-request-id"]
     assert "idempotency-key" in preflight.headers["access-control-allow-headers"].lower()
     for body, status in (({"items": ["a"]}, 200), ({"items": ["zebra"]}, 422)):
         answer = httpx.post(events, json=body, headers={"Origin": ORIGIN})
