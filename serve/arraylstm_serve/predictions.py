@@ -5,7 +5,7 @@ Every row is worked out by itself, so that its numbers do not depend on the rows
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -27,10 +27,10 @@ class Ask(NamedTuple):
     exclude: frozenset[int] = frozenset()
 
     @classmethod
-    def of(cls, top_k: int, num_items: int, exclude: Iterable[int] = ()) -> Self:
+    @lru_cache(256)  # nearly all requests ask for the same
+    def of(cls, top_k: int, num_items: int, exclude: frozenset[int] = frozenset()) -> Self:
         """The ask for top_k of num_items items, without some."""
-        left_out = frozenset(exclude)
-        return cls(top_k, min(num_items, top_k + len(left_out)) if top_k else 0, left_out)
+        return cls(top_k, min(num_items, top_k + len(exclude)) if top_k else 0, exclude)
 
     def choose(self, ranking: Ranking) -> Ranking:
         """The predictions wanted, most likely first."""
