@@ -29,7 +29,7 @@ async def advance_all(service: Service, call: Call, request: BulkRequest) -> byt
         detail = f"The request carries {len(request.events)} events; at most {limit} are allowed."
         raise Problem(INVALID_REQUEST, detail)
     results: list[bytes] = []
-    size = service.settings.max_batch
+    size = min(service.settings.max_batch, service.settings.max_session_pending)  # all may be one session's
     held_back: dict[str, Problem] = {}
     for start in range(0, len(request.events), size):
         results += await _Chunk(request.events[start : start + size], held_back).advance(service, call)

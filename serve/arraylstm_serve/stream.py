@@ -16,7 +16,7 @@ from arraylstm_serve.service import Service
 from arraylstm_serve.wire import decode, problem_response
 
 PATH = "/v1/stream"
-IN_FLIGHT = 64
+IN_FLIGHT = 32
 """Messages of one connection that may be under way; further ones wait in the network."""
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,8 @@ async def handle(service: Service, scope: Scope, receive: Receive, send: Send) -
     protocol = BEARER_PROTOCOL if BEARER_PROTOCOL in scope["subprotocols"] else None
     headers = [(REQUEST_ID, call.request_id)]
     await send({"type": "websocket.accept", "subprotocol": protocol, "headers": headers})
-    replies: Replies = Queue(IN_FLIGHT)
+    own_turns = service.settings.max_session_pending - 2  # one reply is being awaited, one waits to be queued
+    replies: Replies = Queue(max(1, min(IN_FLIGHT, own_turns)))
     tasks = {create_task(_listen(service, call, receive, replies)), create_task(_answer(replies, send))}
     try:
         done, _ = await wait(tasks, return_when=FIRST_COMPLETED)
