@@ -1,0 +1,35 @@
+// Counters that only grow, turned into the figures of the last minute.
+
+/** @import { Stats } from "./types.mjs" */
+
+const KEPT = 60;
+const GAP = 5; // seconds without an answer after which the minute begins anew
+
+/** @typedef {{events: number, steps: number, requests: number, batch: number | null, busy: number, sessions: number, pending: number, evicted: number}} Figures */
+/** @typedef {{last: Stats | null, minute: Figures[]}} Series */
+
+/** @type {Series} */
+export const NOTHING = { last: null, minute: [] };
+
+/** The series with one more answer of the server. @param {Series} series @param {Stats} stats @returns {Series} */
+export function advance({ last, minute }, stats) {
+  const seconds = last ? stats.uptime_seconds - last.uptime_seconds : NaN;
+  if (!last || seconds < 0 || seconds > GAP) return { last: stats, minute: [] };
+  if (seconds === 0) return { last, minute };
+  return { last: stats, minute: [...minute, between(last, stats, seconds)].slice(-KEPT) };
+}
+
+/** @param {Stats} last @param {Stats} stats @param {number} seconds @returns {Figures} */
+function between(last, stats, seconds) {
+  const batches = stats.batches_total - last.batches_total;
+  return {
+    events: (stats.events_total - last.events_total) / seconds,
+    steps: (stats.steps_total - last.steps_total) / seconds,
+    requests: (stats.requests_total - last.requests_total) / seconds,
+    batch: batches ? (stats.steps_total - last.steps_total) / batches : null,
+    busy: Math.min(1, (stats.busy_seconds_total - last.busy_seconds_total) / seconds),
+    sessions: stats.sessions,
+    pending: stats.pending,
+    evicted: stats.evicted.expired + stats.evicted.room,
+  };
+}
