@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
+from arraylstm_serve.auth import make_key
+
 from ..servers import ServerProcess
 from .bundles import Reference, V, expected_observed, expected_predictions, index_of, write_bundle
 
@@ -311,6 +313,23 @@ def test_a_session_is_taken_up_where_it_stands(open_page: Open, server: ServerPr
     assert session_of(page) == "theirs"
 
 
+def test_items_go_to_the_session_that_is_named(open_page: Open, server: ServerProcess) -> None:
+    """A name that was typed and not opened is opened before anything is sent, and New leaves it for a fresh one."""
+    httpx.post(f"{server.url}/v1/sessions/named/events", json={"items": ["a", "b"]})
+    page = live(open_page())
+    send(page, "e")
+    page.get_by_label("Session", exact=True).fill("named")
+    field(page).fill("c")
+    expect(page.locator("#send-hint")).to_have_text("Sends the text c. Opens named first.")
+    field(page).press("Enter")
+    settled(page, 3)
+    assert_predicts(page, ["a", "b", "c"])
+    page.get_by_role("button", name="New").click()
+    expect(page.locator("#step")).to_have_text("0")
+    expect(page.locator("#columns")).to_be_empty()
+    assert "#" not in page.url
+
+
 def test_recent_sessions_are_at_hand(open_page: Open) -> None:
     """The sessions that were begun here can be gone back to, the latest first."""
     page = live(open_page())
@@ -424,6 +443,7 @@ def test_a_server_that_goes_and_comes_back_is_noticed(open_page: Open, tmp_path:
     second = ServerProcess(bundle, port=first.port)
     try:
         live(page)
+        expect(page.locator("#figures b").first).to_have_text("0")
         expect(page.get_by_role("alert")).to_contain_text("No such session is held")
         page.get_by_role("button", name="Begin it anew").click()
         send(page, "b")
@@ -433,28 +453,29 @@ def test_a_server_that_goes_and_comes_back_is_noticed(open_page: Open, tmp_path:
         second.stop()
 
 
-def test_a_key_is_asked_for_and_sent(open_page: Open) -> None:
-    """Where the server wants a key the page asks for one, sends it with every request, and keeps it for this tab."""
-    problem = {"title": "The request has no key", "detail": "Say who you are.", "code": "unauthorized", "status": 401}
-
-    def guard(route: Route) -> None:
-        if route.request.headers.get("authorization") == "Bearer secret":
-            route.continue_()
-        else:
-            route.fulfill(status=401, json=problem, content_type="application/problem+json")
-
-    page = open_page(**{"**": guard})
-    expect(page.locator("#status")).to_have_text("Key needed")
-    expect(page.get_by_role("alert")).to_contain_text("Say who you are.")
-    page.get_by_label("Sent with every request").fill("secret")
-    page.get_by_role("button", name="Use").click()
-    live(page)
-    expect(page.get_by_role("alert")).to_be_empty()
-    send(page, "a")
-    page.reload()
-    live(page)
-    settled(page, 1)
-    assert "secret" not in page.evaluate("JSON.stringify(localStorage) + location.href")
+def test_a_key_is_asked_for_and_sent(open_page: Open, tmp_path: Any) -> None:
+    """Where the server wants a key the page asks until it has one, sends it always, and keeps it for this tab alone."""
+    key, line = make_key("visitor")
+    (tmp_path / "keys").write_text(line)
+    guarded = ServerProcess(write_bundle(tmp_path / "bundle"), "--api-keys", str(tmp_path / "keys"))
+    try:
+        page = open_page(guarded.url)
+        for wrong, said in (("", "carries no API key"), ("guess", "carries an API key that is not known")):
+            if wrong:
+                page.get_by_label("Sent with every request").fill(wrong)
+                page.get_by_role("button", name="Use").click()
+            expect(page.locator("#status")).to_have_text("Key needed")
+            expect(page.get_by_role("alert")).to_contain_text(said)
+        page.get_by_label("Sent with every request").fill(key)
+        page.get_by_role("button", name="Use").click()
+        expect(page.get_by_role("alert")).to_be_empty()
+        send(live(page), "a")
+        page.reload()
+        settled(live(page), 1)
+        assert key not in page.evaluate("JSON.stringify(localStorage) + location.href")
+        page.close()
+    finally:
+        guarded.stop()
 
 
 # -- the page itself --------------------------------------------------------------------------------------------------

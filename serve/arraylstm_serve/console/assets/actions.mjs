@@ -4,7 +4,7 @@
 /** @import { Api } from "./api.mjs" */
 /** @import { Store } from "./store.mjs" */
 import { Refusal, Unreachable } from "./api.mjs";
-import { advance } from "./figures.mjs";
+import { advance, NOTHING } from "./figures.mjs";
 import { keyOf, read } from "./items.mjs";
 import { suggestId, uniqueKey } from "./names.mjs";
 import { beginning, extend, readSnapshot } from "./snapshot.mjs";
@@ -34,13 +34,22 @@ export class Actions {
   // -- the session ----------------------------------------------------------------------------------------------------
 
   /** A session under a name that nobody has used: there is nothing to ask the server for. */
-  fresh = (id = suggestId()) => this.#begin(unbegun(id));
+  fresh = (id = suggestId()) => {
+    if (!this.store.state.busy) this.#begin(unbegun(id));
+  };
+
+  /** The name in the field, which is not opened yet. @param {string} name */
+  name = (name) => this.store.change({ name });
 
   /** The session of that name, wherever it stands. @param {string} id */
   open = (id) => this.#act(() => this.#enter(id));
 
-  /** Send what was queued and typed. */
-  send = () => this.#send(this.#drafted(), { queue: [], text: "", active: -1, suggests: false });
+  /** Send what was queued and typed, to the session that is named. */
+  send = async () => {
+    const { name, session } = this.store.state;
+    if (name !== session.id) await this.open(name);
+    this.#send(this.#drafted(), { queue: [], text: "", active: -1, suggests: false });
+  };
 
   /** Take a prediction at its word. @param {Item} item */
   take = (item) => this.#send([item], {});
@@ -50,7 +59,7 @@ export class Actions {
     this.#act(async () => {
       const { id, now } = this.#session;
       await this.api.remove(id);
-      this.fresh();
+      this.#begin(unbegun(suggestId()));
       const undo = now && { label: "Undo", action: () => this.#restore(id, now.file) };
       this.#tell({ title: `Session ${id} has ended`, detail: "The server no longer holds its state.", ...undo });
     });
@@ -106,9 +115,11 @@ export class Actions {
     try {
       const stats = await this.api.stats();
       const { status, model, series } = this.store.state;
-      this.store.change({ status: stats.draining ? "draining" : "live", series: advance(series, stats) });
+      const stayed = status === "live" || status === "draining";
+      const next = advance(stayed ? series : NOTHING, stats);
+      this.store.change({ status: stats.draining ? "draining" : "live", series: next });
       if (model?.fingerprint !== stats.model) this.store.change({ model: await this.api.model(), known: new Map() });
-      if (status !== "live" && status !== "draining") this.#resume();
+      if (!stayed) this.#resume();
     } catch (error) {
       const trouble = troubleOf(error) ?? "failing";
       const known = trouble === this.store.state.status; // and told: once is enough
@@ -143,7 +154,8 @@ export class Actions {
   /** @param {Session} session */
   #begin(session) {
     this.#unanswered = null;
-    this.store.change({ session, chosen: null, notice: null });
+    this.store.change({ session, name: session.id, chosen: null, notice: null });
+    if (!session.standing) history.replaceState(null, "", location.pathname + location.search);
   }
 
   /** @param {string} id */

@@ -17,6 +17,7 @@ import { states } from "./states.mjs";
 import { surprise } from "./surprise.mjs";
 
 const SECOND = 1000;
+const begun = unbegun(suggestId());
 
 /** @type {State} */
 const initial = {
@@ -25,7 +26,8 @@ const initial = {
   keyed: Boolean(readKey()),
   asksKey: false,
   model: null,
-  session: unbegun(suggestId()),
+  session: begun,
+  name: begun.id,
   recent: recentIds(),
   known: new Map(),
   queue: [],

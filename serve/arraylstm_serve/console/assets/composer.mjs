@@ -20,7 +20,7 @@ export function composer(store, actions) {
       ({ text, known, active, suggests }) => [text, known, active, suggests],
       (state) => drawSuggestions(state, actions),
     ),
-    view(({ text, queue, known, kind, session }) => [text, queue, known, kind, session.step], drawHint),
+    view(({ text, queue, known, kind, session, name }) => [text, queue, known, kind, session, name], drawHint),
   ];
   return (/** @type {State} */ state) => views.forEach((draw) => draw(state));
 }
@@ -127,11 +127,11 @@ function option() {
 }
 
 /** @param {State} state */
-function drawHint({ text, queue, known, kind, session }) {
+function drawHint({ text, queue, known, kind, session, name }) {
   const item = read(text, kind, known);
   const count = queue.length + (item === undefined ? 0 : 1);
   write(find("#go"), count > 1 ? `Send ${count}` : "Send");
-  write(find("#send-hint"), count ? what(queue, item) : how(session.step, known.size));
+  write(find("#send-hint"), count ? what(queue, item) + where(name, session.id) : how(session.step, known.size));
 }
 
 /** @param {Item[]} queue @param {Item | undefined} item */
@@ -141,6 +141,11 @@ function what(queue, item) {
   return items.length === 1
     ? `Sends the ${kindOf(first)} ${show(first)}.`
     : `Sends ${counted(items.length, "item")}, oldest first.`;
+}
+
+/** @param {string} name @param {string} id */
+function where(name, id) {
+  return name === id ? "" : ` Opens ${name} first.`;
 }
 
 /** @param {number} step @param {number} known */

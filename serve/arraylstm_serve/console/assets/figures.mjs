@@ -11,11 +11,11 @@ const GAP = 5; // seconds without an answer after which the minute begins anew
 /** @type {Series} */
 export const NOTHING = { last: null, minute: [] };
 
-/** The series with one more answer of the server. @param {Series} series @param {Stats} stats @returns {Series} */
+/** The series with one more answer of the server; one that has begun anew, or was away, begins another.  @param {Series} series @param {Stats} stats @returns {Series} */
 export function advance({ last, minute }, stats) {
   const seconds = last ? stats.uptime_seconds - last.uptime_seconds : NaN;
-  if (!last || seconds < 0 || seconds > GAP) return { last: stats, minute: [] };
-  if (seconds === 0) return { last, minute };
+  if (!last || seconds > GAP || stats.requests_total < last.requests_total) return { last: stats, minute: [] };
+  if (seconds <= 0) return { last, minute };
   return { last: stats, minute: [...minute, between(last, stats, seconds)].slice(-KEPT) };
 }
 

@@ -28,7 +28,7 @@ export function session(store, actions) {
   listen(actions);
   const views = [
     view(({ status }) => [status], drawStatus),
-    view(({ session: { id } }) => [id], drawId),
+    view(({ name }) => [name], drawName),
     view(({ session, busy }) => [session, busy], drawPlace),
     view(
       ({ session: { id }, recent }) => [id, recent],
@@ -45,6 +45,7 @@ function listen(actions) {
     event.preventDefault();
     actions.open(find("#session-id").value);
   });
+  find("#session-id").addEventListener("input", () => actions.name(find("#session-id").value));
   find("#fresh").addEventListener("click", () => actions.fresh());
   find("#end").addEventListener("click", actions.end);
   find("#key-form").addEventListener("submit", (/** @type {Event} */ event) => {
@@ -62,8 +63,8 @@ function drawStatus({ status }) {
 }
 
 /** @param {State} state */
-function drawId({ session }) {
-  find("#session-id").value = session.id;
+function drawName({ name }) {
+  if (find("#session-id").value !== name) find("#session-id").value = name;
 }
 
 /** @param {State} state */

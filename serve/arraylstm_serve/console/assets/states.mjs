@@ -21,10 +21,10 @@ export function states(store) {
 /** @param {State} state */
 function draw({ session: { now, before, reach }, mode, model }) {
   write(find("#state-hint"), hint(now?.step, before?.step, mode));
-  const shown = now ?? (model && nothingYet(model));
-  fill(find("#states"), shown ? Object.entries(shown.tensors) : [], figure, (child, [name, tensor]) => {
-    const data = (now && numbers(now, before, name, mode)) ?? new Float32Array(tensor.data.length);
-    drawFigure(child, name, { ...tensor, data }, reach[reachOf(name, mode)], model?.model.k);
+  const blank = model ? nothingYet(model).tensors : {};
+  fill(find("#states"), Object.entries(blank), figure, (child, [name, zeros]) => {
+    const data = (now?.tensors[name] && numbers(now, before, name, mode)) ?? zeros.data;
+    drawFigure(child, name, { shape: zeros.shape, data }, reach[reachOf(name, mode)], model?.model.k);
   });
 }
 

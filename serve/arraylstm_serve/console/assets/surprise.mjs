@@ -107,13 +107,18 @@ function column() {
 function drawColumn(child, moment, top, guess, chosen) {
   const surprise = surpriseOf(moment);
   child.dataset.step = moment.step;
-  child.className = [moment.seen ? (moment.probability === null ? "first" : "") : "unknown", chosen ? "chosen" : ""]
-    .join(" ")
-    .trim();
+  child.className = kindOf(moment, surprise > guess);
+  child.classList.toggle("chosen", chosen);
   child.style.setProperty("--height", String(Math.min(1, (surprise || 0) / top)));
-  child.style.setProperty("--warmth", `${Math.round(100 * Math.min(1, (surprise || 0) / Math.max(guess, 1)))}%`);
   write(child.children[1], show(moment.item));
   write(child.children[2], words(moment, 0).join(", "));
+}
+
+/** @param {Moment} moment @param {boolean} above Whether an even guess would have been better. */
+function kindOf({ seen, probability }, above) {
+  if (!seen) return "unknown";
+  if (probability === null) return "first";
+  return above ? "above" : "";
 }
 
 /** @param {Moment} moment @param {number} items @returns {string[]} */

@@ -78,6 +78,7 @@
  * @property {boolean} asksKey
  * @property {Manifest | null} model
  * @property {Session} session
+ * @property {string} name What the session's field says: another name is a session to open.
  * @property {string[]} recent
  * @property {Map<string, Item>} known Items heard of, by what tells them apart.
  * @property {Item[]} queue
