@@ -9,6 +9,7 @@ import { keyOf, read } from "./items.mjs";
 import { suggestId, uniqueKey } from "./names.mjs";
 import { beginning, extend, readSnapshot } from "./snapshot.mjs";
 import { keepKey, rememberId } from "./storage.mjs";
+import { inWords, troubleOf, unheld, Unsent } from "./trouble.mjs";
 
 const VOCABULARY = 1000; // items to learn by name, of a model that has more
 
@@ -179,7 +180,10 @@ export class Actions {
     this.#deliver(then);
   }
 
-  /** Send what is unanswered. A second time it has the same key: it is applied once, whichever of them arrived. @param {Partial<State>} then */
+  /**
+   * Send what is unanswered. A second time it has the same key: it is applied once, whichever of them arrived.
+   * @param {Partial<State>} then
+   */
   #deliver(then) {
     return this.#act(async () => {
       if (!this.#unanswered) return;
@@ -286,43 +290,11 @@ export class Actions {
   }
 }
 
-/** A request that was not answered, and how to send it again. */
-class Unsent extends Unreachable {
-  /** @param {string} message @param {() => void} again */
-  constructor(message, again) {
-    super(message);
-    this.again = again;
-  }
-}
-
-/** @param {unknown} error @returns {Notice} */
-function inWords(error) {
-  if (error instanceof Unsent) {
-    return {
-      title: "What you sent was not answered",
-      detail: `${error.message} Sending it again applies it once, even if it arrived.`,
-    };
-  }
-  if (error instanceof Unreachable) {
-    return { title: "The server does not answer", detail: `${error.message} This page keeps asking.` };
-  }
-  if (error instanceof Refusal) return { title: error.title, detail: error.message, code: error.code };
-  return { title: "The answer cannot be shown", detail: String(error) };
-}
-
-/** What an error says of the server as a whole. @param {unknown} error @returns {"gone" | "locked" | null} */
-function troubleOf(error) {
-  if (error instanceof Unreachable) return "gone";
-  return error instanceof Refusal && error.code === "unauthorized" ? "locked" : null;
-}
-
-/** That a session is not held is no failure. @param {unknown} error */
-function unheld(error) {
-  if (error instanceof Refusal && error.code === "unknown_session") return null;
-  throw error;
-}
-
-/** What a session consumed before this page came. @param {{step: number, recent?: Item[]}} info @returns {Moment[]} */
+/**
+ * What a session consumed before this page came.
+ * @param {{step: number, recent?: Item[]}} info
+ * @returns {Moment[]}
+ */
 function heard({ step, recent = [] }) {
   const begin = step - recent.length;
   return recent.map((item, index) => ({ item, step: begin + index + 1, probability: null, rank: null, seen: false }));

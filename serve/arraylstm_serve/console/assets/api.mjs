@@ -46,7 +46,12 @@ export class Api {
     return this.#json("GET", `v1/sessions/${encodeURIComponent(id)}/predictions?top_k=${topK}`);
   }
 
-  /** @param {string} id @param {object} body @param {string} once The idempotency key. @returns {Promise<Answer>} */
+  /**
+   * @param {string} id
+   * @param {object} body
+   * @param {string} once The idempotency key.
+   * @returns {Promise<Answer>}
+   */
   advance(id, body, once) {
     return this.#json("POST", `v1/sessions/${encodeURIComponent(id)}/events`, toJson(body), {
       "Idempotency-Key": once,
@@ -70,7 +75,13 @@ export class Api {
     });
   }
 
-  /** @param {string} method @param {string} path @param {string} [body] @param {Record<string, string>} [headers] @returns {Promise<any>} */
+  /**
+   * @param {string} method
+   * @param {string} path
+   * @param {string} [body]
+   * @param {Record<string, string>} [headers]
+   * @returns {Promise<any>}
+   */
   async #json(method, path, body, headers) {
     const response = await this.#ask(method, path, body, {
       ...headers,
@@ -79,7 +90,12 @@ export class Api {
     return parseJson(await response.text().catch(unreachable));
   }
 
-  /** @param {string} method @param {string} path @param {string | ArrayBuffer} [body] @param {Record<string, string>} [headers] */
+  /**
+   * @param {string} method
+   * @param {string} path
+   * @param {string | ArrayBuffer} [body]
+   * @param {Record<string, string>} [headers]
+   */
   async #ask(method, path, body, headers = {}) {
     const authorization = this.key() && { Authorization: `Bearer ${this.key()}` };
     const response = await fetch(new URL(path, location.origin + location.pathname), {

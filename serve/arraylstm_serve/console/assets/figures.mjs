@@ -5,13 +5,28 @@
 const KEPT = 60;
 const GAP = 5; // seconds without an answer after which the minute begins anew
 
-/** @typedef {{events: number, steps: number, requests: number, batch: number | null, busy: number, sessions: number, pending: number, evicted: number}} Figures */
+/**
+ * @typedef {object} Figures
+ * @property {number} events Per second, as the two below.
+ * @property {number} steps
+ * @property {number} requests
+ * @property {number | null} batch Steps in a batch; null where there was none.
+ * @property {number} busy The engine's share of the time.
+ * @property {number} sessions
+ * @property {number} pending
+ * @property {number} evicted Since the server started.
+ */
 /** @typedef {{last: Stats | null, minute: Figures[]}} Series */
 
 /** @type {Series} */
 export const NOTHING = { last: null, minute: [] };
 
-/** The series with one more answer of the server; one that has begun anew, or was away, begins another.  @param {Series} series @param {Stats} stats @returns {Series} */
+/**
+ * The series with one more answer of the server; one that has begun anew, or was away, begins another.
+ * @param {Series} series
+ * @param {Stats} stats
+ * @returns {Series}
+ */
 export function advance({ last, minute }, stats) {
   const seconds = last ? stats.uptime_seconds - last.uptime_seconds : NaN;
   if (!last || seconds > GAP || stats.requests_total < last.requests_total) return { last: stats, minute: [] };

@@ -5,7 +5,16 @@ const MOST = 26;
 const GUTTER = 18; // where the rows' numbers stand
 const GAP = 4; // between rows that are folded
 
-/** @typedef {{columns: number, lanes: number, fold: number, width: number, height: number, gutter: number, gap: number}} Grid */
+/**
+ * @typedef {object} Grid Lengths are in CSS pixels.
+ * @property {number} columns
+ * @property {number} lanes How many times the last axis runs across.
+ * @property {number} fold Rows that one of these takes.
+ * @property {number} width Of a cell.
+ * @property {number} height Of a cell.
+ * @property {number} gutter Left of the cells.
+ * @property {number} gap Between lanes.
+ */
 /** @typedef {{above: string, below: string, zero: string, text: string}} Colours */
 
 /**
@@ -36,7 +45,13 @@ function place({ columns, fold, width, height, gutter, gap }, index, length) {
   return { x: gutter + (unit % columns) * width, y: row * height + lane * gap };
 }
 
-/** The index of the number at a point, -1 for none. @param {Grid} grid @param {number} x @param {number} y @param {number} length */
+/**
+ * The index of the number at a point, -1 for none.
+ * @param {Grid} grid
+ * @param {number} x
+ * @param {number} y
+ * @param {number} length
+ */
 export function indexAt({ columns, lanes, fold, width, height, gutter, gap }, x, y, length) {
   const tall = fold * height + gap;
   const [lane, column] = [Math.floor(y / tall), Math.floor((x - gutter) / width)];
@@ -52,7 +67,14 @@ export function indexAt({ columns, lanes, fold, width, height, gutter, gap }, x,
   return inside ? lane * length + unit : -1;
 }
 
-/** @param {HTMLCanvasElement} canvas @param {Float32Array} data @param {number} length @param {Grid} grid @param {number} reach @param {Colours} colours */
+/**
+ * @param {HTMLCanvasElement} canvas
+ * @param {Float32Array} data
+ * @param {number} length
+ * @param {Grid} grid
+ * @param {number} reach
+ * @param {Colours} colours
+ */
 export function paint(canvas, data, length, grid, reach, colours) {
   const { width, height } = sizeOf(grid);
   const ratio = devicePixelRatio || 1;

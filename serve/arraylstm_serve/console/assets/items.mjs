@@ -39,7 +39,10 @@ export function keyOf(item) {
   return typeof item === "string" ? `"${item}` : String(item);
 }
 
-/** An item as the page writes it: text that could be taken for a number, or for nothing, stands in quotes. @param {Item} item */
+/**
+ * An item as the page writes it: text that could be taken for a number, or for nothing, stands in quotes.
+ * @param {Item} item
+ */
 export function show(item) {
   if (typeof item !== "string") return String(item);
   return isInteger(item) || item.startsWith('"') || item !== item.trim() || !item ? JSON.stringify(item) : item;
@@ -73,16 +76,23 @@ function isQuoted(text) {
   }
 }
 
-/** Known items that hold the text, whatever its case, those that begin with it first. @param {string} typed @param {Map<string, Item>} known @returns {Item[]} */
+/**
+ * Known items that hold the text, whatever its case, the same first, then those that begin with it.
+ * @param {string} typed
+ * @param {Map<string, Item>} known
+ * @returns {Item[]}
+ */
 export function suggest(typed, known) {
   const wanted = typed.trim().replace(/^"|"$/g, "").toLowerCase();
+  /** @type {Item[]} */
+  const exact = [];
   const first = [];
   const further = [];
   for (const item of known.values()) {
     const at = String(item).toLowerCase().indexOf(wanted);
-    if (at === 0) first.push(item);
+    if (at === 0 && String(item).length === wanted.length) exact.push(item);
+    else if (at === 0) first.push(item);
     else if (at > 0) further.push(item);
-    if (first.length === SUGGESTIONS) break;
   }
-  return [...first, ...further].slice(0, SUGGESTIONS);
+  return [...exact, ...first, ...further].slice(0, SUGGESTIONS);
 }

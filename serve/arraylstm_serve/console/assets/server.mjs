@@ -9,7 +9,9 @@ const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 60;
 const HEIGHT = 16;
 
-/** @typedef {{name: string, of: keyof Figures, unit?: string, write: (value: number) => string, whole?: number}} Tile */
+/**
+ * @typedef {{name: string, of: keyof Figures, unit?: string, write: (value: number) => string, whole?: number}} Tile
+ */
 
 /** @type {Tile[]} */
 const TILES = [
@@ -39,7 +41,8 @@ function draw({ series, status }) {
 function tallies({ steps_total, replays_total, conflicts_total, evicted, max_sessions, provider, version }) {
   const counts = [counted(steps_total, "step"), counted(replays_total, "replay"), counted(conflicts_total, "conflict")];
   const ends = `evicted ${whole(evicted.expired)} by age, ${whole(evicted.room)} for room`;
-  const where = `Room for ${whole(max_sessions)} sessions. ${provider.replace("ExecutionProvider", "")}, version ${version}.`;
+  const device = provider.replace("ExecutionProvider", "");
+  const where = `Room for ${whole(max_sessions)} sessions. ${device}, version ${version}.`;
   return `Since it started: ${counts.join(", ")}; ${ends}. ${where}`;
 }
 
@@ -65,7 +68,11 @@ function drawTile(child, { name, of, unit, write: worded, whole }, { minute }) {
   line.children[1].setAttribute("d", path);
 }
 
-/** The minute as a path, the newest at the right; what is missing is where the figure was before. @param {(number | null)[]} values @param {number} [whole] */
+/**
+ * The minute as a path, the newest at the right; what is missing is where the figure was before.
+ * @param {(number | null)[]} values
+ * @param {number} [whole]
+ */
 function trace(values, whole) {
   const most = whole ?? Math.max(1e-9, ...values.map((value) => value ?? 0));
   let last = 0;

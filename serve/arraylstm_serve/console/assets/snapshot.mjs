@@ -15,7 +15,11 @@ export function readSnapshot(file) {
 /** @param {string} name */
 export const shortName = (name) => name.slice(PREFIX.length);
 
-/** What a session has before its first item, as the model's manifest tells it. @param {Manifest} manifest @returns {Snapshot} */
+/**
+ * What a session has before its first item, as the model's manifest tells it.
+ * @param {Manifest} manifest
+ * @returns {Snapshot}
+ */
 export function nothingYet({ states }) {
   const size = (/** @type {number[]} */ shape) => shape.reduce((product, each) => product * each, 1);
   const zeros = states.map(({ name, shape }) => [PREFIX + name, { shape, data: new Float32Array(size(shape)) }]);
@@ -28,7 +32,14 @@ export function beginning({ tensors }) {
   return { step: 0, tensors: Object.fromEntries(zeros), file: new ArrayBuffer(0) };
 }
 
-/** What to draw of a tensor: its values, or how they changed; null where that is not known. @param {Snapshot} now @param {Snapshot | null} before @param {string} name @param {"values" | "change"} mode @returns {Float32Array | null} */
+/**
+ * What to draw of a tensor: its values, or how they changed; null where that is not known.
+ * @param {Snapshot} now
+ * @param {Snapshot | null} before
+ * @param {string} name
+ * @param {"values" | "change"} mode
+ * @returns {Float32Array | null}
+ */
 export function numbers(now, before, name, mode) {
   const { data } = now.tensors[name];
   if (mode === "values") return data;

@@ -50,7 +50,13 @@ function figure() {
   return make("figure", {}, caption, make("canvas", { role: "img" }));
 }
 
-/** @param {HTMLElement} child @param {string} name @param {Tensor} tensor @param {number} reach @param {number} [k] */
+/**
+ * @param {HTMLElement} child
+ * @param {string} name
+ * @param {Tensor} tensor
+ * @param {number} reach
+ * @param {number} [k]
+ */
 function drawFigure(child, name, { shape, data }, reach, k) {
   const [caption, canvas] = /** @type {any} */ (child.children);
   const [title, size, value, legend] = caption.children;

@@ -1,4 +1,4 @@
-// What the browser keeps: session ids for good, the API key until the tab closes. Where it keeps nothing, nothing breaks.
+// What the browser keeps: session ids for good, the API key until the tab closes. Where it may not, nothing breaks.
 
 const RECENT = "arraylstm.recent";
 const KEY = "arraylstm.key";

@@ -62,7 +62,11 @@ function draw({ session: { history, step }, model, chosen }) {
   fill(find("#reading"), pointed ? words(pointed, items) : [empty(step)], () => make("span"), write);
 }
 
-/** The bits at the top: even, and above what an even guess would cost. @param {Moment[]} moments @param {number} guess */
+/**
+ * The bits at the top: even, and above what an even guess would cost.
+ * @param {Moment[]} moments
+ * @param {number} guess
+ */
 function ceiling(moments, guess) {
   const most = moments.map(surpriseOf).filter(Number.isFinite);
   return 2 * Math.max(1, Math.ceil(Math.max(guess * 1.1, ...most) / 2));
@@ -103,7 +107,13 @@ function column() {
   );
 }
 
-/** @param {any} child @param {Moment} moment @param {number} top @param {number} guess @param {boolean} chosen */
+/**
+ * @param {any} child
+ * @param {Moment} moment
+ * @param {number} top
+ * @param {number} guess
+ * @param {boolean} chosen
+ */
 function drawColumn(child, moment, top, guess, chosen) {
   const surprise = surpriseOf(moment);
   child.dataset.step = moment.step;

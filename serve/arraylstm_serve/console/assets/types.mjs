@@ -27,7 +27,7 @@
  * @typedef {object} Session
  * @property {string} id
  * @property {number} step
- * @property {"" | "sought" | "held" | "new" | "continued" | "restored"} standing Empty until the server holds it; "sought" until it says so.
+ * @property {"" | "sought" | "held" | "new" | "continued" | "restored"} standing "" where nothing is held.
  * @property {Moment[]} history
  * @property {Prediction[]} predictions
  * @property {Snapshot | null} now
