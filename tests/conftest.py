@@ -1,6 +1,7 @@
 """Fixtures that every part of the suite uses."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,16 @@ CELLS["toy"] = Toy  # all that it takes to have it in every test that runs over 
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
+BROWSER = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +47,17 @@ def run_program(tmp_path):
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=timeout, check=False)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A headless browser; closed at the module's end, as playwright's event loop would hinder asyncio's elsewhere."""
+    from playwright.sync_api import sync_playwright  # here, as most of the suite does without
+
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not path:
+        pytest.skip("chromium is not installed")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=BROWSER)
+        yield browser
+        browser.close()

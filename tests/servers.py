@@ -12,9 +12,9 @@ from pathlib import Path
 class ServerProcess:
     """A running `arraylstm-serve`."""
 
-    def __init__(self, bundle: Path, *arguments: str, python: Path | str = sys.executable) -> None:
+    def __init__(self, bundle: Path, *arguments: str, port: int = 0, python: Path | str = sys.executable) -> None:
         self.process = subprocess.Popen(
-            [python, "-m", "arraylstm_serve", str(bundle), "--port", "0", *arguments],
+            [python, "-m", "arraylstm_serve", str(bundle), "--port", str(port), *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -39,6 +39,16 @@ def test_the_wheel_holds_three_typed_packages_and_nothing_else():
     assert {f"{package}/py.typed" for package in packages} <= set(names)
 
 
+@needs_wheel
+def test_the_wheel_holds_the_whole_console():
+    """The page and every file that it loads are shipped as they are in the source tree."""
+    folder = ROOT / "serve" / "arraylstm_serve" / "console"
+    with zipfile.ZipFile(WHEELS[-1]) as wheel:
+        for path in folder.rglob("*.*"):
+            assert wheel.read(str(path.relative_to(ROOT / "serve"))) == path.read_bytes()
+    assert (folder / "assets" / "app.mjs").exists()
+
+
 def test_the_console_scripts_answer_with_one_version(run_program):
     """The three programs are installed and agree on the distribution's version."""
     for program in ("arraylstm-train", "arraylstm-export", "arraylstm-serve"):

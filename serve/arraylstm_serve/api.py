@@ -18,6 +18,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from arraylstm_serve import __version__, bulk, events, logs, operations, statefile, stream
 from arraylstm_serve.call import REQUEST_ID, Call
+from arraylstm_serve.console import add_console
 from arraylstm_serve.docs import add_docs
 from arraylstm_serve.metrics import CONTENT_TYPE_LATEST, Metrics
 from arraylstm_serve.openapi import Operation, document
@@ -195,6 +196,7 @@ class Application(FastAPI):
         )
         self.service = service
         add_docs(self)
+        add_console(self)
         for operation, handler in HANDLERS:
             self.add_api_route(
                 operation.path, _bound(handler, service), methods=_methods(operation), include_in_schema=False

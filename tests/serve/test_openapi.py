@@ -56,7 +56,7 @@ def test_the_document_lists_every_operation(harness: Harness) -> None:
     paths = harness.app.openapi()["paths"]
     assert {f"{method} {path}" for path, methods in paths.items() for method in methods} == OPERATIONS
     served = {route.path for route in harness.app.routes if isinstance(route, Route)}
-    assert served - {"/docs", "/docs/oauth2-redirect", "/openapi.json"} == set(paths) - {
+    assert served - {"/", "/docs", "/docs/oauth2-redirect", "/openapi.json"} == set(paths) - {
         "/v1/sessions/{session_id}/events"
     }
 
