@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Item = Integer | str
@@ -17,6 +17,8 @@ KEY = "[ -~]{1,255}"
 Key = Annotated[
     str, Meta(pattern=f"^{KEY}$", description="Names the request: a repeat gets the first answer and moves nothing.")
 ]
+KEYS_REMEMBERED = 16
+"""How many idempotency keys a session remembers; what is tried again must be among its last so many requests."""
 TopK = Annotated[
     Natural,
     Meta(description="How many predictions to answer; more than the model has items means all of them."),
@@ -24,6 +26,11 @@ TopK = Annotated[
 Items = Annotated[
     list[Item],
     Meta(min_length=1, description="Item labels, or integer ids where the model has no labels, oldest first."),
+]
+ExpectedStep = Annotated[Natural, Meta(description="Apply only if the session stands at this step.")]
+End = Annotated[
+    bool,
+    Meta(description="Whether the session ends with these items; what its idempotency keys were answered is kept."),
 ]
 Exclude = Annotated[
     list[Item],
@@ -38,8 +45,22 @@ class EventsRequest(Struct, forbid_unknown_fields=True, gc=False):
 
     items: Items
     top_k: TopK = 10
-    expected_step: Annotated[Natural, Meta(description="Apply only if the session stands at this step.")] | None = None
+    expected_step: ExpectedStep | None = None
     exclude: Exclude = []
+    end: End = False
+
+
+class BulkEvent(EventsRequest, kw_only=True, forbid_unknown_fields=True, gc=False):
+    """Items that one of many sessions has just seen."""
+
+    session_id: SessionId
+    idempotency_key: Key | None = None
+
+
+class BulkRequest(Struct, forbid_unknown_fields=True):
+    """Events of many sessions; those of one session apply in the order listed."""
+
+    events: Annotated[list[BulkEvent], Meta(min_length=1)]
 
 
 class PredictRequest(Struct, forbid_unknown_fields=True, gc=False):
@@ -89,8 +110,11 @@ class SessionAnswer(Struct):
     session_id: SessionId
     step: Step
     state: Annotated[
-        Literal["new", "continued"],
-        Meta(description="new: the session began with this request; continued: it went on from its state."),
+        Literal["new", "continued", "restored"],
+        Meta(
+            description="new: the session began with this request; continued: it went on from its state; "
+            "restored: it goes on, for the first time, from a state that was given to it."
+        ),
     ]
     model: Fingerprint
     predictions: Predictions
@@ -124,6 +148,24 @@ class ProblemBody(Struct):
     code: str
     session_id: str | UnsetType = UNSET
     step: int | UnsetType = UNSET
+
+
+class BulkAnswer(Struct):
+    """An answer or a refusal for each event, in their order."""
+
+    results: Annotated[
+        list[Raw],
+        Meta(
+            extra_json_schema={
+                "items": {
+                    "anyOf": [
+                        {"$ref": "#/components/schemas/SessionAnswer"},
+                        {"$ref": "#/components/schemas/ProblemBody"},
+                    ]
+                }
+            }
+        ),
+    ]
 
 
 encode = msgspec.json.encode

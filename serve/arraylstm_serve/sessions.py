@@ -23,8 +23,7 @@ from arraylstm_serve.problems import (
     retry_later,
     shown,
 )
-
-KEYS_REMEMBERED = 16
+from arraylstm_serve.schemas import KEYS_REMEMBERED
 
 Reply = TypeVar("Reply")
 
