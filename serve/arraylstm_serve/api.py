@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable
+from time import perf_counter
 from typing import Any
 
 import msgspec
@@ -12,20 +14,23 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Match, Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
-from arraylstm_serve import __version__, events, operations
+from arraylstm_serve import __version__, bulk, events, logs, operations, statefile, stream
+from arraylstm_serve.call import REQUEST_ID, Call
 from arraylstm_serve.docs import add_docs
+from arraylstm_serve.metrics import CONTENT_TYPE_LATEST, Metrics
 from arraylstm_serve.openapi import Operation, document
 from arraylstm_serve.problems import (
     METHOD_NOT_ALLOWED,
     NOT_FOUND,
+    UPGRADE_REQUIRED,
     Problem,
     internal,
     shown,
     stopping,
 )
-from arraylstm_serve.schemas import Health, PeekQuery, PredictRequest, encode
+from arraylstm_serve.schemas import BulkRequest, Health, PeekQuery, PredictRequest, encode
 from arraylstm_serve.service import Service
 from arraylstm_serve.wire import (
     JSON,
@@ -33,49 +38,97 @@ from arraylstm_serve.wire import (
     decode_query,
     problem_response,
     read_body,
+    send_answer,
     valid_session_id,
 )
 
-Handler = Callable[[Service, Request], Awaitable[Response]]
+PROTECTED = ("/v1/", "/v2", "/metrics")
+"""Where an API key is asked for, if any are."""
+
+CLIENT_GONE = 499
+OTHER = "other"
+"""The route of requests for what there is not."""
+
+logger = logging.getLogger(__name__)
+
+Handler = Callable[[Service, Call, Request], Awaitable[Response]]
 
 predict_decoder = msgspec.json.Decoder(PredictRequest)
+bulk_decoder = msgspec.json.Decoder(BulkRequest)
 
 
-async def inspect(service: Service, request: Request) -> Response:
+async def inspect(service: Service, call: Call, request: Request) -> Response:
     """Answer GET /v1/sessions/{session_id}."""
-    return _json(service.inspect(_session_id(request)))
+    return _json(service.inspect(call, _session_id(request)))
 
 
-async def remove(service: Service, request: Request) -> Response:
+async def remove(service: Service, call: Call, request: Request) -> Response:
     """Answer DELETE /v1/sessions/{session_id}."""
-    await service.remove(_session_id(request))
+    await service.remove(call, _session_id(request))
     return Response(status_code=204)
 
 
-async def peek(service: Service, request: Request) -> Response:
+async def peek(service: Service, call: Call, request: Request) -> Response:
     """Answer GET /v1/sessions/{session_id}/predictions."""
     session_id = _session_id(request)
     query = decode_query(PeekQuery, request.query_params)
-    return _json(await service.peek(session_id, query.top_k))
+    return _json(await service.peek(call, session_id, query.top_k))
 
 
-async def predict(service: Service, request: Request) -> Response:
+async def save(service: Service, call: Call, request: Request) -> Response:
+    """Answer GET /v1/sessions/{session_id}/state."""
+    session_id = _session_id(request)
+    body = await service.save(call, session_id)
+    name = f'attachment; filename="{session_id}.safetensors"'
+    return Response(body, media_type=statefile.MEDIA_TYPE, headers={"Content-Disposition": name})
+
+
+async def restore(service: Service, call: Call, request: Request) -> Response:
+    """Answer PUT /v1/sessions/{session_id}/state."""
+    session_id = _session_id(request)
+    body = await read_body(request.receive, max(service.settings.max_body, service.largest_state))
+    return _json(await service.restore(call, session_id, body))
+
+
+async def predict(service: Service, call: Call, request: Request) -> Response:
     """Answer POST /v1/predict."""
     body = await read_body(request.receive, service.settings.max_body)
-    return _json(await service.predict(decode(predict_decoder, body)))
+    return _json(await service.predict(call, decode(predict_decoder, body)))
 
 
-async def model(service: Service, request: Request) -> Response:
+async def advance_all(service: Service, call: Call, request: Request) -> Response:
+    """Answer POST /v1/events."""
+    body = await read_body(request.receive, service.settings.max_body)
+    return _json(await bulk.advance_all(service, call, decode(bulk_decoder, body)))
+
+
+async def stream_upgrade(service: Service, call: Call, request: Request) -> Response:
+    """Answer GET /v1/stream without an upgrade."""
+    detail = f"{stream.PATH} is a WebSocket; connect to it with one."
+    return problem_response(Problem(UPGRADE_REQUIRED, detail, headers={"Upgrade": "websocket"}))
+
+
+async def model(service: Service, call: Call, request: Request) -> Response:
     """Answer GET /v1/model."""
     return _json(service.bundle.document)
 
 
-async def live(service: Service, request: Request) -> Response:
+async def stats(service: Service, call: Call, request: Request) -> Response:
+    """Answer GET /v1/stats."""
+    return _json(service.stats())
+
+
+async def metrics(service: Service, call: Call, request: Request) -> Response:
+    """Answer GET /metrics."""
+    return Response(Metrics(service).exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+async def live(service: Service, call: Call, request: Request) -> Response:
     """Answer GET /healthz."""
     return _json(encode(Health("ok")))
 
 
-async def ready(service: Service, request: Request) -> Response:
+async def ready(service: Service, call: Call, request: Request) -> Response:
     """Answer GET /readyz."""
     if service.draining:
         return _json(encode(Health("draining")), status=503)
@@ -86,11 +139,51 @@ HANDLERS: tuple[tuple[Operation, Handler], ...] = (
     (operations.INSPECT, inspect),
     (operations.REMOVE, remove),
     (operations.PEEK, peek),
+    (operations.SAVE, save),
+    (operations.RESTORE, restore),
+    (operations.ADVANCE_ALL, advance_all),
+    (operations.STREAM, stream_upgrade),
     (operations.PREDICT, predict),
     (operations.MODEL, model),
+    (operations.STATS, stats),
+    (operations.METRICS, metrics),
     (operations.LIVE, live),
     (operations.READY, ready),
 )
+
+
+class Exchange:
+    """An HTTP request and the answer on its way.
+
+    Attributes:
+        route: the path of the operation, as the metrics call it.
+        status: the answer's, 499 while the client has none.
+    """
+
+    __slots__ = ("_call", "_scope", "_send", "_service", "route", "status")
+
+    def __init__(self, service: Service, call: Call, scope: Scope, send: Send) -> None:
+        self._service = service
+        self._call = call
+        self._scope = scope
+        self._send = send
+        self.route = ""
+        self.status = CLIENT_GONE
+
+    async def send(self, message: Message) -> None:
+        """Pass a message on; the answer's head gets the request's id."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [*message.get("headers", ()), (REQUEST_ID, self._call.request_id)]
+        await self._send(message)
+
+    def close(self) -> None:
+        """Count the answer, and log it where that is wanted."""
+        seconds = perf_counter() - self._call.arrived
+        route = self.route or getattr(self._scope.get("route"), "path", OTHER)
+        self._service.figures.answered(route, self.status, seconds)
+        if self._service.settings.access_log:
+            logs.access(self._scope, self._call, self.status, seconds)
 
 
 class Application(FastAPI):
@@ -108,7 +201,6 @@ class Application(FastAPI):
             )
         self.add_exception_handler(Problem, _on_problem)
         self.add_exception_handler(HTTPException, self._on_http_exception)
-        self.add_exception_handler(ClientDisconnect, _on_disconnect)
         self.add_exception_handler(Exception, _on_failure)
 
     def openapi(self) -> dict[str, Any]:
@@ -117,13 +209,40 @@ class Application(FastAPI):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI request; one that the end of the server cuts off is told so."""
+        kind = scope["type"]
+        if kind == "http":
+            await self._answer(scope, receive, send)
+        elif kind == "websocket" and scope["path"] == stream.PATH:
+            await stream.handle(self.service, scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer an HTTP request, and count it."""
+        call = scope["call"] = Call(scope)
+        exchange = Exchange(self.service, call, scope, send)
+        path: str = scope["path"]
         try:
-            if events.concerns(scope):
-                await events.handle(self.service, scope, receive, send)
+            if path.startswith(PROTECTED):
+                call.authorise(self.service.keys)
+            if not events.concerns(path):
+                await super().__call__(scope, receive, exchange.send)
             else:
-                await super().__call__(scope, receive, send)
+                exchange.route = events.PATH
+                body = await events.answer(self.service, call, scope, receive)
+                exchange.status = 200
+                await send_answer(send, body, call.request_id)
+        except Problem as problem:
+            await problem_response(problem)(scope, receive, exchange.send)
+        except ClientDisconnect:
+            pass
         except CancelledError:
-            await problem_response(stopping())(scope, receive, send)
+            await problem_response(stopping())(scope, receive, exchange.send)
+        except Exception:
+            logger.exception("%s %s failed", scope["method"], path)
+            if exchange.status == CLIENT_GONE:  # else FastAPI has answered, and passed the fault on
+                await problem_response(internal())(scope, receive, exchange.send)
+        exchange.close()
 
     async def _on_http_exception(self, request: Request, error: Exception) -> Response:
         path = shown(request.url.path)
@@ -150,7 +269,7 @@ def _methods(operation: Operation) -> list[str]:
 
 def _bound(handler: Handler, service: Service) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
-        return await handler(service, request)
+        return await handler(service, request.scope["call"], request)
 
     return endpoint
 
@@ -165,10 +284,6 @@ def _session_id(request: Request) -> str:
 
 async def _on_problem(request: Request, error: Exception) -> Response:
     return problem_response(error if isinstance(error, Problem) else internal())
-
-
-async def _on_disconnect(request: Request, error: Exception) -> Response:
-    return Response(status_code=400)
 
 
 async def _on_failure(request: Request, error: Exception) -> Response:

@@ -1,46 +1,59 @@
-"""The arena: everything the server remembers of every session, in arrays allocated once."""
+"""The arena: everything the server remembers of every session, a slot each.
+
+Tensors lie in the engine, on its device; the rest lies here. A session leaves and enters the arena as a `Record`.
+"""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from arraylstm_serve.arrays import Doubles, Floats, Integers
-from arraylstm_serve.bundle import State
+from arraylstm_serve.arrays import Flags, Integers
+from arraylstm_serve.engine import Engine, row_bytes
+from arraylstm_serve.predictions import Ranking
+from arraylstm_serve.records import RECENT, Answers, Record
+
+Seen = tuple[float | None, int | None]
+"""An item's probability and rank before it was consumed; None for the first item of all."""
+
+UNSEEN: Seen = (None, None)
+
+
+def slot_bytes(shapes: dict[str, tuple[int, ...]]) -> int:
+    """Bytes that one session takes, whose tensors have these shapes."""
+    return row_bytes(shapes) + 8 * (2 + RECENT)
 
 
 class Arena:
-    """Rows of recurrent state, each with the logits that its last step gave.
-
-    The operating system commits a row's memory when the row is first used; freed slots are used again first.
+    """Slots of sessions, allocated once; freed ones are used again first.
 
     Args:
-        slots: how many rows.
-        states: the states a row holds.
-        num_items: V, the width of the logits.
+        engine: has a row for each slot.
+        slots: how many.
 
     Attributes:
-        logits: (slots, V) float32, the last step's logits.
-        log_sums: (slots,) float64, their log-sum-exp.
-        steps: (slots,) int64, items consumed; where it is 0 the other two mean nothing.
+        engine: the same.
+        steps: (slots,) int64, items consumed.
+        versions: (slots,) int64, how often each has changed.
+        answers: what was answered under idempotency keys, of the slots that have such.
     """
 
-    def __init__(self, slots: int, states: Sequence[State], num_items: int) -> None:
-        self._states = [np.zeros((slots, *state.shape), np.float32) for state in states]
-        self.logits: Floats = np.zeros((slots, num_items), np.float32)
-        self.log_sums = np.zeros(slots, np.float64)
+    def __init__(self, engine: Engine, slots: int) -> None:
+        self.engine = engine
         self.steps = np.zeros(slots, np.int64)
+        self.versions = np.zeros(slots, np.int64)
+        self.answers: dict[int, Answers] = {}
+        self._recent = np.zeros((slots, RECENT), np.int64)
         self._slots = slots
         self._touched = 0
         self._returned: list[int] = []
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory once every row is in use."""
-        return sum(array.nbytes for array in self._rows())
+        """Bytes of memory once every slot is in use, remembered answers apart."""
+        return self.engine.nbytes + self.steps.nbytes + self.versions.nbytes + self._recent.nbytes
 
     @property
     def free(self) -> int:
@@ -48,7 +61,7 @@ class Arena:
         return self._slots - self._touched + len(self._returned)
 
     def acquire(self) -> int:
-        """Take a free slot, at zero state and step 0.
+        """Take a free slot, at the initial state and step 0.
 
         Raises:
             IndexError: every slot is taken.
@@ -59,42 +72,77 @@ class Arena:
             slot = self._returned.pop()
         else:
             slot, self._touched = self._touched, self._touched + 1
-        self.reset(slot)
+        self.engine.clear(slot)
+        self.steps[slot] = 0
+        self.versions[slot] = 0
         return slot
 
     def release(self, slot: int) -> None:
         """Give a slot back."""
+        self.answers.pop(slot, None)
         self._returned.append(slot)
 
-    def reset(self, slot: int) -> None:
-        """Set a slot to zero state and step 0."""
-        for state in self._states:
-            state[slot] = 0
-        self.steps[slot] = 0
+    def step(self, slots: list[int], items: list[int]) -> tuple[list[Seen], list[bool]]:
+        """Step different slots by one item each.
+
+        Returns:
+            For each what the model had thought of its item, and whether the step went well; a slot whose step
+            did not is as it was before.
+        """
+        rows, ids = np.array(slots), np.array(items)
+        counts = self.steps[rows]
+        probabilities, ranks, sound = self.engine.step(rows, ids)
+        seen: list[Seen] = list(zip(probabilities.tolist(), ranks.tolist(), strict=True))
+        for row in np.flatnonzero(counts == 0).tolist():
+            seen[row] = UNSEEN
+        self._note(rows, ids, counts, sound)
+        return seen, sound.tolist()
+
+    def _note(self, rows: Integers, ids: Integers, counts: Integers, sound: Flags) -> None:
+        if not sound.all():
+            rows, ids, counts = rows[sound], ids[sound], counts[sound]
+        self._recent[rows, counts % RECENT] = ids
+        self.steps[rows] = counts + 1
+
+    def rank(self, slots: Sequence[int], reach: int) -> list[Ranking]:
+        """The `reach` most likely next items of each slot."""
+        return self.engine.rank(np.asarray(slots), reach)
+
+    def recent(self, slot: int) -> Integers:
+        """The ids (n,) of the slot's last items, oldest first."""
+        step = self.steps.item(slot)
+        recent: Integers = self._recent[slot, np.arange(max(0, step - RECENT), step) % RECENT]
+        return recent
 
     def copy(self, source: int, target: int) -> None:
-        """Make one slot equal to another."""
-        for array in self._rows():
-            array[target] = array[source]
+        """Make the state of one slot equal to another's; its answers and version stay."""
+        self.engine.copy(source, target)
+        self.steps[target] = self.steps[source]
+        self._recent[target] = self._recent[source]
 
-    def gather(self, slots: Integers) -> list[Floats]:
-        """The states (B, *shape) of slots (B,)."""
-        return [state[slots] for state in self._states]
+    def save(self, slots: Sequence[int]) -> list[Record]:
+        """The sessions in some slots."""
+        tensors = self.engine.read(np.asarray(slots, np.int64))
+        return [
+            Record(
+                self.versions.item(slot),
+                self.steps.item(slot),
+                {name: values[row] for name, values in tensors.items()},
+                self.recent(slot),
+                copy.deepcopy(self.answers.get(slot, Answers())),
+            )
+            for row, slot in enumerate(slots)
+        ]
 
-    def scatter(self, slots: Integers, states: Sequence[Floats], logits: Floats, log_sums: Doubles) -> None:
-        """Store one step of different slots (B,).
-
-        Args:
-            slots: (B,) int64, no slot twice.
-            states: for each state (B, *shape) float32.
-            logits: (B, V) float32.
-            log_sums: (B,) float64, the log-sum-exp of each row of logits.
-        """
-        for mine, theirs in zip(self._states, states, strict=True):
-            mine[slots] = theirs
-        self.logits[slots] = logits
-        self.log_sums[slots] = log_sums
-        self.steps[slots] += 1
-
-    def _rows(self) -> list[NDArray[Any]]:
-        return [*self._states, self.logits, self.log_sums, self.steps]
+    def load(self, slots: Sequence[int], records: Sequence[Record]) -> None:
+        """Put sessions into different slots."""
+        names = self.engine.shapes
+        tensors = {name: np.stack([record.tensors[name] for record in records]) for name in names}
+        self.engine.write(np.asarray(slots, np.int64), tensors)
+        for slot, record in zip(slots, records, strict=True):
+            self.steps[slot] = record.step
+            self.versions[slot] = record.version
+            places = np.arange(record.step - len(record.recent), record.step) % RECENT
+            self._recent[slot, places] = record.recent
+            if record.answers.by_key:
+                self.answers[slot] = record.answers

@@ -8,7 +8,7 @@ from pathlib import Path
 from cyclopts import App
 from cyclopts.config import Env
 
-from arraylstm_serve import __version__
+from arraylstm_serve import __version__, auth
 from arraylstm_serve.errors import StartupError
 from arraylstm_serve.server import serve
 from arraylstm_serve.settings import Settings
@@ -37,6 +37,22 @@ def run(bundle: Path, /, *, settings: Settings = Settings()) -> int:
     except StartupError as error:
         sys.stderr.write(f"arraylstm-serve: {error}\n")
         return BAD_INPUT
+    return 0
+
+
+@app.command
+def make_key(name: str, /) -> int:
+    """Make an API key, and print the line of an --api-keys file that lets it in.
+
+    Args:
+        name: whose key it is; every name has its own sessions.
+    """
+    try:
+        key, line = auth.make_key(name)
+    except ValueError as error:
+        sys.stderr.write(f"arraylstm-serve: {error}\n")
+        return BAD_INPUT
+    sys.stdout.write(f"# give the key to the client; it is shown only now: {key}\n{line}\n")
     return 0
 
 

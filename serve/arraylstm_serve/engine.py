@@ -1,186 +1,156 @@
-"""The stateless engine: one onnxruntime session over the step graph."""
+"""The engine: every session's tensors, a row each, and the step graph that moves them.
+
+What a device has to do is `Engine`; everything above it deals in slots, item ids and what a client reads.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from importlib.metadata import PackageNotFoundError, distribution
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
-import msgspec
 import numpy as np
 
-from arraylstm_serve.arrays import Floats, Integers
-from arraylstm_serve.bundle import Bundle, Graph, State, Tensor
-from arraylstm_serve.errors import BundleError, StartupError
-from arraylstm_serve.runtime import onnxruntime as ort
-from arraylstm_serve.settings import Device
+from arraylstm_serve.arrays import Doubles, Flags, Floats, Integers
+from arraylstm_serve.bundle import Bundle, State
+from arraylstm_serve.graph import StepGraph, open_graph
+from arraylstm_serve.predictions import Ranking, log_sum_exp, observe, rank
+from arraylstm_serve.settings import Settings
 
-CUDA = "CUDAExecutionProvider"
-CPU = "CPUExecutionProvider"
-FINGERPRINT_KEY = "arraylstm.fingerprint"
-STATES_KEY = "arraylstm.states"
-DTYPES = {"tensor(float)": "float32", "tensor(int64)": "int64"}
+LOGITS = "logits"
 
 
-class Engine:
-    """Runs one step for a batch of rows; it keeps nothing between runs.
+class Step(NamedTuple):
+    """What one step of B rows tells.
 
-    Args:
-        step_path: the step graph, `items` and `state_<name>` to `logits` and `next_state_<name>`.
-        device: auto, cpu or cuda.
-        threads: threads one run may use.
-        states: the states in the order in which `run` takes and gives them.
-
-    Raises:
-        StartupError: onnxruntime cannot load the graph, or not on the device asked for.
+    Attributes:
+        probabilities: (B,) float64, of each item before it was consumed; meaningless where the row was fresh.
+        ranks: (B,) int64, likewise; 1 is the most likely.
+        sound: (B,) bool, whether the model gave finite logits; where it did not, nothing was stored.
     """
 
-    def __init__(self, step_path: Path, device: Device, threads: int, states: Sequence[State]) -> None:
-        refuse_two_runtimes()
-        self._session = _open_session(step_path, device, threads)
-        self._states = tuple(states)
-        self._inputs = [f"state_{state.name}" for state in states]
-        self._outputs = ["logits", *(f"next_state_{state.name}" for state in states)]
-        self.provider = self._session.get_providers()[0]
-        if device == "cuda" and self.provider != CUDA:
-            raise StartupError(
-                f"--device cuda was asked for but onnxruntime runs on {self.provider}; "
-                "install onnxruntime-gpu with its CUDA libraries, or use --device cpu."
-            )
+    probabilities: Doubles
+    ranks: Integers
+    sound: Flags
 
-    def run(self, items: Integers, states: Sequence[Floats]) -> tuple[Floats, list[Floats]]:
-        """Step every row by one item.
 
-        Args:
-            items: (B,) int64 item ids; B may be 0.
-            states: for each state (B, *shape) float32.
+class Engine(Protocol):
+    """A device's rows of recurrent state, each with the logits that its last step gave.
 
-        Returns:
-            Logits (B, V) float32 and the next states, shaped like states.
-        """
-        feeds = {"items": items, **dict(zip(self._inputs, states, strict=True))}
-        logits, *next_states = self._session.run(self._outputs, feeds)
-        return logits, next_states
+    Attributes:
+        provider: the onnxruntime execution provider in use.
+        nbytes: bytes of memory once every row is in use.
+        shapes: the shape of each tensor of a row, by name: `state_<name>` and `logits`, all float32.
+    """
+
+    provider: str
+    nbytes: int
+    shapes: dict[str, tuple[int, ...]]
+
+    def step(self, slots: Integers, items: Integers) -> Step:
+        """Step different slots (B,) by one item (B,) each. Nothing is stored if this raises."""
+
+    def rank(self, slots: Integers, reach: int) -> list[Ranking]:
+        """The `reach` most likely next items of each slot (B,)."""
+
+    def clear(self, slot: int) -> None:
+        """Set a slot to the initial state."""
+
+    def copy(self, source: int, target: int) -> None:
+        """Make one slot equal to another."""
+
+    def read(self, slots: Integers) -> dict[str, Floats]:
+        """The tensors (B, *shape) of slots (B,), by name."""
+
+    def write(self, slots: Integers, tensors: dict[str, Floats]) -> None:
+        """Store tensors (B, *shape), by name, into different slots (B,)."""
 
     def warm_up(self, max_batch: int) -> None:
-        """Run batches of every power of two below max_batch, and of max_batch."""
-        sizes = [1 << power for power in range(max_batch.bit_length()) if 1 << power < max_batch]
-        for rows in [*sizes, max_batch]:
-            states = [np.zeros((rows, *state.shape), np.float32) for state in self._states]
-            self.run(np.zeros(rows, np.int64), states)
-
-    def signature(self) -> Graph:
-        """Inputs and outputs as the loaded graph itself states them."""
-        return Graph(_tensors(self._session.get_inputs()), _tensors(self._session.get_outputs()))
-
-    def metadata(self) -> dict[str, str]:
-        """The graph's metadata_props."""
-        return dict(self._session.get_modelmeta().custom_metadata_map)
+        """Run batches of every size that is prepared for."""
 
 
-def open_engine(bundle: Bundle, device: Device, threads: int) -> Engine:
-    """Load a bundle's step graph and hold it against the manifest.
+class HostEngine:
+    """An engine whose rows lie in the host's memory, wherever the graph runs.
+
+    The operating system commits a row's memory when the row is first used.
+
+    Args:
+        graph: the step graph.
+        slots: how many rows.
+        states: the states a row holds.
+        num_items: V, the width of the logits.
+    """
+
+    def __init__(self, graph: StepGraph, slots: int, states: Sequence[State], num_items: int) -> None:
+        self._graph = graph
+        self.provider = graph.provider
+        self.shapes = row_shapes(states, num_items)
+        self._rows = {name: np.zeros((slots, *shape), np.float32) for name, shape in self.shapes.items()}
+        self._logits = self._rows[LOGITS]
+        self._states = [rows for name, rows in self._rows.items() if name != LOGITS]
+        self._log_sums = np.zeros(slots, np.float64)
+        self.nbytes = sum(rows.nbytes for rows in self._rows.values()) + self._log_sums.nbytes
+
+    def step(self, slots: Integers, items: Integers) -> Step:
+        """See `Engine.step`."""
+        probabilities, ranks = observe(self._logits[slots], self._log_sums[slots], items)
+        logits, states = self._graph.run(items, [rows[slots] for rows in self._states])
+        log_sums = log_sum_exp(logits)
+        sound = np.isfinite(log_sums)
+        if not sound.all():
+            slots, logits, log_sums = slots[sound], logits[sound], log_sums[sound]
+            states = [state[sound] for state in states]
+        for rows, state in zip(self._states, states, strict=True):
+            rows[slots] = state
+        self._logits[slots] = logits
+        self._log_sums[slots] = log_sums
+        return Step(probabilities, ranks, sound)
+
+    def rank(self, slots: Integers, reach: int) -> list[Ranking]:
+        """See `Engine.rank`."""
+        return rank(self._logits[slots], self._log_sums[slots], reach)
+
+    def clear(self, slot: int) -> None:
+        """See `Engine.clear`."""
+        for rows in self._states:
+            rows[slot] = 0
+
+    def copy(self, source: int, target: int) -> None:
+        """See `Engine.copy`."""
+        for rows in self._rows.values():
+            rows[target] = rows[source]
+        self._log_sums[target] = self._log_sums[source]
+
+    def read(self, slots: Integers) -> dict[str, Floats]:
+        """See `Engine.read`."""
+        return {name: rows[slots] for name, rows in self._rows.items()}
+
+    def write(self, slots: Integers, tensors: dict[str, Floats]) -> None:
+        """See `Engine.write`."""
+        for name, rows in self._rows.items():
+            rows[slots] = tensors[name]
+        self._log_sums[slots] = log_sum_exp(tensors[LOGITS])
+
+    def warm_up(self, max_batch: int) -> None:
+        """See `Engine.warm_up`."""
+        self._graph.warm_up(max_batch)
+
+
+def row_shapes(states: Sequence[State], num_items: int) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor that an engine keeps of a session, by name."""
+    return {f"state_{state.name}": state.shape for state in states} | {LOGITS: (num_items,)}
+
+
+def row_bytes(shapes: dict[str, tuple[int, ...]]) -> int:
+    """Bytes of one row: its tensors, and the log-sum-exp of its logits."""
+    return sum(4 * int(np.prod(shape)) for shape in shapes.values()) + 8
+
+
+def open_engine(bundle: Bundle, settings: Settings, slots: int) -> Engine:
+    """Open the bundle's step graph on the device asked for, with memory for so many sessions.
 
     Raises:
-        BundleError: the graph's signature or metadata differ from the manifest.
-        StartupError: see `Engine`.
+        StartupError: the graph cannot be had, or not on that device.
+        MemoryError: the machine cannot hold that many rows.
     """
-    engine = Engine(bundle.step_path, device, threads, bundle.manifest.states)
-    seen, promised = engine.signature(), bundle.step_graph
-    _compare(bundle, "inputs", seen.inputs, promised.inputs)
-    _compare(bundle, "outputs", seen.outputs, promised.outputs)
-    _compare(bundle, "inputs", _expected_inputs(bundle), promised.inputs)
-    needed = _expected_outputs(bundle)
-    names = {tensor.name for tensor in needed}  # a graph may have further outputs, which show what a cell did
-    _compare(bundle, "outputs", needed, [tensor for tensor in promised.outputs if tensor.name in names])
-    _verify_metadata(bundle, engine.metadata())
-    return engine
-
-
-def refuse_two_runtimes() -> None:
-    """Raise StartupError where onnxruntime and onnxruntime-gpu are both installed; the CPU one would win."""
-    if _installed("onnxruntime") and _installed("onnxruntime-gpu"):
-        raise StartupError(
-            "onnxruntime and onnxruntime-gpu are both installed and hide each other; run "
-            "`pip uninstall -y onnxruntime onnxruntime-gpu` and install the one you want again."
-        )
-
-
-def _installed(name: str) -> bool:
-    try:
-        distribution(name)
-    except PackageNotFoundError:
-        return False
-    return True
-
-
-def _open_session(path: Path, device: Device, threads: int) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        return ort.InferenceSession(path, options, providers=_providers(device))
-    except Exception as error:  # onnxruntime's exception classes share no narrower base
-        raise StartupError(f"onnxruntime cannot load {path}: {error}") from error
-
-
-def _providers(device: Device) -> list[Any]:
-    if device == "cpu" or CUDA not in ort.get_available_providers():
-        return [CPU]
-    ort.preload_dlls()
-    return [(CUDA, {"use_tf32": "0"}), CPU]
-
-
-def _tensors(nodes: Iterable[Any]) -> list[Tensor]:
-    return [Tensor(node.name, DTYPES.get(node.type, node.type), tuple(node.shape)) for node in nodes]
-
-
-def _expected_inputs(bundle: Bundle) -> list[Tensor]:
-    states = bundle.manifest.states
-    return [
-        Tensor("items", "int64", ("B",)),
-        *(Tensor(f"state_{state.name}", state.dtype, ("B", *state.shape)) for state in states),
-    ]
-
-
-def _expected_outputs(bundle: Bundle) -> list[Tensor]:
-    manifest = bundle.manifest
-    return [
-        Tensor("logits", "float32", ("B", manifest.model.num_items)),
-        *(Tensor(f"next_state_{state.name}", state.dtype, ("B", *state.shape)) for state in manifest.states),
-    ]
-
-
-def _compare(bundle: Bundle, side: str, seen: list[Tensor], promised: list[Tensor]) -> None:
-    here, there = {_described(tensor) for tensor in seen}, {_described(tensor) for tensor in promised}
-    if here != there:
-        raise BundleError(
-            f"{bundle.step_path} does not have the {side} of the manifest: "
-            f"seen {sorted(here - there)}, expected {sorted(there - here)}."
-        )
-
-
-def _described(tensor: Tensor) -> str:
-    sizes = ", ".join(str(size) if isinstance(size, int) else "free" for size in tensor.shape)
-    return f"{tensor.name} {tensor.dtype} [{sizes}]"
-
-
-def _verify_metadata(bundle: Bundle, metadata: dict[str, str]) -> None:
-    fingerprint = metadata.get(FINGERPRINT_KEY)
-    if fingerprint != bundle.fingerprint:
-        raise BundleError(
-            f"{bundle.step_path} carries the fingerprint {fingerprint}; the manifest says {bundle.fingerprint}."
-        )
-    states = metadata.get(STATES_KEY, "")
-    if _decoded_states(states) != bundle.manifest.states:
-        expected = msgspec.json.encode(bundle.manifest.states).decode()
-        raise BundleError(f"{bundle.step_path} carries the states {states}; the manifest says {expected}.")
-
-
-def _decoded_states(text: str) -> list[State] | None:
-    try:
-        return msgspec.json.decode(text, type=list[State])
-    except msgspec.DecodeError:
-        return None
+    graph = open_graph(bundle, settings.device, settings.threads)
+    return HostEngine(graph, slots, bundle.manifest.states, len(bundle.vocabulary))

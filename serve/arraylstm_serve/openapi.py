@@ -17,6 +17,12 @@ KEY_HEADER = {"name": "Idempotency-Key", "in": "header", "required": False, "sch
 
 Json = dict[str, Any]
 
+PLAIN: dict[type, tuple[str, Json]] = {
+    bytes: ("application/octet-stream", {"type": "string", "format": "binary"}),
+    str: ("text/plain", {"type": "string"}),
+}
+"""Media type and schema of bodies that are not JSON."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
@@ -27,8 +33,8 @@ class Operation:
         path: with `{session_id}` where it has one.
         name: the operation's stable id.
         summary: one line.
-        answers: the type of each status's JSON body, None for no body.
-        body: the type of the request's JSON body.
+        answers: the type of each status's body, None for no body, bytes for a file, str for text, else a JSON type.
+        body: the type of the request's body, likewise.
         query: the type whose fields are the query's parameters.
         keyed: whether Idempotency-Key is heeded.
         problems: what the operation can be refused for.
@@ -66,7 +72,7 @@ def document(operations: Sequence[Operation], version: str) -> Json:
 def _types(operations: Sequence[Operation]) -> list[type]:
     named: list[type] = [ProblemBody]
     for operation in operations:
-        named += [kind for kind in (operation.body, *operation.answers.values()) if kind is not None]
+        named += [kind for kind in (operation.body, *operation.answers.values()) if kind and kind not in PLAIN]
     return list(dict.fromkeys(named))
 
 
@@ -78,7 +84,7 @@ def _describe(operation: Operation) -> Json:
         "responses": _responses(operation),
     }
     if operation.body is not None:
-        described["requestBody"] = {"required": True, "content": _content(JSON, operation.body)}
+        described["requestBody"] = {"required": True, "content": _content(operation.body)}
     return described
 
 
@@ -102,20 +108,24 @@ def _parameters(operation: Operation) -> list[Json]:
 def _responses(operation: Operation) -> Json:
     responses: Json = {}
     for status, answer in operation.answers.items():
-        body = {} if answer is None else {"content": _content(JSON, answer)}
+        body = {} if answer is None else {"content": _content(answer)}
         responses[str(status)] = {"description": _summary(answer), **body}
     for status in sorted({kind.status for kind in operation.problems}):
         kinds = [kind for kind in operation.problems if kind.status == status]
         responses[str(status)] = {
             "description": "; ".join(f"{kind.code}: {kind.title}" for kind in kinds),
-            "content": _content(MEDIA_TYPE, ProblemBody),
+            "content": _content(ProblemBody),
         }
     return responses
 
 
 def _summary(answer: type | None) -> str:
-    return "Done." if answer is None else (answer.__doc__ or "").strip()
+    return "Done." if answer is None or answer in PLAIN else (answer.__doc__ or "").strip()
 
 
-def _content(media_type: str, kind: type) -> Json:
+def _content(kind: type) -> Json:
+    if kind in PLAIN:
+        media_type, schema = PLAIN[kind]
+        return {media_type: {"schema": schema}}
+    media_type = MEDIA_TYPE if kind is ProblemBody else JSON
     return {media_type: {"schema": {"$ref": REFERENCE.format(name=kind.__name__)}}}

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from arraylstm_serve import events
+from arraylstm_serve import events, stream
 from arraylstm_serve.bundle import Manifest
 from arraylstm_serve.openapi import Operation
 from arraylstm_serve.problems import (
     CAPACITY,
+    DEADLINE_EXCEEDED,
     IDEMPOTENCY_KEY_REUSED,
     INTERNAL,
     INVALID_JSON,
     INVALID_REQUEST,
     INVALID_SESSION_ID,
+    INVALID_STATE,
+    MODEL_MISMATCH,
     OVERLOADED,
     PAYLOAD_TOO_LARGE,
+    SESSION_BUSY,
     SESSION_GONE,
     STEP_CONFLICT,
     STOPPING,
+    UNAUTHORIZED,
     UNKNOWN_ITEM,
     UNKNOWN_SESSION,
+    UPGRADE_REQUIRED,
 )
 from arraylstm_serve.schemas import (
+    BulkAnswer,
+    BulkRequest,
     EventsRequest,
     Health,
     PeekQuery,
@@ -28,10 +36,12 @@ from arraylstm_serve.schemas import (
     PredictRequest,
     SessionAnswer,
     SessionInfo,
+    Stats,
 )
 
-BODY_PROBLEMS = (INVALID_JSON, INVALID_REQUEST, UNKNOWN_ITEM, PAYLOAD_TOO_LARGE, OVERLOADED, STOPPING, INTERNAL)
-TURN_PROBLEMS = (UNKNOWN_SESSION, INVALID_SESSION_ID, OVERLOADED, STOPPING, INTERNAL)
+RUN_PROBLEMS = (UNAUTHORIZED, OVERLOADED, DEADLINE_EXCEEDED, STOPPING, INTERNAL)
+BODY_PROBLEMS = (INVALID_JSON, INVALID_REQUEST, UNKNOWN_ITEM, PAYLOAD_TOO_LARGE, *RUN_PROBLEMS)
+TURN_PROBLEMS = (INVALID_SESSION_ID, SESSION_BUSY, *RUN_PROBLEMS)
 
 SESSION = "/v1/sessions/{session_id}"
 
@@ -46,6 +56,7 @@ ADVANCE = Operation(
     problems=(
         *BODY_PROBLEMS,
         INVALID_SESSION_ID,
+        SESSION_BUSY,
         IDEMPOTENCY_KEY_REUSED,
         STEP_CONFLICT,
         SESSION_GONE,
@@ -58,7 +69,7 @@ INSPECT = Operation(
     name="inspect",
     summary="Where a session stands; asking does not keep it from expiring.",
     answers={200: SessionInfo},
-    problems=(UNKNOWN_SESSION, INVALID_SESSION_ID),
+    problems=(UNAUTHORIZED, UNKNOWN_SESSION, INVALID_SESSION_ID),
 )
 REMOVE = Operation(
     method="DELETE",
@@ -66,7 +77,7 @@ REMOVE = Operation(
     name="remove",
     summary="Forget a session.",
     answers={204: None},
-    problems=TURN_PROBLEMS,
+    problems=(*TURN_PROBLEMS, UNKNOWN_SESSION),
 )
 PEEK = Operation(
     method="GET",
@@ -75,7 +86,41 @@ PEEK = Operation(
     summary="A session's predictions, its state unmoved.",
     answers={200: SessionAnswer},
     query=PeekQuery,
-    problems=(*TURN_PROBLEMS, INVALID_REQUEST),
+    problems=(*TURN_PROBLEMS, UNKNOWN_SESSION, INVALID_REQUEST),
+)
+SAVE = Operation(
+    method="GET",
+    path=f"{SESSION}/state",
+    name="save",
+    summary="A session's state as a safetensors file; the session goes on here.",
+    answers={200: bytes},
+    problems=(*TURN_PROBLEMS, UNKNOWN_SESSION),
+)
+RESTORE = Operation(
+    method="PUT",
+    path=f"{SESSION}/state",
+    name="restore",
+    summary="Give a session a state that this model made, or begin it with one.",
+    answers={200: SessionInfo},
+    body=bytes,
+    problems=(*TURN_PROBLEMS, MODEL_MISMATCH, INVALID_STATE, PAYLOAD_TOO_LARGE, CAPACITY),
+)
+ADVANCE_ALL = Operation(
+    method="POST",
+    path="/v1/events",
+    name="advance_all",
+    summary="Tell many sessions what they have just seen; an event that is refused does not disturb the others.",
+    answers={200: BulkAnswer},
+    body=BulkRequest,
+    problems=(INVALID_JSON, INVALID_REQUEST, PAYLOAD_TOO_LARGE, UNAUTHORIZED, STOPPING, INTERNAL),
+)
+STREAM = Operation(
+    method="GET",
+    path=stream.PATH,
+    name="stream",
+    summary="A WebSocket: each message is a BulkEvent, answered in order with a SessionAnswer or a ProblemBody.",
+    answers={101: None},
+    problems=(UNAUTHORIZED, UPGRADE_REQUIRED),
 )
 PREDICT = Operation(
     method="POST",
@@ -92,6 +137,23 @@ MODEL = Operation(
     name="model",
     summary="The manifest of the model served.",
     answers={200: Manifest},
+    problems=(UNAUTHORIZED,),
+)
+STATS = Operation(
+    method="GET",
+    path="/v1/stats",
+    name="stats",
+    summary="Live figures of this server process.",
+    answers={200: Stats},
+    problems=(UNAUTHORIZED,),
+)
+METRICS = Operation(
+    method="GET",
+    path="/metrics",
+    name="metrics",
+    summary="The figures for Prometheus.",
+    answers={200: str},
+    problems=(UNAUTHORIZED,),
 )
 LIVE = Operation(method="GET", path="/healthz", name="live", summary="Whether the server lives.", answers={200: Health})
 READY = Operation(
@@ -102,4 +164,19 @@ READY = Operation(
     answers={200: Health, 503: Health},
 )
 
-OPERATIONS = (ADVANCE, INSPECT, REMOVE, PEEK, PREDICT, MODEL, LIVE, READY)
+OPERATIONS = (
+    ADVANCE,
+    INSPECT,
+    REMOVE,
+    PEEK,
+    SAVE,
+    RESTORE,
+    ADVANCE_ALL,
+    STREAM,
+    PREDICT,
+    MODEL,
+    STATS,
+    LIVE,
+    READY,
+    METRICS,
+)

@@ -5,7 +5,8 @@ Every row is worked out by itself, so that its numbers do not depend on the rows
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -13,21 +14,30 @@ from arraylstm_serve.arrays import Doubles, Floats, Integers
 
 
 class Ask(NamedTuple):
-    """Which predictions a request wants: at most top_k of them, none of the excluded ids."""
+    """Which predictions a request wants.
+
+    Attributes:
+        top_k: how many at most.
+        reach: how many of the most likely items to look at so that the excluded ones can be dropped.
+        exclude: ids to leave out.
+    """
 
     top_k: int
+    reach: int
     exclude: frozenset[int] = frozenset()
 
-    def reach(self, num_items: int) -> int:
-        """How many of the most likely items to look at so that the excluded ones can be dropped."""
-        return min(num_items, self.top_k + len(self.exclude)) if self.top_k else 0
+    @classmethod
+    def of(cls, top_k: int, num_items: int, exclude: Iterable[int] = ()) -> Self:
+        """The ask for top_k of num_items items, without some."""
+        left_out = frozenset(exclude)
+        return cls(top_k, min(num_items, top_k + len(left_out)) if top_k else 0, left_out)
 
-    def choose(self, ranking: Ranking) -> list[tuple[int, float]]:
-        """Ids and probabilities, most likely first."""
-        pairs = list(zip(ranking.ids, ranking.probabilities, strict=True))
+    def choose(self, ranking: Ranking) -> Ranking:
+        """The predictions wanted, most likely first."""
         if not self.exclude:
-            return pairs
-        return [pair for pair in pairs if pair[0] not in self.exclude][: self.top_k]
+            return ranking
+        pairs = [pair for pair in zip(*ranking, strict=True) if pair[0] not in self.exclude][: self.top_k]
+        return Ranking([index for index, _ in pairs], [chance for _, chance in pairs])
 
 
 class Ranking(NamedTuple):

@@ -130,12 +130,30 @@ class SessionInfo(Struct):
     created_at: datetime
     last_used_at: datetime
     expires_at: datetime
+    recent: Annotated[list[Item], Meta(description="The last items it consumed, at most 32, oldest first.")]
 
 
-class Health(Struct):
-    """Whether the server lives or is ready."""
+class Stats(Struct):
+    """Live figures of this server process; those that end in _total only grow."""
 
-    status: Literal["ok", "ready", "draining"]
+    version: str
+    model: Fingerprint
+    cell: str
+    num_items: int
+    provider: Annotated[str, Meta(description="onnxruntime's execution provider.")]
+    uptime_seconds: float
+    draining: bool
+    sessions: int
+    max_sessions: int
+    pending: Annotated[int, Meta(description="Requests that wait or run.")]
+    requests_total: int
+    events_total: Annotated[int, Meta(description="Requests that moved a session.")]
+    batches_total: Annotated[int, Meta(description="Runs of the model.")]
+    steps_total: Annotated[int, Meta(description="Items stepped, over all runs.")]
+    busy_seconds_total: Annotated[float, Meta(description="Time spent in runs of the model.")]
+    replays_total: Annotated[int, Meta(description="Answers given again for a repeated Idempotency-Key.")]
+    conflicts_total: Annotated[int, Meta(description="Requests refused for their expected_step.")]
+    evicted: Annotated[dict[str, int], Meta(description="Sessions closed without being asked to, by reason.")]
 
 
 class ProblemBody(Struct):
@@ -166,6 +184,12 @@ class BulkAnswer(Struct):
             }
         ),
     ]
+
+
+class Health(Struct):
+    """Whether the server lives or is ready."""
+
+    status: Literal["ok", "ready", "draining"]
 
 
 encode = msgspec.json.encode

@@ -5,21 +5,26 @@ from __future__ import annotations
 import gc
 import signal
 import socket
+import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
 
-from arraylstm_serve import __version__
+from arraylstm_serve import __version__, logs
 from arraylstm_serve.api import Application
+from arraylstm_serve.arena import slot_bytes
+from arraylstm_serve.auth import Keys
 from arraylstm_serve.bundle import Bundle
-from arraylstm_serve.engine import Engine, open_engine
+from arraylstm_serve.engine import Engine, open_engine, row_shapes
 from arraylstm_serve.errors import StartupError, cause
-from arraylstm_serve.problems import MALFORMED_REQUEST, MEDIA_TYPE, Problem
-from arraylstm_serve.service import Service
+from arraylstm_serve.memory import memory_limit
+from arraylstm_serve.protocol import Protocol
+from arraylstm_serve.service import Service, slots
 from arraylstm_serve.settings import Settings
 
 YOUNG_OBJECTS = 50_000
@@ -27,54 +32,6 @@ YOUNG_OBJECTS = 50_000
 
 An answered request leaves no cycles behind; a refused one may.
 """
-
-MAX_HEAD = 65_536
-"""Bytes of a request that may come without its headers being complete."""
-
-LINGER = 1.0
-"""Seconds that a refused connection stays open, for a client that reads the refusal only after all it has to send."""
-
-
-class Protocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol, which refuses what it cannot parse in the words of the rest of the API."""
-
-    _head_bytes = 0
-    _in_head = False
-    _refused = False
-
-    def data_received(self, data: bytes) -> None:
-        """Take bytes, or drop them after a refusal; a head that goes on beyond MAX_HEAD of them is refused."""
-        if self._refused:
-            return
-        self._head_bytes += len(data)
-        super().data_received(data)
-        if self._in_head and self._head_bytes > MAX_HEAD and not self._refused:
-            self.send_400_response("")
-
-    def on_message_begin(self) -> None:
-        """Begin a head."""
-        super().on_message_begin()
-        self._in_head = True
-
-    def on_headers_complete(self) -> None:
-        """Let the request begin."""
-        self._in_head = False
-        super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        """Count the bytes of the next head from here."""
-        self._head_bytes = 0
-        super().on_message_complete()
-
-    def send_400_response(self, msg: str) -> None:
-        """Answer bytes that are not HTTP, or a head longer than MAX_HEAD, and hang up."""
-        detail = f"What was sent is not HTTP/1.1, or its path and headers have more than {MAX_HEAD} bytes."
-        body = Problem(MALFORMED_REQUEST, detail).body()
-        head = f"HTTP/1.1 400 Bad Request\r\nContent-Type: {MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\n"
-        self.transport.write(f"{head}Connection: close\r\n\r\n".encode() + body)
-        self.transport.write_eof()
-        self._refused = True
-        self.loop.call_later(LINGER, self.transport.close)
 
 
 class Server(uvicorn.Server):
@@ -121,25 +78,81 @@ def serve(path: Path, settings: Settings) -> None:
         StartupError: the bundle, the device, the memory or the address cannot be had.
     """
     signals = record_signals()
+    logs.configure(settings)
     bundle = Bundle.load(path)
+    keys = None if settings.api_keys is None else Keys.load(settings.api_keys)
     listener = listen(settings.host, settings.port)
-    engine = open_engine(bundle, settings.device, settings.threads)
-    service = Service(bundle, engine, settings)
-    engine.warm_up(settings.max_batch)
+    service = Service(bundle, allocate(bundle, settings), settings, keys)
+    service.arena.engine.warm_up(settings.max_batch)
+    config = configure(service)
+    settle_memory()
+    Server(config, service, greeting(service, listener), signals).run([listener])
+
+
+def allocate(bundle: Bundle, settings: Settings) -> Engine:
+    """The engine, with memory for every session that the settings allow.
+
+    Raises:
+        StartupError: the machine cannot hold that many, or the graph cannot be had.
+    """
+    one = slot_bytes(row_shapes(bundle.manifest.states, len(bundle.vocabulary)))
+    needed = slots(settings) * one + settings.max_answer_bytes
+    refusal = StartupError(
+        f"{settings.max_sessions} sessions need {needed / 1e6:.1f} MB for states and remembered answers, but there are "
+        f"{memory_limit() / 1e6:.1f} MB; lower --max-sessions or --max-answer-bytes."
+    )
+    if needed > memory_limit():
+        raise refusal
+    try:
+        return open_engine(bundle, settings, slots(settings))
+    except MemoryError as error:
+        raise refusal from error
+
+
+def configure(service: Service) -> uvicorn.Config:
+    """Uvicorn's settings for a service.
+
+    Raises:
+        StartupError: the certificate or its key cannot be used.
+    """
+    settings = service.settings
     config = uvicorn.Config(
-        Application(service),
+        allow_origins(Application(service), settings.cors_origin),
         loop="uvloop",
-        http=Protocol,
-        ws="none",
+        http=Protocol.bounded(settings.max_connections, settings.request_timeout),
+        ws="websockets-sansio",
+        ws_max_size=settings.max_body,
+        ws_per_message_deflate=False,
         lifespan="off",
         access_log=False,
-        log_level="warning",
+        log_config=None,
+        proxy_headers=False,
         server_header=False,
-        limit_concurrency=settings.max_connections + 1,
         timeout_graceful_shutdown=settings.shutdown_timeout,
+        ssl_certfile=settings.tls_certificate,
+        ssl_keyfile=settings.tls_key,
     )
-    settle_memory()
-    Server(config, service, greeting(service, engine, listener), signals).run([listener])
+    if settings.tls_key and not settings.tls_certificate:
+        raise StartupError("--tls-key is given without --tls-certificate; give both, or neither.")
+    try:
+        config.load()
+    except (OSError, ssl.SSLError) as error:
+        named = f"--tls-certificate {settings.tls_certificate} with --tls-key {settings.tls_key}"
+        raise StartupError(f"{named} cannot be used: {cause(error)}.") from error
+    return config
+
+
+def allow_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
+    """The application, which pages of these origins may call from a browser."""
+    if not origins:
+        return app
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=["*"],
+        allow_headers=["*"],
+        expose_headers=["X-Request-ID", "Retry-After"],
+    )
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -173,19 +186,22 @@ def address_faults(host: str, port: int) -> Iterator[None]:
         ) from error
 
 
-def greeting(service: Service, engine: Engine, listener: socket.socket) -> str:
+def greeting(service: Service, listener: socket.socket) -> str:
     """What the person who started the server reads."""
     bundle, settings = service.bundle, service.settings
     host, port = listener.getsockname()[:2]
-    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if settings.tls_certificate else "http"
+    url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+    keys = "asked for" if service.keys else "none asked for"
     megabytes = service.memory_bound / 1e6
     return "\n".join(
         (
             f"arraylstm-serve {__version__}",
             f"  model     {bundle.fingerprint}",
             f"  cell      {bundle.manifest.model.cell}, {len(bundle.vocabulary)} items",
-            f"  device    {engine.provider}, threads {settings.threads}",
+            f"  device    {service.arena.engine.provider}, threads {settings.threads}",
             f"  sessions  at most {settings.max_sessions}, states and remembered answers in at most {megabytes:.1f} MB",
+            f"  API keys  {keys}",
             f"  serving   {url}",
             f"  docs      {url}/docs",
         )

@@ -5,31 +5,28 @@ from __future__ import annotations
 import hashlib
 import time
 from asyncio import Future, get_running_loop
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
+from typing import Any
 
+from arraylstm_serve import __version__, statefile
 from arraylstm_serve.admission import Gate
+from arraylstm_serve.answers import Answers
 from arraylstm_serve.arena import Arena
-from arraylstm_serve.batcher import Batcher, Seen, Stepper, Walk
+from arraylstm_serve.auth import Keys
+from arraylstm_serve.batcher import Batcher, LateError, Walk
 from arraylstm_serve.bundle import Bundle
-from arraylstm_serve.errors import StartupError
-from arraylstm_serve.memory import memory_limit
-from arraylstm_serve.predictions import Ask, Ranking
-from arraylstm_serve.problems import INVALID_REQUEST, Problem, internal
-from arraylstm_serve.schemas import (
-    EventsRequest,
-    Item,
-    Observation,
-    PredictAnswer,
-    Prediction,
-    PredictRequest,
-    SessionAnswer,
-    SessionInfo,
-    encode,
-)
-from arraylstm_serve.sessions import Sessions
+from arraylstm_serve.call import Call
+from arraylstm_serve.engine import Engine, row_bytes
+from arraylstm_serve.figures import Figures
+from arraylstm_serve.predictions import Ask
+from arraylstm_serve.problems import INVALID_REQUEST, Problem, internal, late
+from arraylstm_serve.records import Record
+from arraylstm_serve.schemas import EventsRequest, Item, PredictRequest, SessionInfo, Stats, encode
+from arraylstm_serve.sessions import Reply, Session, Sessions
 from arraylstm_serve.settings import Settings
-from arraylstm_serve.turns import Advance, IdempotencyKey, Outcome, Peek, Remove
+from arraylstm_serve.turns import Advance, IdempotencyKey, Peek, Remove, Restore, Save
 
 Clock = Callable[[], float]
 
@@ -41,36 +38,49 @@ def steady_clock() -> Clock:
 
 
 class Service:
-    """Sessions over one model; the methods that answer are called from the event loop.
+    """Sessions over one model; the methods are called from the event loop.
 
     Args:
         bundle: the model, verified.
-        engine: runs its step graph.
+        engine: has a row for each of `slots(settings)`.
         settings: the bounds.
+        keys: the API keys to ask for, if any.
         clock: seconds since the epoch, never going back.
 
     Attributes:
         draining: set once the server is on its way out.
-
-    Raises:
-        StartupError: the machine cannot hold that many sessions.
     """
 
-    def __init__(self, bundle: Bundle, engine: Stepper, settings: Settings, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        engine: Engine,
+        settings: Settings,
+        keys: Keys | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         self.bundle = bundle
         self.settings = settings
+        self.keys = keys
         self.draining = False
-        self.arena = _allocate(bundle, settings)
+        self.figures = Figures()
+        self.arena = Arena(engine, slots(settings))
+        self.vocabulary = bundle.vocabulary if settings.unknown_items == "model" else bundle.vocabulary.strict()
+        self._clock = clock or steady_clock()
+        self._began = self._clock()
         self._gate = Gate(settings.max_pending)
-        self._batcher = Batcher(engine, self.arena, settings.max_batch)
+        self._batcher = Batcher(self.arena, self.figures, settings.max_batch)
+        self._answers = Answers(bundle.fingerprint, bundle.vocabulary.labels)
         self.sessions = Sessions(
             self.arena,
             self._batcher,
             self._gate,
-            clock or steady_clock(),
-            settings.max_sessions,
-            settings.session_ttl,
-            settings.max_answer_bytes,
+            self.figures,
+            self._clock,
+            max_sessions=settings.max_sessions,
+            ttl=settings.session_ttl,
+            max_answer_bytes=settings.max_answer_bytes,
+            max_turns=settings.max_session_pending,
         )
 
     @property
@@ -79,58 +89,150 @@ class Service:
         return self.arena.nbytes + self.settings.max_answer_bytes
 
     @property
+    def largest_state(self) -> int:
+        """Bytes that the file of a session's state can have at most."""
+        return row_bytes(self.arena.engine.shapes) + statefile.OVERHEAD
+
+    @property
     def pending(self) -> int:
         """How many requests wait or run."""
         return self._gate.inside
 
-    def advance(self, session_id: str, request: EventsRequest, key: str | None) -> Future[bytes]:
+    def advance(
+        self, call: Call, session_id: str, request: EventsRequest, idempotency_key: str | None, reply: Reply[bytes]
+    ) -> None:
         """Consume a request's items; the reply is an encoded SessionAnswer.
 
         Raises:
-            Problem: the request is refused; the reply may raise further ones.
+            Problem: the request is refused; the reply may get further ones.
         """
+        items = self.encode(request.items)
         ask = self._ask(request.top_k, request.exclude)
-        turn = Advance(
-            session_id,
-            get_running_loop().create_future(),
-            items=self._ids(request.items),
-            ask=ask,
-            expected_step=request.expected_step,
-            key=None if key is None else IdempotencyKey(key, hashlib.sha256(encode(request)).digest()),
-            render=lambda outcome: self._render(session_id, request.items, ask, outcome),
+        self.sessions.submit(
+            Advance(
+                call.session_key(session_id),
+                reply,
+                call.arrived,
+                self._deadline(call),
+                items=items,
+                ask=ask,
+                render=partial(self._answers.session, session_id, request.items, ask),
+                expected_step=request.expected_step,
+                idempotency=None if idempotency_key is None else IdempotencyKey(idempotency_key, _digest(request)),
+                end=request.end,
+            )
         )
-        return self.sessions.submit(turn)
 
-    def peek(self, session_id: str, top_k: int) -> Future[bytes]:
+    def peek(self, call: Call, session_id: str, top_k: int) -> Awaitable[bytes]:
         """A session's predictions, the state unmoved; the reply is an encoded SessionAnswer.
 
         Raises:
             Problem: the request is refused; the reply may raise further ones.
         """
-        ask = Ask(top_k)
-        turn = Peek(
-            session_id,
-            get_running_loop().create_future(),
-            ask=ask,
-            render=lambda outcome: self._render(session_id, (), ask, outcome),
-        )
-        return self.sessions.submit(turn)
+        ask = self._ask(top_k)
+        return self._submit(Peek, call, session_id, ask=ask, render=partial(self._answers.session, session_id, (), ask))
 
-    def remove(self, session_id: str) -> Future[None]:
+    def remove(self, call: Call, session_id: str) -> Awaitable[None]:
         """Forget a session.
 
         Raises:
             Problem: the request is refused; the reply may raise further ones.
         """
-        return self.sessions.submit(Remove(session_id, get_running_loop().create_future()))
+        return self._submit(Remove, call, session_id)
 
-    def inspect(self, session_id: str) -> bytes:
+    async def save(self, call: Call, session_id: str) -> bytes:
+        """A session's state as a safetensors file.
+
+        Raises:
+            Problem: `unknown_session`, or the request is refused.
+        """
+        record: Record = await self._submit(Save, call, session_id)
+        return statefile.dump(record, self.bundle.fingerprint)
+
+    async def restore(self, call: Call, session_id: str, body: bytes) -> bytes:
+        """Give a session the state in a safetensors file; an encoded SessionInfo.
+
+        Raises:
+            Problem: `model_mismatch`, `invalid_state`, or the request is refused.
+        """
+        record = statefile.parse(body, self.bundle.fingerprint, self.arena.engine.shapes)
+        session: Session = await self._submit(Restore, call, session_id, record=record)
+        return self._info(session_id, session)
+
+    def inspect(self, call: Call, session_id: str) -> bytes:
         """An encoded SessionInfo of the session as it stands now.
 
         Raises:
             Problem: `unknown_session`.
         """
-        session = self.sessions.get(session_id)
+        return self._info(session_id, self.sessions.get(call.session_key(session_id)))
+
+    def predict(self, call: Call, request: PredictRequest) -> Awaitable[bytes]:
+        """Walk a history without a session; the reply is an encoded PredictAnswer.
+
+        Raises:
+            Problem: the request is refused; the reply may raise further ones.
+        """
+        items = self.encode(request.items)
+        ask = self._ask(request.top_k, request.exclude)
+        self._gate.enter()
+        reply: Future[bytes] = get_running_loop().create_future()
+        render = partial(self._answers.prediction, request.items, ask)
+        stroll = _Stroll(self.arena, self._gate, reply, render)
+        slot = self.arena.acquire()
+        self._batcher.submit(Walk(stroll, slot, items, ask.reach, call.arrived, self._deadline(call)))
+        return reply
+
+    def stats(self) -> bytes:
+        """Encoded Stats of now."""
+        figures, settings = self.figures, self.settings
+        return encode(
+            Stats(
+                version=__version__,
+                model=self.bundle.fingerprint,
+                cell=self.bundle.manifest.model.cell,
+                num_items=len(self.vocabulary),
+                provider=self.arena.engine.provider,
+                uptime_seconds=self._clock() - self._began,
+                draining=self.draining,
+                sessions=len(self.sessions),
+                max_sessions=settings.max_sessions,
+                pending=self.pending,
+                requests_total=figures.requests.total(),
+                events_total=figures.events,
+                batches_total=figures.batch_rows.count,
+                steps_total=int(figures.batch_rows.total),
+                busy_seconds_total=figures.run_seconds.total,
+                replays_total=figures.replays,
+                conflicts_total=figures.conflicts,
+                evicted=figures.evicted,
+            )
+        )
+
+    def encode(self, items: Sequence[Item]) -> list[int]:
+        """The ids of a request's items.
+
+        Raises:
+            Problem: `invalid_request` for too many, `unknown_item`.
+        """
+        limit = self.settings.max_items
+        if len(items) > limit:
+            raise Problem(INVALID_REQUEST, f"The request carries {len(items)} items; at most {limit} are allowed.")
+        return self.vocabulary.encode(items)
+
+    def _submit(self, turn: Callable[..., Any], call: Call, session_id: str, **wanted: Any) -> Awaitable[Any]:
+        reply: Future[Any] = get_running_loop().create_future()
+        key = call.session_key(session_id)
+        self.sessions.submit(turn(key, reply, call.arrived, self._deadline(call), **wanted))
+        return reply
+
+    def _deadline(self, call: Call) -> float:
+        return call.arrived + self.settings.request_timeout
+
+    def _ask(self, top_k: int, exclude: Sequence[Item] = ()) -> Ask:
+        return Ask.of(top_k, len(self.vocabulary), self.vocabulary.encode_known(exclude) if exclude else ())
+
+    def _info(self, session_id: str, session: Session) -> bytes:
         return encode(
             SessionInfo(
                 session_id=session_id,
@@ -139,87 +241,41 @@ class Service:
                 created_at=_time(session.created),
                 last_used_at=_time(session.last_used),
                 expires_at=_time(session.last_used + self.settings.session_ttl),
+                recent=[self.vocabulary.labels[item] for item in self.arena.recent(session.slot).tolist()],
             )
         )
 
-    def predict(self, request: PredictRequest) -> Future[bytes]:
-        """Walk a history without a session; the reply is an encoded PredictAnswer.
 
-        Raises:
-            Problem: the request is refused; the reply may raise further ones.
-        """
-        ask = self._ask(request.top_k, request.exclude)
-        items = self._ids(request.items)
-        reply: Future[bytes] = get_running_loop().create_future()
+class _Stroll:
+    """A walk of nobody's session."""
 
-        def finish(walk: Walk, error: Exception | None) -> None:
-            self.arena.release(walk.slot)
-            self._gate.leave()
-            if reply.done():
-                return
-            if error is None:
-                observed = _observed(request.items, walk.seen)
-                predictions = self._predictions(ask, walk.ranking)
-                reply.set_result(encode(PredictAnswer(self.bundle.fingerprint, predictions, observed)))
-            else:
-                reply.set_exception(internal())
+    def __init__(self, arena: Arena, gate: Gate, reply: Future[bytes], render: Callable[..., bytes]) -> None:
+        self._arena = arena
+        self._gate = gate
+        self._reply = reply
+        self._render = render
 
-        self._gate.enter()
-        self._batcher.submit(Walk(self.arena.acquire(), items, ask.reach(self._num_items)), finish)
-        return reply
-
-    @property
-    def _num_items(self) -> int:
-        return len(self.bundle.vocabulary)
-
-    def _ids(self, items: Sequence[Item]) -> list[int]:
-        limit = self.settings.max_items
-        if len(items) > limit:
-            raise Problem(INVALID_REQUEST, f"The request carries {len(items)} items; at most {limit} are allowed.")
-        return self.bundle.vocabulary.encode(items)
-
-    def _ask(self, top_k: int, exclude: Sequence[Item]) -> Ask:
-        return Ask(top_k, frozenset(self.bundle.vocabulary.encode_known(exclude)))
-
-    def _render(self, session_id: str, items: Sequence[Item], ask: Ask, outcome: Outcome) -> bytes:
-        return encode(
-            SessionAnswer(
-                session_id=session_id,
-                step=outcome.step,
-                state=outcome.state,
-                model=self.bundle.fingerprint,
-                predictions=self._predictions(ask, outcome.ranking),
-                observed=_observed(items, outcome.seen),
-            )
-        )
-
-    def _predictions(self, ask: Ask, ranking: Ranking) -> list[Prediction]:
-        labels = self.bundle.vocabulary.labels
-        return [Prediction(labels[index], probability) for index, probability in ask.choose(ranking)]
+    def walked(self, walk: Walk, error: Exception | None) -> None:
+        """See `batcher.Walker`."""
+        self._arena.release(walk.slot)
+        self._gate.leave()
+        if self._reply.done():
+            return
+        if error is None:
+            self._reply.set_result(self._render(walk.seen, walk.ranking))
+        else:
+            self._reply.set_exception(late() if isinstance(error, LateError) else internal())
 
 
-def _allocate(bundle: Bundle, settings: Settings) -> Arena:
+def slots(settings: Settings) -> int:
     """A slot for each session, and two for each pending request: to walk on, and to open a session in."""
-    slots = settings.max_sessions + 2 * settings.max_pending
-    states, num_items = bundle.manifest.states, len(bundle.vocabulary)
-    needed = slots * Arena(1, states, num_items).nbytes + settings.max_answer_bytes
-    if needed > memory_limit():
-        raise _too_large(settings, needed)
-    try:
-        return Arena(slots, states, num_items)
-    except MemoryError as error:
-        raise _too_large(settings, needed) from error
+    return settings.max_sessions + 2 * settings.max_pending
 
 
-def _too_large(settings: Settings, needed: int) -> StartupError:
-    return StartupError(
-        f"{settings.max_sessions} sessions need {needed / 1e6:.1f} MB for states and remembered answers, but there are "
-        f"{memory_limit() / 1e6:.1f} MB; lower --max-sessions or --max-answer-bytes."
-    )
-
-
-def _observed(items: Sequence[Item], seen: Sequence[Seen]) -> list[Observation]:
-    return [Observation(item, *thought) for item, thought in zip(items, seen, strict=True)]
+def _digest(request: EventsRequest) -> bytes:
+    """What a request asks for, whichever way it came."""
+    asked = (request.items, request.top_k, request.expected_step, request.exclude, request.end)
+    return hashlib.sha256(encode(asked)).digest()
 
 
 def _time(seconds: float) -> datetime:

@@ -1,6 +1,7 @@
 """Every setting of the server, written once; flags and `ARRAYLSTM_*` variables derive from it."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
@@ -44,14 +45,50 @@ class Settings:
     max_pending: Count = 1024
     """Requests waiting or running at once; further ones are answered 503."""
 
+    max_session_pending: Count = 64
+    """Requests of one session waiting or running at once; further ones are answered 429."""
+
+    request_timeout: Seconds = 30.0
+    """Seconds after which a request that still waits for its turn is answered 503 and not applied."""
+
     max_items: Count = 1000
-    """Most items one request may carry."""
+    """Most items one event may carry."""
+
+    max_events: Count = 1000
+    """Most events one bulk request may carry."""
+
+    unknown_items: Literal["model", "reject"] = "model"
+    """What an item that the model has no label for is: the model's unknown item where it has one, or refused."""
 
     max_connections: Count = 1024
-    """Connections open at once; while there are more, requests are answered 503 in plain text."""
+    """Connections open at once; further ones are answered 503 and closed."""
 
     max_body: Count = 262_144
     """Most bytes one request body may have."""
 
     shutdown_timeout: Count = 30
     """Seconds that requests in flight get to finish after SIGTERM."""
+
+    api_keys: Path | None = None
+    """File of the API keys that are let in, a line `NAME SHA256` each, as `arraylstm-serve make-key NAME` prints them.
+
+    Every name has its own sessions. Without it everybody is let in.
+    """
+
+    cors_origin: tuple[str, ...] = ()
+    """Origin, such as https://shop.example, whose pages may call the server from a browser; may be repeated."""
+
+    tls_certificate: Path | None = None
+    """PEM file of the certificate, for HTTPS."""
+
+    tls_key: Path | None = None
+    """PEM file of the certificate's private key."""
+
+    log_format: Literal["text", "json"] = "text"
+    """How log lines look, on standard error."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe log lines that are written."""
+
+    access_log: bool = False
+    """Write a line for each request answered."""

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from asyncio import Future
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
-from arraylstm_serve.batcher import Seen, Walk
-from arraylstm_serve.predictions import Ask, Ranking, rank
-from arraylstm_serve.problems import SESSION_GONE, STEP_CONFLICT, Problem
-from arraylstm_serve.sessions import Session, Sessions, Turn
+from arraylstm_serve.arena import Seen
+from arraylstm_serve.batcher import Walk
+from arraylstm_serve.predictions import Ask, Ranking
+from arraylstm_serve.problems import SESSION_GONE, STEP_CONFLICT, Problem, plain_id
+from arraylstm_serve.records import Answers, Record
+from arraylstm_serve.sessions import Reply, Session, Turn
 
 
 class Outcome(NamedTuple):
     """Where a session stands after a turn, and what the model says there."""
 
+    slot: int
     step: int
-    state: Literal["new", "continued"]
+    state: Literal["new", "continued", "restored"]
     seen: Sequence[Seen]
     ranking: Ranking
 
@@ -28,117 +31,205 @@ class IdempotencyKey(NamedTuple):
     digest: bytes
 
 
+Render = Callable[[Outcome], bytes]
+
+
 class Advance(Turn[bytes]):
     """Consume items, all or none.
 
-    One item steps in the session's own slot, which is written only after a good run. Several walk on a copy
-    that takes the slot's place at the end.
+    One item steps in the session's own slot, which is written only after a good run. Several walk on a copy,
+    which is copied back at the end.
 
     Args:
-        session_id: the session; it begins with these items if it is not held.
-        reply: gets the rendered outcome, or the first one again where the key is repeated.
+        key: see `Turn`; the session begins with these items if it is not held.
+        reply: gets the rendered outcome, or the first one again where the idempotency key is repeated.
+        arrived: see `Turn`.
+        deadline: see `Turn`.
         items: item ids, at least one.
         ask: the predictions wanted.
-        expected_step: refuse unless the session stands there.
-        key: the request's idempotency key.
         render: makes the reply of the outcome.
+        expected_step: refuse unless the session stands there.
+        idempotency: the request's idempotency key.
+        end: whether the session ends with these items.
     """
+
+    __slots__ = ("_ask", "_end", "_expected_step", "_idempotency", "_items", "_render", "_stood")
 
     def __init__(
         self,
-        session_id: str,
-        reply: Future[bytes],
+        key: str,
+        reply: Reply[bytes],
+        arrived: float,
+        deadline: float,
         *,
         items: Sequence[int],
         ask: Ask,
-        expected_step: int | None,
-        key: IdempotencyKey | None,
-        render: Callable[[Outcome], bytes],
+        render: Render,
+        expected_step: int | None = None,
+        idempotency: IdempotencyKey | None = None,
+        end: bool = False,
     ) -> None:
-        super().__init__(session_id, reply)
+        super().__init__(key, reply, arrived, deadline)
         self._items = items
         self._ask = ask
-        self._expected_step = expected_step
-        self._key = key
         self._render = render
+        self._expected_step = expected_step
+        self._idempotency = idempotency
+        self._end = end
+        self._stood = 0
 
-    def begin(self, table: Sessions) -> Walk | None:
+    def begin(self) -> Walk | None:
         """See `Turn.begin`; refusals are idempotency_key_reused, step_conflict, session_gone and capacity."""
-        session = table.find(self.session_id)
-        if session is not None and self._key is not None:
-            known = session.recall(self._key.key, self._key.digest)
+        table = self.table
+        if self._idempotency is not None:
+            known = self._recall(self._idempotency)
             if known is not None:
+                table.figures.replays += 1
                 self.answer(known)
                 return None
-        self._check_step(table, session)
-        reach = self._ask.reach(table.arena.logits.shape[1])
-        return Walk(self._take_slot(table, session), self._items, reach)
-
-    def end(self, table: Sessions, walk: Walk) -> None:
-        """Make the walked slot the session's, and answer."""
-        session = table.find(self.session_id)
-        state: Literal["new", "continued"] = "new" if session is None else "continued"
+        session = table.find(self.key)
         if session is None:
-            session = table.open(self.session_id, walk.slot)
-        elif session.slot != walk.slot:
-            table.arena.release(session.slot)
-            session.slot = walk.slot
-        answer = self._render(Outcome(table.step(session), state, walk.seen, walk.ranking))
-        if self._key is not None:
-            table.remember(session, self._key.key, self._key.digest, answer)
+            self._check_gone()
+            slot = table.admit()
+        else:
+            self._stood = table.step(session)
+            self._check_step()
+            slot = session.slot
+            if len(self._items) > 1:
+                slot = table.arena.acquire()
+                table.arena.copy(session.slot, slot)
+        return Walk(self, slot, self._items, self._ask.reach, self.arrived, self.deadline)
+
+    def end(self, walk: Walk) -> None:
+        """Make the walked state the session's, and answer."""
+        table = self.table
+        arena = table.arena
+        session = table.find(self.key)
+        state: Literal["new", "continued", "restored"] = "continued"
+        if session is None:
+            session = table.open(self.key, walk.slot)
+            state = "new"
+        else:
+            if session.slot != walk.slot:
+                arena.copy(walk.slot, session.slot)
+                arena.release(walk.slot)
+            if session.restored:
+                session.restored = False
+                state = "restored"
+        arena.versions[session.slot] += 1
+        step = self._stood + len(self._items)
+        answer = self._render(Outcome(session.slot, step, state, walk.seen, walk.ranking))
+        table.figures.events += 1
+        if self._idempotency is not None:
+            table.remember(session, *self._idempotency, answer)
+        if self._end:
+            table.end(session)
         self.answer(answer)
 
-    def undo(self, table: Sessions, walk: Walk) -> None:
-        """Give the walked slot back where it was not the session's own."""
-        session = table.find(self.session_id)
+    def undo(self, walk: Walk) -> None:
+        """Give the walked slot back; a session whose own slot moved without an answer is not held any longer."""
+        table = self.table
+        session = table.find(self.key)
         if session is None:
-            table.cancel()
-        if session is None or session.slot != walk.slot:
+            table.cancel(walk.slot)
+        elif session.slot != walk.slot:
             table.arena.release(walk.slot)
+        elif table.step(session) != self._stood:
+            table.close(session)
 
-    def _check_step(self, table: Sessions, session: Session | None) -> None:
-        expected = self._expected_step
-        if session is None:
-            if expected:
-                detail = f"Session {self.session_id} is not held, so it does not stand at step {expected}."
-                raise Problem(SESSION_GONE, detail, session_id=self.session_id)
-            return
-        step = table.step(session)
+    def _recall(self, idempotency: IdempotencyKey) -> bytes | None:
+        answers = self.table.answers(self.key)
+        if answers is None:
+            return None
+        try:
+            return answers.recall(*idempotency)
+        except Problem as problem:
+            problem.session_id = plain_id(self.key)
+            raise
+
+    def _check_gone(self) -> None:
+        if self._expected_step:
+            self.table.figures.conflicts += 1
+            session_id = plain_id(self.key)
+            detail = f"Session {session_id} is not held, so it does not stand at step {self._expected_step}."
+            raise Problem(SESSION_GONE, detail, session_id=session_id)
+
+    def _check_step(self) -> None:
+        expected, step = self._expected_step, self._stood
         if expected is not None and expected != step:
-            detail = f"Session {self.session_id} stands at step {step}, not at step {expected}."
-            raise Problem(STEP_CONFLICT, detail, session_id=self.session_id, step=step)
-
-    def _take_slot(self, table: Sessions, session: Session | None) -> int:
-        if session is None:
-            table.admit()
-            return table.arena.acquire()
-        if len(self._items) == 1:
-            return session.slot
-        slot = table.arena.acquire()
-        table.arena.copy(session.slot, slot)
-        return slot
+            self.table.figures.conflicts += 1
+            session_id = plain_id(self.key)
+            detail = f"Session {session_id} stands at step {step}, not at step {expected}."
+            raise Problem(STEP_CONFLICT, detail, session_id=session_id, step=step)
 
 
 class Peek(Turn[bytes]):
     """Look at a session's predictions without moving it; the reply is the rendered outcome."""
 
-    def __init__(self, session_id: str, reply: Future[bytes], *, ask: Ask, render: Callable[[Outcome], bytes]) -> None:
-        super().__init__(session_id, reply)
+    __slots__ = ("_ask", "_render")
+
+    def __init__(
+        self, key: str, reply: Reply[bytes], arrived: float, deadline: float, *, ask: Ask, render: Render
+    ) -> None:
+        super().__init__(key, reply, arrived, deadline)
         self._ask = ask
         self._render = render
 
-    def begin(self, table: Sessions) -> None:
+    def begin(self) -> None:
         """See `Turn.begin`; the refusal is unknown_session."""
-        session = table.get(self.session_id)
-        arena, row = table.arena, slice(session.slot, session.slot + 1)
-        (ranking,) = rank(arena.logits[row], arena.log_sums[row], self._ask.reach(arena.logits.shape[1]))
-        self.answer(self._render(Outcome(table.step(session), "continued", (), ranking)))
+        session = self.table.get(self.key)
+        (ranking,) = self.table.arena.rank([session.slot], self._ask.reach)
+        state: Literal["restored", "continued"] = "restored" if session.restored else "continued"
+        self.answer(self._render(Outcome(session.slot, self.table.step(session), state, (), ranking)))
 
 
 class Remove(Turn[None]):
     """Forget a session."""
 
-    def begin(self, table: Sessions) -> None:
+    __slots__ = ()
+
+    def begin(self) -> None:
         """See `Turn.begin`; the refusal is unknown_session."""
-        table.close(table.get(self.session_id).id)
+        self.table.close(self.table.get(self.key))
         self.answer(None)
+
+
+class Save(Turn[Record]):
+    """Hand out a session as it stands; it goes on here."""
+
+    __slots__ = ()
+
+    def begin(self) -> None:
+        """See `Turn.begin`; the refusal is unknown_session."""
+        session = self.table.get(self.key)
+        (record,) = self.table.arena.save([session.slot])
+        self.answer(record)
+
+
+class Restore(Turn[Session]):
+    """Put a state in the place of a session's own, or begin a session with it; the answers it remembers stay."""
+
+    __slots__ = ("_record",)
+
+    def __init__(self, key: str, reply: Reply[Session], arrived: float, deadline: float, *, record: Record) -> None:
+        super().__init__(key, reply, arrived, deadline)
+        self._record = record
+
+    def begin(self) -> None:
+        """See `Turn.begin`; the refusal is capacity."""
+        table = self.table
+        session = table.find(self.key)
+        slot = table.admit() if session is None else session.slot
+        version = table.arena.versions.item(slot) + 1
+        answers = table.answers(self.key) or Answers()
+        try:
+            table.arena.load([slot], [replace(self._record, version=version, answers=answers)])
+        except BaseException:
+            if session is None:
+                table.cancel(slot)
+            raise
+        if session is None:
+            session = table.open(self.key, slot)
+        session.restored = True
+        table.figures.restored += 1
+        self.answer(session)

@@ -40,6 +40,10 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def strict(self) -> Vocabulary:
+        """The same items, without one that stands for those not listed."""
+        return self if self._unknown is None else Vocabulary(len(self), self.labels)
+
     def encode(self, items: Iterable[Item]) -> list[int]:
         """The ids of items; those not listed become the unknown item.
 

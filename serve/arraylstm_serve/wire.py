@@ -9,8 +9,9 @@ import msgspec
 from starlette.datastructures import QueryParams
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive, Send
 
+from arraylstm_serve.call import REQUEST_ID
 from arraylstm_serve.problems import (
     INVALID_JSON,
     INVALID_REQUEST,
@@ -21,11 +22,12 @@ from arraylstm_serve.problems import (
     shortened,
     shown,
 )
-from arraylstm_serve.schemas import KEY, SESSION_ID
+from arraylstm_serve.schemas import SESSION_ID
 
 JSON = "application/json"
 MAX_DETAIL = 300
-_SESSION_ID, _KEY = re.compile(SESSION_ID), re.compile(KEY)
+_JSON_HEADER = (b"content-type", JSON.encode())
+_is_session_id = re.compile(SESSION_ID).fullmatch
 
 Decoded = TypeVar("Decoded")
 
@@ -92,27 +94,10 @@ def valid_session_id(text: str) -> str:
     Raises:
         Problem: `invalid_session_id`.
     """
-    if _SESSION_ID.fullmatch(text) is None:
+    if _is_session_id(text) is None:
         detail = f"Session id {shown(text)} is not 1 to 128 characters of A-Z a-z 0-9 . _ : ~ -"
         raise Problem(INVALID_SESSION_ID, detail)
     return text
-
-
-def idempotency_key(scope: Scope) -> str | None:
-    """The request's Idempotency-Key, if it has one.
-
-    Raises:
-        Problem: `invalid_request`, where the key is empty, too long, not printable ASCII or given twice.
-    """
-    keys = [value.decode("latin-1") for name, value in scope["headers"] if name == b"idempotency-key"]
-    if not keys:
-        return None
-    if len(keys) > 1:
-        raise Problem(INVALID_REQUEST, f"Idempotency-Key is given {len(keys)} times; once is allowed.")
-    if _KEY.fullmatch(keys[0]) is None:
-        detail = f"Idempotency-Key must be 1 to 255 printable ASCII characters, not {shown(keys[0])}."
-        raise Problem(INVALID_REQUEST, detail)
-    return str(keys[0])
 
 
 def problem_response(problem: Problem) -> Response:
@@ -120,16 +105,13 @@ def problem_response(problem: Problem) -> Response:
     return Response(problem.body(), status_code=problem.kind.status, headers=problem.headers, media_type=MEDIA_TYPE)
 
 
-async def send_answer(send: Send, body: bytes) -> None:
+async def send_answer(send: Send, body: bytes, request_id: bytes) -> None:
     """Send a JSON answer with status 200."""
     await send(
         {
             "type": "http.response.start",
             "status": 200,
-            "headers": [
-                (b"content-type", JSON.encode()),
-                (b"content-length", str(len(body)).encode()),
-            ],
+            "headers": [_JSON_HEADER, (b"content-length", b"%d" % len(body)), (REQUEST_ID, request_id)],
         }
     )
     await send({"type": "http.response.body", "body": body})

@@ -13,25 +13,33 @@ import numpy as np
 from arraylstm_serve.api import Application
 from arraylstm_serve.arrays import Floats, Integers
 from arraylstm_serve.bundle import Bundle
-from arraylstm_serve.engine import open_engine
-from arraylstm_serve.service import Service
+from arraylstm_serve.engine import HostEngine, Step
+from arraylstm_serve.graph import open_graph
+from arraylstm_serve.service import Service, slots
 from arraylstm_serve.settings import Settings
 
 
-class Engine:
+class Engine(HostEngine):
     """The real engine, with a hook before each run that may look, act or raise."""
 
-    def __init__(self, bundle: Bundle) -> None:
-        self._engine = open_engine(bundle, "cpu", 1)
+    def __init__(self, bundle: Bundle, slots: int) -> None:
+        graph = open_graph(bundle, "cpu", 1)
+        super().__init__(graph, slots, bundle.manifest.states, len(bundle.vocabulary))
         self.before: Callable[[Integers], None] = lambda items: None
         self.poison: int | None = None
+        run = graph.run
 
-    def run(self, items: Integers, states: Sequence[Floats]) -> tuple[Floats, list[Floats]]:
-        """Step; rows of the item `poison` get logits that are not numbers."""
+        def poisoned(items: Integers, states: Sequence[Floats]) -> tuple[Floats, list[Floats]]:
+            logits, next_states = run(items, states)
+            logits[items == self.poison] = np.nan  # rows of this item get logits that are not numbers
+            return logits, next_states
+
+        graph.run = poisoned  # type: ignore[method-assign]
+
+    def step(self, slots: Integers, items: Integers) -> Step:
+        """Step, after the hook."""
         self.before(items)
-        logits, next_states = self._engine.run(items, states)
-        logits[items == self.poison] = np.nan
-        return logits, next_states
+        return super().step(slots, items)
 
 
 class Clock:
@@ -50,9 +58,10 @@ class Harness:
 
     def __init__(self, bundle_path: Path, **settings: Any) -> None:
         bundle = Bundle.load(bundle_path)
-        self.engine = Engine(bundle)
+        chosen = Settings(**{"max_sessions": 100, **settings})
+        self.engine = Engine(bundle, slots(chosen))
         self.clock = Clock()
-        self.service = Service(bundle, self.engine, Settings(**settings), self.clock)
+        self.service = Service(bundle, self.engine, chosen, clock=self.clock)
         self.app = Application(self.service)
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://test")

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from time import perf_counter
 
 import numpy as np
 import pytest
 
 from arraylstm_serve.arena import Arena
 from arraylstm_serve.arrays import Floats, Integers
-from arraylstm_serve.batcher import Batcher, NonFiniteError, Walk
+from arraylstm_serve.batcher import Batcher, LateError, NonFiniteError, Walk
+from arraylstm_serve.engine import HostEngine
+from arraylstm_serve.figures import Figures
 
 pytestmark = pytest.mark.anyio
 WIDTH = 4
 
 
 class Recorder:
-    """A model whose logits are its items, which notes each batch and fails where it is told to."""
+    """A graph whose logits are its items, which notes each batch and fails where it is told to."""
+
+    provider = "CPUExecutionProvider"
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -39,15 +44,21 @@ class Bench:
 
     def __init__(self, max_batch: int = 8) -> None:
         self.engine = Recorder()
-        self.arena = Arena(64, [], WIDTH)
-        self.batcher = Batcher(self.engine, self.arena, max_batch)
+        self.arena = Arena(HostEngine(self.engine, 64, [], WIDTH), 64)  # type: ignore[arg-type]
+        self.figures = Figures()
+        self.batcher = Batcher(self.arena, self.figures, max_batch)
         self.ended: list[tuple[int, Exception | None]] = []
 
-    def submit(self, *items: int) -> Walk:
+    def submit(self, *items: int, patience: float = 60) -> Walk:
         """Submit a walk on a slot of its own."""
-        walk = Walk(self.arena.acquire(), items, reach=1)
-        self.batcher.submit(walk, lambda walk, error: self.ended.append((walk.slot, error)))
+        now = perf_counter()
+        walk = Walk(self, self.arena.acquire(), items, 1, now, now + patience)
+        self.batcher.submit(walk)
         return walk
+
+    def walked(self, walk: Walk, error: Exception | None) -> None:
+        """Note how a walk ended."""
+        self.ended.append((walk.slot, error))
 
     async def settle(self, walks: int) -> None:
         """Wait until that many walks have ended."""
@@ -121,3 +132,15 @@ async def test_only_the_first_item_of_a_slot_is_unforeseen() -> None:
     assert walk.seen[0] == (None, None)
     assert walk.seen[1] == (pytest.approx(likely), 1)
     assert walk.seen[2] == (pytest.approx(likely / np.e), 2)
+
+
+async def test_a_walk_that_waited_too_long_does_not_begin() -> None:
+    """A walk whose deadline has passed moves nothing and is told so; one that has begun goes on."""
+    bench = Bench(max_batch=1)
+    fine, late = bench.submit(0), bench.submit(1, patience=-1)
+    await bench.settle(2)
+    errors = dict(bench.ended)
+    assert errors[fine.slot] is None
+    assert isinstance(errors[late.slot], LateError)
+    assert bench.arena.steps[late.slot] == 0
+    assert bench.figures.batch_rows.counts[0] == 1

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from arraylstm_serve import Bundle
-from arraylstm_serve.engine import open_engine
 from arraylstm_serve.errors import BundleError, StartupError
+from arraylstm_serve.graph import open_graph
 
 from .bundles import FINGERPRINT, STATES, describe, signature, step_model, write_bundle, write_manifest
 
@@ -20,7 +20,7 @@ from .bundles import FINGERPRINT, STATES, describe, signature, step_model, write
 def opened(path: Path) -> Bundle:
     """The bundle, checked as a starting server checks it."""
     bundle = Bundle.load(path)
-    open_engine(bundle, "cpu", 1)
+    open_graph(bundle, "cpu", 1)
     return bundle
 
 

@@ -101,6 +101,7 @@ async def test_inspecting_tells_step_and_times(harness: Harness) -> None:
         "created_at": "2023-11-14T22:13:20Z",
         "last_used_at": "2023-11-14T22:14:20Z",
         "expires_at": "2023-11-14T22:44:20Z",
+        "recent": ["a", "b"],
     }
 
 

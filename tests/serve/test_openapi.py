@@ -22,7 +22,13 @@ OPERATIONS = {
     "delete /v1/sessions/{session_id}",
     "get /v1/sessions/{session_id}/predictions",
     "post /v1/predict",
+    "get /v1/sessions/{session_id}/state",
+    "put /v1/sessions/{session_id}/state",
+    "post /v1/events",
+    "get /v1/stream",
     "get /v1/model",
+    "get /v1/stats",
+    "get /metrics",
     "get /healthz",
     "get /readyz",
 }

@@ -17,9 +17,10 @@ import httpx
 import pytest
 import uvicorn
 
-from arraylstm_serve import Settings, cli, engine, memory
+from arraylstm_serve import Bundle, Settings, cli, engine, memory
 from arraylstm_serve import server as serving
 from arraylstm_serve.errors import StartupError
+from arraylstm_serve.server import allocate
 
 from ..servers import ServerProcess
 from .bundles import FINGERPRINT
@@ -164,7 +165,7 @@ def test_a_signal_before_the_server_serves_is_heeded(bundle_path: Path, number: 
     program = (
         "import os, sys\n"
         "from arraylstm_serve import cli, engine\n"
-        f"engine.Engine.warm_up = lambda *_: os.kill(os.getpid(), {number})\n"
+        f"engine.HostEngine.warm_up = lambda *_: os.kill(os.getpid(), {number})\n"
         "sys.exit(cli.main())"
     )
     command = [sys.executable, "-c", program, str(bundle_path), "--port", "0"]
@@ -175,7 +176,7 @@ def test_a_signal_before_the_server_serves_is_heeded(bundle_path: Path, number: 
 def test_the_model_is_warm_before_the_server_listens(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Serving begins once warm-up has run every batch size up to max_batch."""
     done: list[object] = []
-    monkeypatch.setattr(engine.Engine, "warm_up", lambda self, max_batch: done.append(max_batch))
+    monkeypatch.setattr(engine.HostEngine, "warm_up", lambda self, max_batch: done.append(max_batch))
     monkeypatch.setattr(serving.Server, "run", lambda self, sockets: done.append("run") or sockets[0].close())
     for name in ("settle_memory", "record_signals"):
         monkeypatch.setattr(serving, name, list)
@@ -282,10 +283,10 @@ def test_sessions_beyond_the_control_groups_memory_are_a_fault(
     monkeypatch.setattr(memory, "CGROUP_LIMIT", limit)
     for text in ("max\n", str(2**40)):
         limit.write_text(text)
-        Harness(bundle_path)
+        allocate(Bundle.load(bundle_path), Settings())
     limit.write_text(f"{2**28}\n")
     with pytest.raises(StartupError, match=r"20000 sessions need .* MB.*lower --max-sessions"):
-        Harness(bundle_path)
+        allocate(Bundle.load(bundle_path), Settings())
 
 
 @pytest.mark.parametrize("fault", ["missing", "changed", "host", "label", "long"])

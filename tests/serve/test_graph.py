@@ -1,4 +1,4 @@
-"""The stateless engine."""
+"""The step graph in onnxruntime."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from arraylstm_serve import Bundle, engine
-from arraylstm_serve.engine import Engine, open_engine
+from arraylstm_serve import Bundle, graph
 from arraylstm_serve.errors import StartupError
+from arraylstm_serve.graph import StepGraph, open_graph
 
 from .bundles import STATES, H, Reference, V
 
 
 @pytest.fixture
-def tiny(bundle_path: Path) -> Engine:
-    """The engine over the bundle, on the CPU."""
-    return open_engine(Bundle.load(bundle_path), "cpu", 1)
+def tiny(bundle_path: Path) -> StepGraph:
+    """The graph of the bundle, on the CPU."""
+    return open_graph(Bundle.load(bundle_path), "cpu", 1)
 
 
 def random_states(rows: int) -> list[np.ndarray]:
@@ -26,7 +26,7 @@ def random_states(rows: int) -> list[np.ndarray]:
     return [random.normal(size=(rows, *state["shape"])).astype(np.float32) for state in STATES]
 
 
-def test_a_step_is_that_of_the_float64_model(tiny: Engine) -> None:
+def test_a_step_is_that_of_the_float64_model(tiny: StepGraph) -> None:
     """Logits and next states agree with the float64 transcription from random states."""
     states = random_states(V)
     logits, (h, m) = tiny.run(np.arange(V), states)
@@ -39,7 +39,7 @@ def test_a_step_is_that_of_the_float64_model(tiny: Engine) -> None:
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 3, 15, 64])
-def test_a_row_is_the_same_bits_in_any_batch(tiny: Engine, rows: int) -> None:
+def test_a_row_is_the_same_bits_in_any_batch(tiny: StepGraph, rows: int) -> None:
     """Each row of a batch, of no rows too, equals bit for bit that row run alone."""
     items, states = np.arange(rows) % V, random_states(rows)
     logits, next_states = tiny.run(items, states)
@@ -52,7 +52,7 @@ def test_a_row_is_the_same_bits_in_any_batch(tiny: Engine, rows: int) -> None:
         assert all(np.array_equal(a[0], b[row]) for a, b in zip(one_states, next_states, strict=True))
 
 
-def test_warm_up_runs_every_batch_size_it_promises(tiny: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warm_up_runs_every_batch_size_it_promises(tiny: StepGraph, monkeypatch: pytest.MonkeyPatch) -> None:
     """Warm-up runs the powers of two below the largest batch, and the largest batch."""
     sizes: list[int] = []
     monkeypatch.setattr(tiny, "run", lambda items, states: sizes.append(len(items)))
@@ -61,15 +61,15 @@ def test_warm_up_runs_every_batch_size_it_promises(tiny: Engine, monkeypatch: py
 
 
 def test_cuda_asked_for_and_not_there_is_an_error(bundle_path: Path) -> None:
-    """Asked for CUDA where onnxruntime has none, the engine does not fall back to the CPU."""
-    if "CUDAExecutionProvider" in engine.ort.get_available_providers():
+    """Asked for CUDA where onnxruntime has none, nothing falls back to the CPU."""
+    if "CUDAExecutionProvider" in graph.ort.get_available_providers():
         pytest.skip("onnxruntime has CUDA here")
     with pytest.raises(StartupError, match="--device cuda was asked for but onnxruntime runs on CPU"):
-        open_engine(Bundle.load(bundle_path), "cuda", 1)
+        open_graph(Bundle.load(bundle_path), "cuda", 1)
 
 
 def test_two_runtimes_at_once_are_an_error(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both distributions of onnxruntime installed is told together with the remedy."""
-    monkeypatch.setattr(engine, "distribution", lambda name: name)
+    monkeypatch.setattr(graph, "distribution", lambda name: name)
     with pytest.raises(StartupError, match="pip uninstall -y onnxruntime onnxruntime-gpu"):
-        engine.Engine(bundle_path / "step.onnx", "cpu", 1, [])
+        graph.StepGraph(bundle_path / "step.onnx", "cpu", 1, [])

@@ -1,0 +1,83 @@
+"""Many sessions' events in one request."""
+
+from __future__ import annotations
+
+from asyncio import Future, get_running_loop
+from collections.abc import Sequence
+
+from msgspec import Raw
+
+from arraylstm_serve.call import Call
+from arraylstm_serve.problems import INVALID_REQUEST, Problem
+from arraylstm_serve.schemas import BulkAnswer, BulkEvent, BulkRequest, encode
+from arraylstm_serve.service import Service
+
+
+async def advance_all(service: Service, call: Call, request: BulkRequest) -> bytes:
+    """Consume every event, a batch at a time, so that other requests' turns come in between; an encoded BulkAnswer.
+
+    Raises:
+        Problem: `invalid_request`, where there are too many events or the request as a whole has an Idempotency-Key.
+    """
+    if call.idempotency_key() is not None:
+        detail = "A bulk request has no Idempotency-Key header; give each event an idempotency_key."
+        raise Problem(INVALID_REQUEST, detail)
+    limit = service.settings.max_events
+    if len(request.events) > limit:
+        detail = f"The request carries {len(request.events)} events; at most {limit} are allowed."
+        raise Problem(INVALID_REQUEST, detail)
+    results: list[bytes] = []
+    size = service.settings.max_batch
+    for start in range(0, len(request.events), size):
+        results += await _Chunk(request.events[start : start + size]).advance(service, call)
+    return encode(BulkAnswer(list(map(Raw, results))))
+
+
+class _Chunk:
+    """Events that are under way together, and what was answered so far."""
+
+    def __init__(self, events: Sequence[BulkEvent]) -> None:
+        self._events = events
+        self._results = [b""] * len(events)
+        self._left = len(events)
+        self._answered: Future[None] = get_running_loop().create_future()
+
+    async def advance(self, service: Service, call: Call) -> list[bytes]:
+        """The answer or refusal of each event."""
+        for place, event in enumerate(self._events):
+            reply = _Place(self, place)
+            try:
+                service.advance(call, event.session_id, event, event.idempotency_key, reply)
+            except Problem as problem:
+                reply.set_exception(problem)
+        await self._answered
+        return self._results
+
+    def fill(self, place: int, result: bytes) -> None:
+        """Take one result."""
+        self._results[place] = result
+        self._left -= 1
+        if not self._left and not self._answered.done():
+            self._answered.set_result(None)
+
+
+class _Place:
+    """Where one event's outcome goes; see `sessions.Reply`."""
+
+    __slots__ = ("_chunk", "_place")
+
+    def __init__(self, chunk: _Chunk, place: int) -> None:
+        self._chunk = chunk
+        self._place = place
+
+    def done(self) -> bool:
+        """A place always waits."""
+        return False
+
+    def set_result(self, result: bytes, /) -> None:
+        """Take the answer."""
+        self._chunk.fill(self._place, result)
+
+    def set_exception(self, exception: Problem, /) -> None:
+        """Take the refusal."""
+        self._chunk.fill(self._place, exception.body())

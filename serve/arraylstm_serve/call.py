@@ -1,0 +1,85 @@
+"""One request as it came in: who asks, under which name, since when."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from itertools import count
+from time import perf_counter
+
+from starlette.types import Scope
+
+from arraylstm_serve.auth import EVERYBODY, Keys
+from arraylstm_serve.problems import INVALID_REQUEST, Problem, shown
+from arraylstm_serve.schemas import KEY
+
+REQUEST_ID = b"x-request-id"
+BEARER_PROTOCOL = "arraylstm.bearer"
+"""The WebSocket subprotocol that stands before a key, for browsers, which can set no header there."""
+
+_request_ids = count()
+_process = secrets.token_hex(6)
+_sane = re.compile(rb"[!-~]{1,128}").fullmatch
+_key = re.compile(KEY).fullmatch
+
+
+class Call:
+    """What the head of a request says.
+
+    Attributes:
+        arrived: when it came, by perf_counter.
+        request_id: the client's X-Request-ID where it sent a printable one, else one of the server's.
+        namespace: whose sessions it can see.
+    """
+
+    __slots__ = ("_api_key", "_idempotency", "arrived", "namespace", "request_id")
+
+    def __init__(self, scope: Scope) -> None:
+        self.arrived = perf_counter()
+        self.namespace = EVERYBODY
+        self.request_id = b""
+        self._api_key: bytes | None = None
+        self._idempotency: list[bytes] | None = None
+        for name, value in scope["headers"]:
+            if name == b"idempotency-key":
+                self._idempotency = [*(self._idempotency or ()), value]
+            elif name == REQUEST_ID and _sane(value):
+                self.request_id = value
+            elif name == b"x-api-key":
+                self._api_key = value
+            elif name == b"authorization" and value[:7].lower() == b"bearer ":
+                self._api_key = value[7:].strip()
+        if not self.request_id:
+            self.request_id = b"%s-%x" % (_process.encode(), next(_request_ids))
+        if BEARER_PROTOCOL in scope.get("subprotocols", ()):
+            self._api_key = scope["subprotocols"][-1].encode()
+
+    def authorise(self, keys: Keys | None) -> None:
+        """Find out whose sessions the call can see.
+
+        Raises:
+            Problem: `unauthorized`, where keys are asked for.
+        """
+        if keys is not None:
+            self.namespace = keys.namespace(None if self._api_key is None else self._api_key.decode("latin-1"))
+
+    def session_key(self, session_id: str) -> str:
+        """The name that the table of sessions knows a session by."""
+        return f"{self.namespace}/{session_id}" if self.namespace else session_id
+
+    def idempotency_key(self) -> str | None:
+        """The call's Idempotency-Key, if it has one.
+
+        Raises:
+            Problem: `invalid_request`, where the key is empty, too long, not printable ASCII or given twice.
+        """
+        if self._idempotency is None:
+            return None
+        if len(self._idempotency) > 1:
+            detail = f"Idempotency-Key is given {len(self._idempotency)} times; once is allowed."
+            raise Problem(INVALID_REQUEST, detail)
+        text = self._idempotency[0].decode("latin-1")
+        if _key(text) is None:
+            detail = f"Idempotency-Key must be 1 to 255 printable ASCII characters, not {shown(text)}."
+            raise Problem(INVALID_REQUEST, detail)
+        return text

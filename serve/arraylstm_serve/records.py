@@ -1,0 +1,74 @@
+"""A session as one value, which an arena saves and another one can load."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from arraylstm_serve.arrays import Floats, Integers
+from arraylstm_serve.problems import IDEMPOTENCY_KEY_REUSED, Problem, shown
+from arraylstm_serve.schemas import KEYS_REMEMBERED
+
+RECENT = 32
+"""How many of a session's last items are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """The answer that a request under an idempotency key got.
+
+    Attributes:
+        digest: of what was requested.
+        answer: the encoded answer.
+    """
+
+    digest: bytes
+    answer: bytes
+
+
+@dataclass(slots=True)
+class Answers:
+    """The answers that a session gave under its last 16 idempotency keys."""
+
+    by_key: dict[str, Remembered] = field(default_factory=dict)
+    nbytes: int = 0
+
+    def recall(self, key: str, digest: bytes) -> bytes | None:
+        """The answer given under a key, if one was.
+
+        Raises:
+            Problem: `idempotency_key_reused`, where the key was sent with another request.
+        """
+        known = self.by_key.get(key)
+        if known is None:
+            return None
+        if known.digest != digest:
+            raise Problem(IDEMPOTENCY_KEY_REUSED, f"Idempotency-Key {shown(key)} was sent before with another body.")
+        return known.answer
+
+    def remember(self, key: str, digest: bytes, answer: bytes) -> int:
+        """Keep an answer, and forget the oldest beyond the last 16 keys; by how many bytes it is more now."""
+        before = self.nbytes
+        self.by_key[key] = Remembered(digest, answer)
+        self.nbytes += len(answer)
+        if len(self.by_key) > KEYS_REMEMBERED:
+            self.nbytes -= len(self.by_key.pop(next(iter(self.by_key))).answer)
+        return self.nbytes - before
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """All that goes on with a session.
+
+    Attributes:
+        version: how often the session has changed.
+        step: how many items it has consumed, at least one.
+        tensors: `state_<name>` and `logits` of the last step, float32, without a batch axis.
+        recent: (n,) int64, its last item ids, oldest first; n is at most 32 and at most step.
+        answers: what it answered under its last idempotency keys.
+    """
+
+    version: int
+    step: int
+    tensors: dict[str, Floats]
+    recent: Integers
+    answers: Answers = field(default_factory=Answers)
