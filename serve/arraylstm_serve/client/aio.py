@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from asyncio import Lock
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from itertools import count
 from typing import Any, Self, TypeVar
 
@@ -156,6 +157,7 @@ class AsyncStream:
         self._line = line
         self._pipeline = Pipeline()
         self._connection: ClientConnection | None = None
+        self._opened = AsyncExitStack()
         self._sending = Lock()
         self._reading = Lock()
 
@@ -213,14 +215,11 @@ class AsyncStream:
 
     async def _connect(self) -> ClientConnection:
         async with self._sending:
-            connection = await connect(self._line.url, **self._line.options)
-            try:
+            async with AsyncExitStack() as opened:
+                connection = await opened.enter_async_context(connect(self._line.url, **self._line.options))
                 for message in self._pipeline.messages():
                     await connection.send(message)
-            except BaseException:
-                await connection.close()
-                raise
-            self._connection = connection
+                self._opened, self._connection = opened.pop_all(), connection
             return connection
 
     async def _persist(self, act: Callable[[], Awaitable[T]]) -> T:
@@ -237,6 +236,5 @@ class AsyncStream:
         raise AssertionError  # count has no end
 
     async def _drop(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.close()
+        opened, self._opened, self._connection = self._opened, AsyncExitStack(), None
+        await opened.aclose()

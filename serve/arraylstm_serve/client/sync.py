@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from itertools import count
 from typing import Any, Self, TypeVar
 
@@ -207,6 +208,7 @@ class Stream:
         self._line = line
         self._pipeline = Pipeline()
         self._connection: ClientConnection | None = None
+        self._opened = ExitStack()
 
     def __enter__(self) -> Self:
         self._persist(self._connect)
@@ -258,14 +260,11 @@ class Stream:
         return self._pipeline.take(connection.recv(self._line.timeout, decode=False))
 
     def _connect(self) -> ClientConnection:
-        connection: ClientConnection = connect(self._line.url, **self._line.options)
-        try:
+        with ExitStack() as opened:
+            connection: ClientConnection = opened.enter_context(connect(self._line.url, **self._line.options))
             for message in self._pipeline.messages():
                 connection.send(message)
-        except BaseException:
-            connection.close()
-            raise
-        self._connection = connection
+            self._opened, self._connection = opened.pop_all(), connection
         return connection
 
     def _persist(self, act: Callable[[], T]) -> T:
@@ -282,6 +281,5 @@ class Stream:
         raise AssertionError  # count has no end
 
     def _drop(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        opened, self._opened, self._connection = self._opened, ExitStack(), None
+        opened.close()
