@@ -68,15 +68,20 @@ class Call(Generic[T]):
     headers: Mapping[str, str] = field(default_factory=dict)
     key: str | None = None
 
-    def failure(self, error: Exception) -> ClientError:
+    def failure(self, error: ClientError | httpx.RequestError) -> ClientError:
         """The error that ends the call, of one that ended a try."""
         if isinstance(error, ClientError):
             failed = error
         else:
-            failed = UnreachableError(f"{self.method} {self.path} got no answer: {error or type(error).__name__}")
+            failed = UnreachableError(f"{self.method} {error.request.url} got no answer: {described(error)}")
             failed.__cause__ = error
         failed.key = self.key
         return failed
+
+
+def described(error: Exception) -> str:
+    """An error's words, or its name where it has none."""
+    return str(error) or type(error).__name__
 
 
 def new_key() -> str:

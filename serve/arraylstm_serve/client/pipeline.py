@@ -8,7 +8,7 @@ from typing import Any
 
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
-from arraylstm_serve.client.calls import Result, result, tagged, with_key
+from arraylstm_serve.client.calls import Result, described, result, tagged, with_key
 from arraylstm_serve.client.errors import AnswerError, ClientError, UnreachableError, refusal
 from arraylstm_serve.client.retries import Retries
 from arraylstm_serve.schemas import KEYS_REMEMBERED, BulkEvent, encode
@@ -113,6 +113,6 @@ def failure(error: Exception) -> ClientError:
     """What the loss of a connection is to the caller."""
     if isinstance(error, InvalidStatus):
         return refusal(error.response.status_code, error.response.headers, bytes(error.response.body or b""))
-    failed = UnreachableError(f"The stream got no answer: {error or type(error).__name__}")
+    failed = UnreachableError(f"The stream got no answer: {described(error)}")
     failed.__cause__ = error
     return failed
