@@ -175,7 +175,7 @@ async def test_tries_come_to_an_end(proxy: FlakyProxy, connect: Connect) -> None
 async def test_a_server_that_is_nowhere_is_unreachable(connect: Connect) -> None:
     """Where nobody listens each try fails, and the error says what was asked of whom."""
     async with connect(f"http://127.0.0.1:{free_port()}", retries=Retries(tries=2, first=0.001)) as client:
-        with pytest.raises(UnreachableError, match=r"GET http://127\.0\.0\.1:\d+/v1/model got no answer: \w") as caught:
+        with pytest.raises(UnreachableError, match=r"GET http://127\.0\.0\.1:\d+/v1/model got no answer: .") as caught:
             await client.model()
         with pytest.raises(UnreachableError, match="stream"):
             await client.stream().__aenter__()
