@@ -103,6 +103,7 @@ class Arena:
             rows, ids, counts = rows[sound], ids[sound], counts[sound]
         self._recent[rows, counts % RECENT] = ids
         self.steps[rows] = counts + 1
+        self.versions[rows] += 1
 
     def rank(self, slots: Sequence[int], reach: int) -> list[Ranking]:
         """The `reach` most likely next items of each slot."""
@@ -115,9 +116,10 @@ class Arena:
         return recent
 
     def copy(self, source: int, target: int) -> None:
-        """Make the state of one slot equal to another's; its answers and version stay."""
+        """Make one slot equal to another, its remembered answers apart."""
         self.engine.copy(source, target)
         self.steps[target] = self.steps[source]
+        self.versions[target] = self.versions[source]
         self._recent[target] = self._recent[source]
 
     def save(self, slots: Sequence[int]) -> list[Record]:

@@ -96,7 +96,7 @@ Predictions = Annotated[list[Prediction], Meta(description="Most likely first; t
 Observations = Annotated[list[Observation], Meta(description="One entry for each item sent.")]
 
 
-class PredictAnswer(Struct):
+class PredictAnswer(Struct, gc=False):
     """The predictions after a history."""
 
     model: Fingerprint
@@ -104,7 +104,7 @@ class PredictAnswer(Struct):
     observed: Observations
 
 
-class SessionAnswer(Struct):
+class SessionAnswer(Struct, gc=False):
     """The predictions for a session, and where the session stands."""
 
     session_id: SessionId

@@ -230,7 +230,9 @@ class Service:
         return call.arrived + self.settings.request_timeout
 
     def _ask(self, top_k: int, exclude: Sequence[Item] = ()) -> Ask:
-        return Ask.of(top_k, len(self.vocabulary), self.vocabulary.encode_known(exclude) if exclude else ())
+        if not exclude:
+            return Ask.of(top_k, len(self.vocabulary))
+        return Ask.of(top_k, len(self.vocabulary), frozenset(self.vocabulary.encode_known(exclude)))
 
     def _info(self, session_id: str, session: Session) -> bytes:
         return encode(

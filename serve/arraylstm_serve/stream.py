@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from asyncio import Future, Queue, create_task, get_running_loop
+import logging
+from asyncio import FIRST_COMPLETED, Future, Queue, create_task, get_running_loop, wait
 from time import perf_counter
 
 import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
 from arraylstm_serve.call import BEARER_PROTOCOL, REQUEST_ID, Call
-from arraylstm_serve.problems import Problem
+from arraylstm_serve.problems import Problem, internal
 from arraylstm_serve.schemas import BulkEvent
 from arraylstm_serve.service import Service
 from arraylstm_serve.wire import decode, problem_response
 
 PATH = "/v1/stream"
-IN_FLIGHT = 64
+IN_FLIGHT = 32
 """Messages of one connection that may be under way; further ones wait in the network."""
 
+logger = logging.getLogger(__name__)
 _decoder = msgspec.json.Decoder(BulkEvent)
 
 Replies = Queue[Future[bytes]]
@@ -35,14 +37,23 @@ async def handle(service: Service, scope: Scope, receive: Receive, send: Send) -
     protocol = BEARER_PROTOCOL if BEARER_PROTOCOL in scope["subprotocols"] else None
     headers = [(REQUEST_ID, call.request_id)]
     await send({"type": "websocket.accept", "subprotocol": protocol, "headers": headers})
-    replies: Replies = Queue(IN_FLIGHT)
-    answering = create_task(_answer(replies, send))
+    own_turns = service.settings.max_session_pending - 2  # one reply is being awaited, one waits to be queued
+    replies: Replies = Queue(max(1, min(IN_FLIGHT, own_turns)))
+    tasks = {create_task(_listen(service, call, receive, replies)), create_task(_answer(replies, send))}
     try:
-        while (message := await receive())["type"] != "websocket.disconnect":
-            call.arrived = perf_counter()
-            await replies.put(_advance(service, call, message))
+        done, _ = await wait(tasks, return_when=FIRST_COMPLETED)
     finally:
-        answering.cancel()
+        for task in tasks:
+            task.cancel()
+    for task in done:
+        await task
+
+
+async def _listen(service: Service, call: Call, receive: Receive, replies: Replies) -> None:
+    """Take messages until the client closes the connection."""
+    while (message := await receive())["type"] != "websocket.disconnect":
+        call.arrived = perf_counter()
+        await replies.put(_advance(service, call, message))
 
 
 def _advance(service: Service, call: Call, message: Message) -> Future[bytes]:
@@ -53,15 +64,21 @@ def _advance(service: Service, call: Call, message: Message) -> Future[bytes]:
         service.advance(call, event.session_id, event, event.idempotency_key, reply)
     except Problem as problem:
         reply.set_exception(problem)
+    except Exception:
+        logger.exception("a message of %s failed", PATH)
+        reply.set_exception(internal())
     return reply
 
 
 async def _answer(replies: Replies, send: Send) -> None:
-    """Send replies in their order."""
+    """Send replies in their order, until the client has gone."""
     while True:
         reply = await replies.get()
         try:
             answer = await reply
         except Problem as problem:
             answer = problem.body()
-        await send({"type": "websocket.send", "text": answer.decode()})
+        try:
+            await send({"type": "websocket.send", "text": answer.decode()})
+        except OSError:  # uvicorn's ClientDisconnected
+            return

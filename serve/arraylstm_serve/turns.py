@@ -116,7 +116,6 @@ class Advance(Turn[bytes]):
             if session.restored:
                 session.restored = False
                 state = "restored"
-        arena.versions[session.slot] += 1
         step = self._stood + len(self._items)
         answer = self._render(Outcome(session.slot, step, state, walk.seen, walk.ranking))
         table.figures.events += 1

@@ -22,9 +22,11 @@ from arraylstm_serve.problems import (
     shortened,
     shown,
 )
+from arraylstm_serve.protocol import send_whole
 from arraylstm_serve.schemas import SESSION_ID
 
 JSON = "application/json"
+_HEAD = b"content-type: application/json\r\ncontent-length: %d\r\nx-request-id: %s\r\n"
 MAX_DETAIL = 300
 _JSON_HEADER = (b"content-type", JSON.encode())
 _is_session_id = re.compile(SESSION_ID).fullmatch
@@ -107,6 +109,8 @@ def problem_response(problem: Problem) -> Response:
 
 async def send_answer(send: Send, body: bytes, request_id: bytes) -> None:
     """Send a JSON answer with status 200."""
+    if send_whole(send, _HEAD % (len(body), request_id), body):
+        return
     await send(
         {
             "type": "http.response.start",
