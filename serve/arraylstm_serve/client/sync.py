@@ -92,7 +92,8 @@ class Client(ClientCore):
     def send_many(self, events: Sequence[BulkEvent]) -> list[Result]:
         """Send events of many sessions in one request; those of one session apply in the order listed.
 
-        A refusal of one event is its result, not raised, and is not tried again: later events may have been applied.
+        The refusal of an event is its result and is not raised. Where `passing`, the server has held back the later
+        events of its session too: send those refused again, each under the `key` of its refusal.
 
         Raises:
             ValueError: a session has more events without expected_step than it remembers keys.
@@ -201,7 +202,8 @@ class Session(SessionCore):
 class Stream:
     """A connection for events of many sessions; results come in the order of the events. One thread may use it.
 
-    A connection that is lost is opened again, and what was not answered is sent again under its keys.
+    A connection that is lost is opened again, and what was not answered is sent again under its keys. Events that are
+    not to apply after an earlier one of their session was refused need their `expected_step`.
     """
 
     def __init__(self, line: Line) -> None:
