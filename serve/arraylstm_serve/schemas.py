@@ -17,6 +17,8 @@ KEY = "[ -~]{1,255}"
 Key = Annotated[
     str, Meta(pattern=f"^{KEY}$", description="Names the request: a repeat gets the first answer and moves nothing.")
 ]
+KEYS_REMEMBERED = 16
+"""How many idempotency keys a session remembers; what is tried again must be among its last so many requests."""
 TopK = Annotated[
     Natural,
     Meta(description="How many predictions to answer; more than the model has items means all of them."),
