@@ -17,8 +17,7 @@ import arrayLSTM  # type: ignore[import-untyped]
 import torch
 from arrayLSTM import extensions
 from cyclopts import App, Parameter
-from report import Row, Table, show, write_json
-from rich.console import Console
+from report import Row, Table, output, show, write_json
 from timing import PACKAGES, Call, TimingOptions, measure, single_thread, timed
 from torch import Tensor, nn
 
@@ -64,7 +63,7 @@ def main(
 ) -> int:
     """Time forward + backward, and forward alone. Exit status: 1 if a cell and array-lstm disagree."""
     single_thread()
-    out = Console()
+    out = output()
     cells = {name: make_cell(name, sizes.input_size, sizes.hidden_size, sizes.k) for name in CELLS}
     peers = {name: peer_of(name, cell) for name, cell in cells.items() if name in PEERS}
     differences = {name: disagreement(cells[name], peer, sizes) for name, peer in peers.items()}

@@ -23,8 +23,7 @@ import torch
 from cells import DISAGREED, PEERS, lanes, peer_of
 from cyclopts import App, Parameter
 from onnx import ModelProto, TensorProto, helper, numpy_helper
-from report import Row, Table, show, write_json
-from rich.console import Console
+from report import Row, Table, output, show, write_json
 from timing import PACKAGES, Call, TimingOptions, measure, single_thread, timed
 from torch import nn
 
@@ -75,7 +74,7 @@ def main(
 ) -> int:
     """Time one step and whole sequences. Exit status: 1 if two forms of one model disagree."""
     single_thread()
-    out = Console()
+    out = output()
     step_rows: list[Row] = []
     sequence_rows: list[Row] = []
     try:

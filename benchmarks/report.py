@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 _DIGITS = 4  # that a figure is shown with, all before the point in any case
+_UNBOUNDED = 1000
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,17 @@ class Table:
     notes: list[str] = field(default_factory=list)
 
 
+def output() -> Console:
+    """Return where tables go; in a file or a pipe there is no edge to cut them off at."""
+    terminal = Console()
+    return terminal if terminal.is_terminal else Console(width=_UNBOUNDED)
+
+
 def show(table: Table, console: Console) -> None:
     """Print a table, ratios first; what has none stands back."""
     ratios = list(dict.fromkeys(column for row in table.rows for column in row.ratios))
     figures = list(dict.fromkeys(column for row in table.rows for column in row.figures))
-    grid = Grid("", *ratios, *figures, title=table.title, box=box.SIMPLE)
+    grid = Grid("", *ratios, *figures, title=table.title, title_justify="left", box=box.SIMPLE)
     grid.columns[0].no_wrap = True
     for column in grid.columns[1:]:
         column.justify = "right"
