@@ -1,6 +1,8 @@
 """Runs in turn, and their ratios round by round: what the serving benchmarks share."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from math import isnan
 from statistics import median
 from typing import TypeVar
 
@@ -10,8 +12,41 @@ from report import Row, Table
 Key = TypeVar("Key", bound=Hashable)
 Run = Callable[[], Load]
 
-MS, US = 1e3, 1e6
-"""Of a second."""
+
+@dataclass(frozen=True)
+class Quantity:
+    """A field of `Load` as tables show it.
+
+    Attributes:
+        name: what its ratio is called.
+        unit: what its figure is called.
+        field: where a `Load` has it.
+        scale: what makes figures of its values.
+    """
+
+    name: str
+    unit: str
+    field: str
+    scale: float = 1.0
+
+    def of(self, loads: Sequence[Load]) -> list[float]:
+        """Return its values, a round each."""
+        return [getattr(load, self.field) for load in loads]
+
+    def middle(self, loads: Sequence[Load]) -> float:
+        """Return its median."""
+        return median(self.of(loads))
+
+    def ratio(self, ours: Sequence[Load], theirs: Sequence[Load]) -> float:
+        """Return the median of the rounds' ratios: a machine that drifts from round to round leaves it as it is."""
+        return median(mine / other for mine, other in zip(self.of(ours), self.of(theirs), strict=True))
+
+
+RATE = Quantity("throughput", "req/s", "rate")
+EVENTS = Quantity("events", "events/s", "rate")
+CPU = Quantity("CPU", "CPU µs", "cpu", 1e6)
+P50, P99, P999 = (Quantity(name, f"{name} ms", name.replace(".", ""), 1e3) for name in ("p50", "p99", "p99.9"))
+SERVER, CLIENT = (Quantity(side, f"{side} busy", side) for side in ("server", "client"))
 
 
 def in_turn(runs: Mapping[Key, Run], rounds: int) -> dict[Key, list[Load]]:
@@ -23,27 +58,30 @@ def in_turn(runs: Mapping[Key, Run], rounds: int) -> dict[Key, list[Load]]:
     return results
 
 
-def values(loads: Sequence[Load], field: str) -> list[float]:
-    """Return a field of every round."""
-    return [getattr(load, field) for load in loads]
+def row(
+    name: str,
+    loads: Sequence[Load],
+    shown: Sequence[Quantity],
+    *,
+    to: tuple[str, Sequence[Load]] | None = None,
+    compared: Sequence[Quantity] = (),
+) -> Row:
+    """Return the row of a run: its figures, and the ratios of what is compared to those of another run."""
+    figures = {quantity.unit: quantity.middle(loads) * quantity.scale for quantity in shown}
+    known = {unit: figure for unit, figure in figures.items() if not isnan(figure)}
+    if to is None:
+        return Row(name, {}, known)
+    other, theirs = to
+    return Row(name, {f"{quantity.name} / {other}": quantity.ratio(loads, theirs) for quantity in compared}, known)
 
 
-def middle(loads: Sequence[Load], field: str) -> float:
-    """Return a field's median."""
-    return median(values(loads, field))
-
-
-def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Return the median of the rounds' ratios: a machine that drifts from round to round leaves it as it is."""
-    return median(mine / other for mine, other in zip(ours, theirs, strict=True))
-
-
-def compare(title: str, rows: Mapping[str, Mapping[str, Sequence[float]]], unit: str, scale: float = 1.0) -> Table:
+def compare(title: str, rows: Mapping[str, Mapping[str, Sequence[Load]]], quantity: Quantity) -> Table:
     """Return a table of one quantity: in each row the first server's over each other's, and every server's own."""
-    return Table(title, [_compared(name, servers, unit, scale) for name, servers in rows.items()])
+    return Table(title, [_compared(name, servers, quantity) for name, servers in rows.items()])
 
 
-def _compared(name: str, servers: Mapping[str, Sequence[float]], unit: str, scale: float) -> Row:
+def _compared(name: str, servers: Mapping[str, Sequence[Load]], quantity: Quantity) -> Row:
     (_, first), *others = servers.items()
-    ratios = {f"/ {other}": ratio(first, theirs) for other, theirs in others}
-    return Row(name, ratios, {f"{server} {unit}": median(rounds) * scale for server, rounds in servers.items()})
+    ratios = {f"/ {other}": quantity.ratio(first, theirs) for other, theirs in others}
+    figures = {f"{s} {quantity.unit}": quantity.middle(loads) * quantity.scale for s, loads in servers.items()}
+    return Row(name, ratios, figures)

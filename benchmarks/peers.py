@@ -10,18 +10,18 @@ processes on one core; ours is measured before and after each. What cannot be in
 import json
 import os
 import subprocess
-import venv
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
+from http.client import HTTPException
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median
 from typing import Annotated, Any
 
 from bundles import Served, served
-from comparing import MS, US, Run, in_turn, middle, values
+from comparing import CPU, P99, RATE, Run, in_turn
 from cyclopts import App, Parameter
 from events import SESSION, Event, requests, single_events
 from load import Load, LoadError, closed_loop, post
@@ -101,7 +101,13 @@ PEERS = (
         _tensors,
         _first_output,
     ),
-    Peer("TorchServe", "torch_serve.py", ("torchserve==0.12.0", "torch==2.13.0"), "/predictions/step", "/ping"),
+    Peer(
+        "TorchServe",
+        "torch_serve.py",
+        ("torchserve==0.12.0", "torch==2.13.0", "PyYAML==6.0.3"),
+        "/predictions/step",
+        "/ping",
+    ),
     Peer(
         "nvidia-pytriton",
         "py_triton.py",
@@ -121,6 +127,8 @@ class Sizes:
     only: Annotated[tuple[str, ...], Parameter(help=f"Servers to measure: {', '.join(p.name for p in PEERS)}.")] = ()
     install: Annotated[bool, Parameter(negative=())] = False
     """Install the servers that are not there yet, with pip."""
+    python: Path = Path(sys.executable)
+    """Interpreter that their environments are made with; nvidia-pytriton 0.7 does not start on Python 3.11.7."""
     folder: Path = Path(".venv-peers")
     """Where each has its environment."""
     connections: int = 64
@@ -162,7 +170,8 @@ def main(
                     table.notes.append(f"{peer.name}: {error}")
     show(table, out)
     if timing.json is not None:
-        write_json(timing.json, asdict(sizes) | {"rounds": timing.rounds}, PACKAGES, [table])
+        settings = asdict(sizes) | {"rounds": timing.rounds, "peers": {peer.name: peer.requirements for peer in PEERS}}
+        write_json(timing.json, settings, PACKAGES, [table])
     return 0
 
 
@@ -185,15 +194,10 @@ def _rounds(run: Run, rounds: int) -> list[Load]:
 
 
 def _row(peer: Peer, loads: list[Load], theirs: list[Load]) -> Row:
-    columns = {"req/s": ("rate", 1.0), "CPU": ("cpu", US), "p99": ("p99", MS)}
-    ratios = {name: middle(loads, field) / middle(theirs, field) for name, (field, _) in columns.items()}
-    units = {"req/s": "req/s", "CPU": "CPU µs", "p99": "p99 ms"}
-    figures = {
-        f"{side} {units[name]}": scale * median(values(of, field))
-        for name, (field, scale) in columns.items()
-        for side, of in (("ours", loads), ("theirs", theirs))
-    }
-    return Row(peer.name, ratios, figures)
+    quantities = (RATE, CPU, P99)
+    sides = {"ours": loads, "theirs": theirs}
+    figures = {f"{side} {q.unit}": q.middle(of) * q.scale for q in quantities for side, of in sides.items()}
+    return Row(peer.name, {q.name: q.middle(loads) / q.middle(theirs) for q in quantities}, figures)
 
 
 # -- their environments and processes -----------------------------------------------------------------------------
@@ -211,26 +215,26 @@ def environment(peer: Peer, sizes: Sizes) -> Path:
         return python
     if not sizes.install:
         raise PeerError("not installed; --install does it")
-    venv.create(folder, with_pip=True, clear=True)
-    _pip_install(python, [*peer.requirements, f"onnxruntime=={version('onnxruntime')}"])
+    _run([sizes.python, "-m", "venv", "--clear", folder])
+    _run([python, "-m", "pip", "install", "--quiet", *peer.requirements, f"onnxruntime=={version('onnxruntime')}"])
     done.touch()
     return python
 
 
-def _pip_install(python: Path, requirements: list[str]) -> None:
-    command = [python, "-m", "pip", "install", "--quiet", *requirements]
+def _run(command: list[str | Path]) -> None:
+    """Run a step of an installation."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_INSTALLING)
     except subprocess.TimeoutExpired:
-        raise PeerError(f"pip took longer than {_INSTALLING} seconds") from None
+        raise PeerError(f"its installation took longer than {_INSTALLING} seconds") from None
     if done.returncode:
-        raise PeerError(f"pip could not install it: {done.stderr.strip().splitlines()[-1]}")
+        raise PeerError(f"it could not be installed: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
 
 
 def start(peer: Peer, python: Path, model: Served, core: int) -> Server:
     """Return the peer over a model's step graph."""
     port = free_port()
-    command = [python, APPS / peer.app, model.step_graph, str(port)]
+    command: list[str | Path] = [python, APPS / peer.app, model.step_graph, str(port)]
     path = {"PATH": f"{python.parent}:{os.environ['PATH']}", "PYTHONPATH": str(APPS)}
     return Server(peer.name, command, port, core, ready=peer.ready, environment=path, patience=_STARTING)
 
@@ -247,7 +251,10 @@ def require_same(us: Server, them: Server, peer: Peer) -> None:
 
 
 def _answer(server: Server, path: str, document: Any) -> Any:
-    status, body = server.request("POST", path, json.dumps(document).encode())
+    try:
+        status, body = server.request("POST", path, json.dumps(document).encode())
+    except (OSError, HTTPException) as error:
+        raise PeerError(f"it does not answer an event: {error}") from error
     if status != 200:
         raise PeerError(f"it answered {status}: {body[:200].decode(errors='replace')}")
     return json.loads(body)

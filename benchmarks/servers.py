@@ -1,6 +1,7 @@
 """Servers to measure: processes started on one core, with the CPU time that they have taken."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -19,6 +20,8 @@ HOST = "127.0.0.1"
 APPS = Path(__file__).with_name("apps")
 _MARK = "ARRAYLSTM_BENCHMARK_SERVER"
 _TICKS = os.sysconf("SC_CLK_TCK")
+_ERROR = re.compile(r"\w(Error|Exception): ")
+_ANSWERING = 30.0  # seconds that one answer may take
 _PATIENCE = 10.0  # seconds that a server gets to stop by itself
 
 
@@ -102,7 +105,7 @@ class Server:
 
     def request(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
         """Return the status and the body of what it answers."""
-        connection = HTTPConnection(HOST, self.port, timeout=10)
+        connection = HTTPConnection(HOST, self.port, timeout=_ANSWERING)
         try:
             connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
             response = connection.getresponse()
@@ -114,9 +117,9 @@ class Server:
         deadline = monotonic() + self._patience
         while not self._is_ready():
             if self._process.poll() is not None:
-                raise ServerError(f"it ended with status {self._process.returncode}: {_last_line(log)}")
+                raise ServerError(f"it ended with status {self._process.returncode}: {_last_words(log)}")
             if monotonic() > deadline:
-                raise ServerError(f"it was not ready after {self._patience:.0f} seconds: {_last_line(log)}")
+                raise ServerError(f"it was not ready after {self._patience:.0f} seconds: {_last_words(log)}")
             sleep(0.1)
 
     def _is_ready(self) -> bool:
@@ -152,9 +155,10 @@ def _cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
-def _last_line(log: Path) -> str:
+def _last_words(log: Path) -> str:
+    """Return the last error that a server's log tells of, or else its last line."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else "it said nothing"
+    return next((line for line in reversed(lines) if _ERROR.search(line)), lines[-1] if lines else "it said nothing")
 
 
 def free_port() -> int:

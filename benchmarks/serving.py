@@ -1,7 +1,7 @@
 """How fast arraylstm-serve answers, beside raw ASGI without inference and beside the server that most people write.
 
-    python benchmarks/serving.py                            # about eight minutes
-    python benchmarks/serving.py --parts requests bulk      # a part of it
+    python benchmarks/serving.py                          # about six minutes
+    python benchmarks/serving.py --parts bulk --parts stream
 
 The servers run on one core and the load comes from another, all in every round, so what disturbs one disturbs all.
 Of each ratio, and of each figure, the median round is shown. It needs wrk and two cores that have nothing else to do.
@@ -10,18 +10,16 @@ Of each ratio, and of each figure, the median round is shown. It needs wrk and t
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from math import isnan
 from pathlib import Path
-from statistics import median
 from time import perf_counter, process_time, sleep
 from typing import Annotated, Literal
 
 import numpy as np
-from apps.stepping import load, zero_states
+from apps.stepping import open_graph, zero_states
 from bundles import Served, served
-from comparing import MS, US, Key, Run, compare, in_turn, middle, ratio, values
+from comparing import CLIENT, CPU, EVENTS, P50, P99, P999, RATE, SERVER, Key, Run, compare, in_turn, row
 from cyclopts import App, Parameter
 from events import BULK, STREAM, bulk_events, single_events, stream_events
 from load import Load, LoadError, NotThereError, closed_loop, get, open_loop, stream
@@ -33,7 +31,8 @@ from arraylstm import console
 
 app = App(name="serving", help=__doc__, result_action="return_value")
 
-OURS, RAW, NAIVE, ENGINE = "ours", "raw", "naive", "engine"
+OURS, RAW, NAIVE = "ours", "raw", "naive"
+ALONE, HTTP = "graph alone", "HTTP"
 FAILED, NOT_FOUND = 1, 404
 PACKAGES = ("onnxruntime", "uvicorn", "uvloop", "httptools", "fastapi", "pydantic", "picows", "numpy")
 
@@ -44,7 +43,6 @@ _STREAMS = ((64, 1), (16, 16))  # connections, messages in flight on each
 _ENGINE_BATCH = 64
 _PROBES = 100.0  # of /healthz, a second
 _LEAD = 0.3  # seconds that the saturating load has to itself, before them and after
-_STREAMED = {"events": "rate", "CPU": "cpu"}
 
 Part = Literal["requests", "bulk", "stream", "open-loop", "healthz"]
 
@@ -133,25 +131,17 @@ def main(
 
 def requests(bench: Bench) -> list[Table]:
     """Compare throughput, tail latency and CPU time of requests with one event each."""
-    connections = bench.sizes.connections
-    loads = bench.in_turn({(name, count): bench.events(name, count) for count in connections for name in bench.servers})
-
-    def table(what: str, field: str, unit: str, scale: float = 1.0) -> Table:
-        rows = {
-            _connections(count): {name: values(loads[name, count], field) for name in bench.servers}
-            for count in connections
-        }
-        return compare(f"Requests with one event: {what}", rows, unit, scale)
-
+    counts = bench.sizes.connections
+    loads = bench.in_turn({(name, count): bench.events(name, count) for count in counts for name in bench.servers})
+    rows = {_connections(count): {name: loads[name, count] for name in bench.servers} for count in counts}
     tables = [
-        table("throughput", "rate", "req/s"),
-        table("p99", "p99", "ms", MS),
-        table("server CPU a request", "cpu", "µs", US),
+        compare(f"Requests with one event: {title}", rows, quantity)
+        for title, quantity in (("throughput", RATE), ("latency", P99), ("server CPU a request", CPU))
     ]
-    if {_MANY, _BUSY} <= set(connections):
-        rates = {name: [values(loads[name, count], "rate") for count in (_MANY, _BUSY)] for name in bench.servers}
-        rows = [Row(name, {f"{_MANY} / {_BUSY}": ratio(*pair)}) for name, pair in rates.items()]
-        tables.append(Table(f"Requests with one event: throughput at {_MANY} connections over that at {_BUSY}", rows))
+    if {_MANY, _BUSY} <= set(counts):
+        title = f"Requests with one event: throughput of {_MANY} connections over that of {_BUSY}"
+        crowded = {name: RATE.ratio(loads[name, _MANY], loads[name, _BUSY]) for name in bench.servers}
+        tables.append(Table(title, [Row(name, {f"{_MANY} / {_BUSY}": value}) for name, value in crowded.items()]))
     return tables
 
 
@@ -160,30 +150,29 @@ def _connections(count: int) -> str:
 
 
 def bulk(bench: Bench) -> list[Table]:
-    """Compare events of bulk requests with the steps of the graph alone."""
+    """Compare events of bulk requests with steps of the graph alone."""
     title = f"Bulk requests, {_BULK_CONNECTIONS} connections, beside the step graph alone at B={_ENGINE_BATCH}"
     if bench.servers[OURS].request("POST", BULK, b"{}")[0] == NOT_FOUND:
         return [Table(title, [], [f"POST {BULK}: not there"])]
-    requests = {size: bulk_events(bench.model, size) for size in bench.sizes.bulk}
-    runs: dict[str | int, Run] = {ENGINE: partial(engine, bench.model, bench.sizes.server_core, bench.sizes.seconds)}
-    loads = bench.in_turn(runs | {n: bench.closed(OURS, each, _BULK_CONNECTIONS) for n, each in requests.items()})
-    rows = [_bulk_row(size, loads[size], loads[ENGINE]) for size in requests]
-    alone = {"events/s": middle(loads[ENGINE], "rate"), "CPU µs": middle(loads[ENGINE], "cpu") * US}
-    return [Table(title, [*rows, Row("the graph alone", {}, alone)])]
+    runs = {ALONE: partial(engine, bench.model, bench.sizes.server_core, bench.sizes.seconds)}
+    for size in bench.sizes.bulk:
+        run = bench.closed(OURS, bulk_events(bench.model, size), _BULK_CONNECTIONS)
+        runs[f"{size} events a request"] = partial(_per_event, run, size)
+    loads = bench.in_turn(runs)
+    alone = loads.pop(ALONE)
+    shown = (EVENTS, CPU, P50, P99)
+    rows = [row(name, loads[name], shown, to=(ALONE, alone), compared=(EVENTS, CPU)) for name in loads]
+    return [Table(title, [*rows, row(ALONE, alone, shown)])]
 
 
-def _bulk_row(size: int, loads: Sequence[Load], alone: Sequence[Load]) -> Row:
-    rates, costs = (
-        [scale * value for value in values(loads, field)] for field, scale in (("rate", size), ("cpu", 1 / size))
-    )
-    ratios = {"events / steps": ratio(rates, values(alone, "rate")), "CPU / CPU": ratio(costs, values(alone, "cpu"))}
-    figures = {"events/s": median(rates), "CPU µs": median(costs) * US}
-    return Row(f"{size} events", ratios, figures | {f"{name} ms": middle(loads, name) * MS for name in ("p50", "p99")})
+def _per_event(run: Run, size: int) -> Load:
+    load = run()
+    return replace(load, rate=load.rate * size, cpu=load.cpu / size)
 
 
 def engine(model: Served, core: int, seconds: float) -> Load:
-    """Run the step graph alone on the servers' core, as they load it; a row counts as an answer."""
-    graph = load(str(model.step_graph))
+    """Run the step graph alone on the servers' core, on one thread; a row counts as an answer."""
+    graph = open_graph(str(model.step_graph))
     feeds = zero_states(graph, _ENGINE_BATCH) | {"items": np.arange(_ENGINE_BATCH) % model.num_items}
     with on_core(core):
         graph.run(None, feeds)
@@ -198,75 +187,68 @@ def engine(model: Served, core: int, seconds: float) -> Load:
 
 def streams(bench: Bench) -> list[Table]:
     """Compare events over WebSocket connections with requests of one event each."""
-    title = "WebSocket, beside HTTP requests with one event"
-    server, seconds = bench.servers[OURS], bench.sizes.seconds
-    (over_http, *over_ws) = f"HTTP, {_BUSY} connections", *(f"{n} connections, {k} in flight" for n, k in _STREAMS)
-    runs: dict[str, Run] = {over_http: bench.events(OURS, _BUSY)}
-    for name, (connections, in_flight) in zip(over_ws, _STREAMS, strict=True):
+    title = f"WebSocket, beside HTTP requests with one event over {_BUSY} connections"
+    runs: dict[str, Run] = {HTTP: bench.events(OURS, _BUSY)}
+    for connections, in_flight in _STREAMS:
         messages = stream_events(bench.model, connections)
-        runs[name] = partial(stream, server, STREAM, messages, in_flight, seconds)
+        run = partial(stream, bench.servers[OURS], STREAM, messages, in_flight, bench.sizes.seconds)
+        runs[f"{_connections(connections)}, {in_flight} in flight"] = run
     try:
         loads = bench.in_turn(runs)
     except NotThereError as error:
         return [Table(title, [], [str(error)])]
-    rows = [_stream_row(name, loads[name], loads[over_http]) for name in runs]
-    return [
-        Table(
-            title,
-            [*rows[1:], Row(rows[0].name, {}, rows[0].figures)],
-            [_bottleneck(name, loads[name]) for name in over_ws],
-        )
-    ]
-
-
-def _stream_row(name: str, loads: Sequence[Load], http: Sequence[Load]) -> Row:
-    ratios = {
-        f"{column} / HTTP": ratio(values(loads, field), values(http, field)) for column, field in _STREAMED.items()
-    }
-    shares = {f"{side} busy": middle(loads, side) for side in ("server", "client")}
-    figures = {"events/s": middle(loads, "rate"), "CPU µs": middle(loads, "cpu") * US}
-    return Row(name, ratios, figures | {column: share for column, share in shares.items() if not isnan(share)})
+    http = loads.pop(HTTP)
+    shown = (EVENTS, CPU, SERVER, CLIENT)
+    rows = [row(name, loads[name], shown, to=(HTTP, http), compared=(EVENTS, CPU)) for name in loads]
+    return [Table(title, [*rows, row(HTTP, http, shown)], [_bottleneck(name, loads[name]) for name in loads])]
 
 
 def _bottleneck(name: str, loads: Sequence[Load]) -> str:
     """Tell which side bounds the rate; where it is the client, CPU times are what to compare by."""
-    busier = max(("server", "client"), key=lambda side: middle(loads, side))
-    return f"{name}: the busier side was the {busier}"
+    busier = max((SERVER, CLIENT), key=lambda side: side.middle(loads))
+    return f"{name}: the busier side was the {busier.name}"
 
 
 def open_loops(bench: Bench) -> list[Table]:
-    """Compare latencies at fixed arrival rates: at the naive server's, and at as large a share of what each can do."""
-    saturated = {name: bench.events(name, _BUSY)().rate for name in (OURS, NAIVE)}
+    """Compare latencies at fixed arrival rates: those of the naive server, and as large a share of what we can do."""
+    saturated = bench.in_turn({name: bench.events(name, _BUSY) for name in (OURS, NAIVE)})
+    limits = {name: RATE.middle(loads) for name, loads in saturated.items()}
     requests = single_events(bench.model, _MANY)
-    runs: dict[str, Run] = {}
-    references: dict[str, str] = {}
-    for share in bench.sizes.shares:
-        theirs, same, own = (f"{text} {share:.0%} of its own" for text in (NAIVE, f"{OURS} at {NAIVE}'s", OURS))
-        for row, name, limit in ((theirs, NAIVE, NAIVE), (same, OURS, NAIVE), (own, OURS, OURS)):
-            rate = share * saturated[limit]
-            runs[row] = partial(open_loop, bench.servers[name], requests, rate, bench.sizes.seconds)
-        references |= {same: theirs, own: theirs}
-    loads = bench.in_turn(runs)
-    rows = [_latency_row(name, loads[name], loads.get(references.get(name, ""))) for name in runs]
+    trials = [
+        _Trial(*names, share, share * limits[names[1]])
+        for share in bench.sizes.shares
+        for names in ((NAIVE, NAIVE), (OURS, NAIVE), (OURS, OURS))
+    ]
+    seconds = bench.sizes.seconds
+    loads = bench.in_turn({t: partial(open_loop, bench.servers[t.name], requests, t.rate, seconds) for t in trials})
+    theirs = {trial.share: loads[trial] for trial in trials if trial.name == NAIVE}
+    rows = [_latencies(trial, loads[trial], theirs[trial.share]) for trial in trials]
     return [Table("Open loop, Poisson arrivals, latency from when a request was due", rows)]
 
 
-def _latency_row(name: str, loads: Sequence[Load], theirs: Sequence[Load] | None) -> Row:
-    columns = {"p50": "p50", "p99": "p99", "p99.9": "p999"}
-    ratios = {
-        f"{column} / {NAIVE}": ratio(values(loads, field), values(theirs, field))
-        for column, field in columns.items()
-        if theirs is not None
-    }
-    figures = {f"{column} ms": middle(loads, field) * MS for column, field in columns.items()}
-    return Row(name, ratios, {"req/s": middle(loads, "rate")} | figures | {"client busy": middle(loads, "client")})
+@dataclass(frozen=True)
+class _Trial:
+    """An open loop: a server at a rate that is a share of what one can do."""
+
+    name: str
+    limit: str
+    share: float
+    rate: float
+
+
+def _latencies(trial: _Trial, loads: Sequence[Load], theirs: Sequence[Load]) -> Row:
+    latencies = (P50, P99, P999)
+    to = None if trial.name == NAIVE else (NAIVE, theirs)
+    name = f"{trial.name} at {trial.share:.0%} of {trial.limit}"
+    measured = row(name, loads, (RATE, *latencies, CLIENT), to=to, compared=latencies)
+    return replace(measured, figures={"offered": trial.rate} | measured.figures)
 
 
 def healthz(bench: Bench) -> list[Table]:
     """Compare how long /healthz takes while the server is saturated."""
     loads = bench.in_turn({name: partial(_probe, bench, name) for name in bench.servers})
-    rows = {"p50": {n: values(loads[n], "p50") for n in loads}, "p99": {n: values(loads[n], "p99") for n in loads}}
-    return [compare(f"/healthz while {_BUSY} connections send events", rows, "ms", MS)]
+    rows = [row for q in (P50, P99) for row in compare("", {q.name: loads}, q).rows]
+    return [Table(f"/healthz while {_BUSY} connections send events", rows)]
 
 
 def _probe(bench: Bench, name: str) -> Load:

@@ -26,8 +26,9 @@ def main() -> None:
             "probabilities": np.array([[p["probability"] for p in answer] for answer in answers], np.float32),
         }
 
-    ports = {"http_port": int(PORT), "grpc_port": int(PORT) + 1, "metrics_port": int(PORT) + 2}
-    with Triton(config=TritonConfig(http_address="127.0.0.1", **ports)) as triton:
+    ports = {f"{name}_port": int(PORT) + offset for offset, name in enumerate(("http", "grpc", "metrics"))}
+    addresses = dict.fromkeys(("http_address", "grpc_address", "metrics_address"), "127.0.0.1")
+    with Triton(config=TritonConfig(**addresses, **ports)) as triton:
         triton.bind(
             model_name="step",
             infer_func=step,

@@ -12,7 +12,7 @@ Prediction = dict[str, Any]
 TOP_K = 10
 
 
-def load(path: str) -> onnxruntime.InferenceSession:
+def open_graph(path: str) -> onnxruntime.InferenceSession:
     """Load a graph for one thread that does not spin, which is the best that one core can be given."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -38,7 +38,7 @@ class Sessions:
     """
 
     def __init__(self, path: str) -> None:
-        self._graph = load(path)
+        self._graph = open_graph(path)
         self._fresh = {name: state[0] for name, state in zero_states(self._graph, 1).items()}
         self._states: dict[str, dict[str, Array]] = {}
 

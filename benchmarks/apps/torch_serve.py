@@ -36,7 +36,7 @@ def main(step_graph: str, port: str) -> None:
     (folder / "model-config.yaml").write_text("".join(f"{name}: {value}\n" for name, value in MODEL.items()))
     model = {
         "modelName": "step",
-        "handler": f"{here.name}:Step",
+        "handler": here.name,
         "modelVersion": "1",
         "configFile": "model-config.yaml",
     }
