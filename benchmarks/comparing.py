@@ -18,8 +18,8 @@ class Quantity:
     """A field of `Load` as tables show it.
 
     Attributes:
-        name: what its ratio is called.
-        unit: what its figure is called.
+        name: what it is called.
+        unit: of its figures.
         field: where a `Load` has it.
         scale: what makes figures of its values.
     """
@@ -37,16 +37,20 @@ class Quantity:
         """Return its median."""
         return median(self.of(loads))
 
+    def figure(self, loads: Sequence[Load]) -> float:
+        """Return its median in its unit."""
+        return self.middle(loads) * self.scale
+
     def ratio(self, ours: Sequence[Load], theirs: Sequence[Load]) -> float:
         """Return the median of the rounds' ratios: a machine that drifts from round to round leaves it as it is."""
         return median(mine / other for mine, other in zip(self.of(ours), self.of(theirs), strict=True))
 
 
-RATE = Quantity("throughput", "req/s", "rate")
-EVENTS = Quantity("events", "events/s", "rate")
-CPU = Quantity("CPU", "CPU µs", "cpu", 1e6)
-P50, P99, P999 = (Quantity(name, f"{name} ms", name.replace(".", ""), 1e3) for name in ("p50", "p99", "p99.9"))
-SERVER, CLIENT = (Quantity(side, f"{side} busy", side) for side in ("server", "client"))
+REQUESTS = Quantity("requests", "/s", "rate")
+EVENTS = Quantity("events", "/s", "rate")
+CPU = Quantity("CPU", "µs", "cpu", 1e6)
+P50, P99, P999 = (Quantity(name, "ms", name.replace(".", ""), 1e3) for name in ("p50", "p99", "p99.9"))
+SERVER, CLIENT = (Quantity(side, "busy", side) for side in ("server", "client"))
 
 
 def in_turn(runs: Mapping[Key, Run], rounds: int) -> dict[Key, list[Load]]:
@@ -67,8 +71,8 @@ def row(
     compared: Sequence[Quantity] = (),
 ) -> Row:
     """Return the row of a run: its figures, and the ratios of what is compared to those of another run."""
-    figures = {quantity.unit: quantity.middle(loads) * quantity.scale for quantity in shown}
-    known = {unit: figure for unit, figure in figures.items() if not isnan(figure)}
+    figures = {f"{quantity.name} {quantity.unit}": quantity.figure(loads) for quantity in shown}
+    known = {column: figure for column, figure in figures.items() if not isnan(figure)}
     if to is None:
         return Row(name, {}, known)
     other, theirs = to
@@ -76,12 +80,12 @@ def row(
 
 
 def compare(title: str, rows: Mapping[str, Mapping[str, Sequence[Load]]], quantity: Quantity) -> Table:
-    """Return a table of one quantity: in each row the first server's over each other's, and every server's own."""
-    return Table(title, [_compared(name, servers, quantity) for name, servers in rows.items()])
+    """Return a table of one quantity, with a row for each name."""
+    return Table(title, [compared(name, servers, quantity) for name, servers in rows.items()])
 
 
-def _compared(name: str, servers: Mapping[str, Sequence[Load]], quantity: Quantity) -> Row:
+def compared(name: str, servers: Mapping[str, Sequence[Load]], quantity: Quantity) -> Row:
+    """Return a row of one quantity: the first server's over each other's, and every server's own."""
     (_, first), *others = servers.items()
     ratios = {f"/ {other}": quantity.ratio(first, theirs) for other, theirs in others}
-    figures = {f"{s} {quantity.unit}": quantity.middle(loads) * quantity.scale for s, loads in servers.items()}
-    return Row(name, ratios, figures)
+    return Row(name, ratios, {f"{server} {quantity.unit}": quantity.figure(loads) for server, loads in servers.items()})

@@ -87,10 +87,11 @@ def closed_loop(server: Server, requests: Sequence[bytes], connections: int, sec
         )
         cpu = server.cpu_seconds - before
     if done.returncode:
-        raise LoadError(f"wrk ended with status {done.returncode}: {done.stderr.strip()}")
+        raise LoadError(f"{server.name}: wrk ended with status {done.returncode}: {done.stderr.strip()}")
     result = json.loads(done.stdout.splitlines()[-1])
     if result["refused"] or result["failed"] or not result["answers"]:
-        raise LoadError("wrk got {answers} answers, {refused} of them refusals; {failed} failures".format(**result))
+        counts = "{answers} answers, {refused} of them refusals, and {failed} failures".format(**result)
+        raise LoadError(f"{server.name} gave {counts}")
     percentiles = {name: result[name] for name in ("p50", "p99", "p999")}
     return Load(result["answers"] / result["seconds"], cpu / result["answers"], **percentiles)
 
@@ -114,7 +115,7 @@ def open_loop(
     source = np.random.default_rng(0)
     due = np.cumsum(source.exponential(1 / rate, max(1, round(rate * seconds)))).tolist()
     before, used = server.cpu_seconds, process_time()
-    pool = _Pool(server.port, max(1, min(most_connections, round(rate))))  # so none stays idle for long
+    pool = _Pool(server, max(1, min(most_connections, round(rate))))  # so none stays idle for long
     latencies: list[float] = []
     try:
         start = perf_counter()
@@ -128,7 +129,7 @@ def open_loop(
             answered, arrived = pool.receive(max(0.0, wait))
             latencies += [arrived - start - moment for moment in answered]
             if not answered and arrived - start > due[-1] + _TIMEOUT:
-                raise LoadError(f"{len(due) - len(latencies)} of {len(due)} requests were not answered")
+                raise LoadError(f"{server.name} did not answer {len(due) - len(latencies)} of {len(due)} requests")
     finally:
         pool.close()
     duration = perf_counter() - start
@@ -140,13 +141,14 @@ def open_loop(
 class _Pool:
     """Keep-alive connections, each with at most one request under way."""
 
-    def __init__(self, port: int, size: int) -> None:
+    def __init__(self, server: Server, size: int) -> None:
+        self._name = server.name
         self._poll = select.epoll()
         self._sockets: dict[int, socket.socket] = {}
         self._received: dict[int, bytes] = {}
         self._due: dict[int, float] = {}
         for _ in range(size):
-            connection = socket.create_connection((HOST, port), timeout=_TIMEOUT)
+            connection = socket.create_connection((HOST, server.port), timeout=_TIMEOUT)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._sockets[connection.fileno()] = connection
             self._poll.register(connection, select.EPOLLIN)
@@ -166,29 +168,26 @@ class _Pool:
         for number, _ in ready:
             data = self._received[number] + self._sockets[number].recv(65536)
             if not data:
-                raise LoadError("the server hung up")
+                raise LoadError(f"{self._name} hung up")
             self._received[number] = data
-            if _complete(data):
+            if self._is_complete(data):
                 answered.append(self._due.pop(number))
                 self.free.append(number)
         return answered, now
+
+    def _is_complete(self, data: bytes) -> bool:
+        """Tell whether an answer has come whole; it must be 200 and have a length."""
+        head, blank, body = data.partition(b"\r\n\r\n")
+        length = _LENGTH.search(head)
+        if blank and (length is None or not head.startswith(b"HTTP/1.1 200")):
+            raise LoadError(f"{self._name} answered {head.splitlines()[0].decode('latin-1')}")
+        return bool(blank) and length is not None and len(body) >= int(length[1])
 
     def close(self) -> None:
         """Hang up."""
         for connection in self._sockets.values():
             connection.close()
         self._poll.close()
-
-
-def _complete(data: bytes) -> bool:
-    """Tell whether an answer has come whole; only 200 with a length is one."""
-    head, blank, body = data.partition(b"\r\n\r\n")
-    length = _LENGTH.search(head)
-    if not blank:
-        return False
-    if not head.startswith(b"HTTP/1.1 200") or length is None:
-        raise LoadError(f"the server answered {head.splitlines()[0].decode('latin-1')!r}")
-    return len(body) >= int(length[1])
 
 
 # -- WebSocket ----------------------------------------------------------------------------------------------------
@@ -223,7 +222,7 @@ async def _stream(
     refused = [talker.refusal for talker in talkers if talker.refusal]
     answers, duration = after.answers - before.answers, after.time - before.time
     if refused or not answers:
-        raise LoadError(f"{len(refused)} streams were refused, {answers} answers came: {refused[:1]}")
+        raise LoadError(f"{server.name} refused {len(refused)} streams and gave {answers} answers: {refused[:1]}")
     client = (after.client - before.client) / duration
     return Load(answers / duration, (after.server - before.server) / answers, client=client)
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from bundles import Served, served
-from comparing import CPU, P99, RATE, Run, in_turn
+from comparing import CPU, P99, REQUESTS, Run, in_turn
 from cyclopts import App, Parameter
 from events import SESSION, Event, requests, single_events
 from load import Load, LoadError, closed_loop, post
@@ -167,7 +167,7 @@ def main(
                 try:
                     table.rows.append(compare(peer, us, model, sizes, timing.rounds))
                 except (PeerError, ServerError, LoadError) as error:
-                    table.notes.append(f"{peer.name}: {error}")
+                    table.notes.append(str(error))
     show(table, out)
     if timing.json is not None:
         settings = asdict(sizes) | {"rounds": timing.rounds, "peers": {peer.name: peer.requirements for peer in PEERS}}
@@ -194,9 +194,9 @@ def _rounds(run: Run, rounds: int) -> list[Load]:
 
 
 def _row(peer: Peer, loads: list[Load], theirs: list[Load]) -> Row:
-    quantities = (RATE, CPU, P99)
+    quantities = (REQUESTS, CPU, P99)
     sides = {"ours": loads, "theirs": theirs}
-    figures = {f"{side} {q.unit}": q.middle(of) * q.scale for q in quantities for side, of in sides.items()}
+    figures = {f"{side} {q.name} {q.unit}": q.figure(of) for q in quantities for side, of in sides.items()}
     return Row(peer.name, {q.name: q.middle(loads) / q.middle(theirs) for q in quantities}, figures)
 
 
@@ -214,21 +214,23 @@ def environment(peer: Peer, sizes: Sizes) -> Path:
     if done.exists():
         return python
     if not sizes.install:
-        raise PeerError("not installed; --install does it")
-    _run([sizes.python, "-m", "venv", "--clear", folder])
-    _run([python, "-m", "pip", "install", "--quiet", *peer.requirements, f"onnxruntime=={version('onnxruntime')}"])
+        raise PeerError(f"{peer.name} is not installed; --install does it")
+    _run(peer, [sizes.python, "-m", "venv", "--clear", folder])
+    _run(
+        peer, [python, "-m", "pip", "install", "--quiet", *peer.requirements, f"onnxruntime=={version('onnxruntime')}"]
+    )
     done.touch()
     return python
 
 
-def _run(command: list[str | Path]) -> None:
+def _run(peer: Peer, command: list[str | Path]) -> None:
     """Run a step of an installation."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_INSTALLING)
     except subprocess.TimeoutExpired:
-        raise PeerError(f"its installation took longer than {_INSTALLING} seconds") from None
+        raise PeerError(f"{peer.name}: its installation took longer than {_INSTALLING} seconds") from None
     if done.returncode:
-        raise PeerError(f"it could not be installed: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
+        raise PeerError(f"{peer.name} could not be installed: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
 
 
 def start(peer: Peer, python: Path, model: Served, core: int) -> Server:
@@ -241,22 +243,23 @@ def start(peer: Peer, python: Path, model: Served, core: int) -> Server:
 
 def require_same(us: Server, them: Server, peer: Peer) -> None:
     """Walk one session on both servers; raise PeerError unless they hold the same items likely at the end."""
+    session_id = Path(peer.app).stem  # new to both
     for item in _TRIED:
-        event = {"session_id": "tried", "items": [item]}
-        ours_said = _answer(us, SESSION.format("tried"), {"items": [item]})
+        event = {"session_id": session_id, "items": [item]}
+        ours_said = _answer(us, SESSION.format(session_id), {"items": [item]})
         theirs_said = _answer(them, peer.path, peer.document(event))
     expected, actual = [entry["item"] for entry in ours_said["predictions"]], peer.items(theirs_said)
     if expected != actual:
-        raise PeerError(f"it predicts {actual}; the model says {expected}")
+        raise PeerError(f"{peer.name} predicts {actual}; the model says {expected}")
 
 
 def _answer(server: Server, path: str, document: Any) -> Any:
     try:
         status, body = server.request("POST", path, json.dumps(document).encode())
     except (OSError, HTTPException) as error:
-        raise PeerError(f"it does not answer an event: {error}") from error
+        raise PeerError(f"{server.name} does not answer an event: {error}") from error
     if status != 200:
-        raise PeerError(f"it answered {status}: {body[:200].decode(errors='replace')}")
+        raise PeerError(f"{server.name} answered {status}: {body[:200].decode(errors='replace')}")
     return json.loads(body)
 
 

@@ -46,7 +46,7 @@ def show(table: Table, console: Console) -> None:
     """Print a table, ratios first; what has none stands back."""
     ratios = list(dict.fromkeys(column for row in table.rows for column in row.ratios))
     figures = list(dict.fromkeys(column for row in table.rows for column in row.figures))
-    grid = Grid("", *ratios, *figures, title=table.title, title_justify="left", box=box.SIMPLE)
+    grid = Grid("", *ratios, *figures, box=box.SIMPLE)
     grid.columns[0].no_wrap = True
     for column in grid.columns[1:]:
         column.justify = "right"
@@ -54,10 +54,10 @@ def show(table: Table, console: Console) -> None:
         cells = [f"{row.ratios[column]:.2f}" if column in row.ratios else "-" for column in ratios]
         cells += [_shown(row.figures[column]) if column in row.figures else "-" for column in figures]
         grid.add_row(row.name, *cells, style=None if row.ratios else "dim")
+    for line in (table.title, *table.notes):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
     if table.rows:
         console.print(grid)
-    for note in table.notes:
-        console.print(note, soft_wrap=True, markup=False, highlight=False)
 
 
 def _shown(figure: float) -> str:

@@ -117,9 +117,9 @@ class Server:
         deadline = monotonic() + self._patience
         while not self._is_ready():
             if self._process.poll() is not None:
-                raise ServerError(f"it ended with status {self._process.returncode}: {_last_words(log)}")
+                raise ServerError(f"{self.name} ended with status {self._process.returncode}: {_last_words(log)}")
             if monotonic() > deadline:
-                raise ServerError(f"it was not ready after {self._patience:.0f} seconds: {_last_words(log)}")
+                raise ServerError(f"{self.name} was not ready after {self._patience:.0f} seconds: {_last_words(log)}")
             sleep(0.1)
 
     def _is_ready(self) -> bool:

@@ -19,7 +19,7 @@ from typing import Annotated, Literal
 import numpy as np
 from apps.stepping import open_graph, zero_states
 from bundles import Served, served
-from comparing import CLIENT, CPU, EVENTS, P50, P99, P999, RATE, SERVER, Key, Run, compare, in_turn, row
+from comparing import CLIENT, CPU, EVENTS, P50, P99, P999, REQUESTS, SERVER, Key, Run, compare, compared, in_turn, row
 from cyclopts import App, Parameter
 from events import BULK, STREAM, bulk_events, single_events, stream_events
 from load import Load, LoadError, NotThereError, closed_loop, get, open_loop, stream
@@ -136,11 +136,11 @@ def requests(bench: Bench) -> list[Table]:
     rows = {_connections(count): {name: loads[name, count] for name in bench.servers} for count in counts}
     tables = [
         compare(f"Requests with one event: {title}", rows, quantity)
-        for title, quantity in (("throughput", RATE), ("latency", P99), ("server CPU a request", CPU))
+        for title, quantity in (("throughput", REQUESTS), ("latency", P99), ("server CPU a request", CPU))
     ]
     if {_MANY, _BUSY} <= set(counts):
         title = f"Requests with one event: throughput of {_MANY} connections over that of {_BUSY}"
-        crowded = {name: RATE.ratio(loads[name, _MANY], loads[name, _BUSY]) for name in bench.servers}
+        crowded = {name: REQUESTS.ratio(loads[name, _MANY], loads[name, _BUSY]) for name in bench.servers}
         tables.append(Table(title, [Row(name, {f"{_MANY} / {_BUSY}": value}) for name, value in crowded.items()]))
     return tables
 
@@ -212,7 +212,7 @@ def _bottleneck(name: str, loads: Sequence[Load]) -> str:
 def open_loops(bench: Bench) -> list[Table]:
     """Compare latencies at fixed arrival rates: those of the naive server, and as large a share of what we can do."""
     saturated = bench.in_turn({name: bench.events(name, _BUSY) for name in (OURS, NAIVE)})
-    limits = {name: RATE.middle(loads) for name, loads in saturated.items()}
+    limits = {name: REQUESTS.middle(loads) for name, loads in saturated.items()}
     requests = single_events(bench.model, _MANY)
     trials = [
         _Trial(*names, share, share * limits[names[1]])
@@ -240,14 +240,14 @@ def _latencies(trial: _Trial, loads: Sequence[Load], theirs: Sequence[Load]) -> 
     latencies = (P50, P99, P999)
     to = None if trial.name == NAIVE else (NAIVE, theirs)
     name = f"{trial.name} at {trial.share:.0%} of {trial.limit}"
-    measured = row(name, loads, (RATE, *latencies, CLIENT), to=to, compared=latencies)
-    return replace(measured, figures={"offered": trial.rate} | measured.figures)
+    measured = row(name, loads, (REQUESTS, *latencies, CLIENT), to=to, compared=latencies)
+    return replace(measured, figures={"offered /s": trial.rate} | measured.figures)
 
 
 def healthz(bench: Bench) -> list[Table]:
     """Compare how long /healthz takes while the server is saturated."""
     loads = bench.in_turn({name: partial(_probe, bench, name) for name in bench.servers})
-    rows = [row for q in (P50, P99) for row in compare("", {q.name: loads}, q).rows]
+    rows = [compared(quantity.name, loads, quantity) for quantity in (P50, P99)]
     return [Table(f"/healthz while {_BUSY} connections send events", rows)]
 
 
