@@ -1,7 +1,7 @@
 """How arraylstm-serve compares with general model servers over the same graph.
 
-    python benchmarks/peers.py --install            # each server into its own folder, then about a minute each
-    python benchmarks/peers.py --only BentoML       # one of them, once it is installed
+    python benchmarks/peers.py --install             # each server into its own folder, then about a minute each
+    python benchmarks/peers.py --only "Ray Serve"   # one of them, once it is installed
 
 Every server keeps its sessions' state in a dict of its one worker, batches where it can, and runs with all its
 processes on one core; ours is measured before and after each. What cannot be installed or started is told in a line.
