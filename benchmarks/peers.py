@@ -133,7 +133,7 @@ class Sizes:
     """Where each has its environment."""
     connections: int = 64
     """Connections that send one event a request."""
-    seconds: float = 5.0
+    seconds: float = 3.0
     """Length of each run; wrk's are whole seconds."""
     bundle: Annotated[Path | None, Parameter(help="Bundle to serve [default: array, V=1000, H=128, k=4, E=64].")] = None
     server_core: int = 0
@@ -151,7 +151,7 @@ class Sizes:
 def main(
     *,
     sizes: Annotated[Sizes, Parameter(name="*")] = Sizes(),
-    timing: Annotated[TimingOptions, Parameter(name="*")] = TimingOptions(rounds=3),
+    timing: Annotated[TimingOptions, Parameter(name="*")] = TimingOptions(),
 ) -> int:
     """Measure throughput, latency and CPU time of each."""
     single_thread()

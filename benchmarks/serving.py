@@ -1,6 +1,6 @@
 """How fast arraylstm-serve answers, beside raw ASGI without inference and beside the server that most people write.
 
-    python benchmarks/serving.py                          # about six minutes
+    python benchmarks/serving.py                          # about nine minutes
     python benchmarks/serving.py --parts bulk --parts stream
 
 The servers run on one core and the load comes from another, all in every round, so what disturbs one disturbs all.
@@ -41,7 +41,7 @@ _MANY = 256  # connections, more than do a server good
 _BULK_CONNECTIONS = 4
 _STREAMS = ((64, 1), (16, 16))  # connections, messages in flight on each
 _ENGINE_BATCH = 64
-_PROBES = 100.0  # of /healthz, a second
+_PROBES = 200.0  # of /healthz, a second
 _LEAD = 0.3  # seconds that the saturating load has to itself, before them and after
 
 Part = Literal["requests", "bulk", "stream", "open-loop", "healthz"]
@@ -100,7 +100,7 @@ class Bench:
 def main(
     *,
     sizes: Annotated[Sizes, Parameter(name="*")] = Sizes(),
-    timing: Annotated[TimingOptions, Parameter(name="*")] = TimingOptions(rounds=3),
+    timing: Annotated[TimingOptions, Parameter(name="*")] = TimingOptions(),
 ) -> int:
     """Measure requests, bulk, streams, open loops and /healthz. Exit status: 1 if a server did not do its part."""
     single_thread()
