@@ -18,9 +18,14 @@ BEARER_PROTOCOL = "arraylstm.bearer"
 """The WebSocket subprotocol that stands before a key, for browsers, which can set no header there."""
 
 _request_ids = count()
-_process = secrets.token_hex(6)
+_process = secrets.token_hex(6).encode()
 _sane = re.compile(rb"[!-~]{1,128}").fullmatch
 _key = re.compile(KEY).fullmatch
+
+
+def new_request_id() -> bytes:
+    """A name for a request that has none."""
+    return b"%s-%x" % (_process, next(_request_ids))
 
 
 class Call:
@@ -50,7 +55,7 @@ class Call:
             elif name == b"authorization" and value[:7].lower() == b"bearer ":
                 self._api_key = value[7:].strip()
         if not self.request_id:
-            self.request_id = b"%s-%x" % (_process.encode(), next(_request_ids))
+            self.request_id = new_request_id()
         if BEARER_PROTOCOL in scope.get("subprotocols", ()):
             self._api_key = scope["subprotocols"][-1].encode()
 

@@ -1,14 +1,16 @@
-"""uvicorn's HTTP protocol with bounds of its own: on connections, on heads, on how slowly a request may come."""
+"""uvicorn's protocols with bounds and manners of their own."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import ClassVar, cast
 
-from starlette.types import Send
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from arraylstm_serve.call import REQUEST_ID, new_request_id
 from arraylstm_serve.problems import MALFORMED_REQUEST, MEDIA_TYPE, OVERLOADED, REQUEST_TIMEOUT, Problem, retry_later
+from arraylstm_serve.stream import GOING_DOWN
 
 MAX_HEAD = 65_536
 """Bytes of a request that may come without its headers being complete."""
@@ -17,46 +19,21 @@ LINGER = 1.0
 """Seconds that a refused connection stays open, for a client that reads the refusal only after all it has to send."""
 
 
-def send_whole(send: Send, head: bytes, body: bytes) -> bool:
-    """Answer with status 200 in one write, where uvicorn gives the way; else nothing is sent.
-
-    Args:
-        send: what the application was given; middleware that has wrapped it must not be passed by.
-        head: lines of headers, each with its end.
-        body: not empty.
-
-    Returns:
-        Whether the answer is sent.
-    """
-    cycle = getattr(send, "__self__", None)
-    if not isinstance(cycle, RequestResponseCycle) or cycle.flow.write_paused:
-        return False
-    if cycle.disconnected:
-        return True
-    cycle.response_started = cycle.response_complete = True
-    parts = [STATUS_LINE[200]]
-    for name, value in cycle.default_headers:
-        parts += (name, b": ", value, b"\r\n")
-    parts += (head, b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n", body)
-    cycle.transport.write(b"".join(parts))
-    cycle.message_event.set()
-    if not cycle.keep_alive:
-        cycle.transport.close()
-    cycle.on_response()
-    return True
-
-
 class Protocol(HttpToolsProtocol):
-    """Refuses what it cannot parse, what comes too slowly, and connections beyond a number, in the API's own words."""
+    """HTTP that refuses what it cannot parse, what is too slow, and connections beyond a number, in the API's words.
+
+    A clock runs whenever a client has to send something, and stops once a request has come in whole.
+    """
 
     max_connections: ClassVar[int]
     request_timeout: ClassVar[float]
 
     _head_bytes = 0
     _in_head = False
-    _incomplete = False
-    _refused = False
-    _slow: asyncio.TimerHandle | None = None
+    _in_request = False
+    _over = False
+    """Whether the connection was refused, or is a WebSocket by now."""
+    _clock: asyncio.TimerHandle | None = None
 
     @classmethod
     def bounded(cls, max_connections: int, request_timeout: float) -> type[Protocol]:
@@ -68,9 +45,12 @@ class Protocol(HttpToolsProtocol):
         """Take a connection, or refuse it where there are too many."""
         super().connection_made(transport)
         if len(self.connections) > self.max_connections:
+            self.connections.discard(self)  # it takes nobody's place while it lingers
             self.refuse(
                 retry_later(OVERLOADED, f"{self.max_connections} connections are open, as many as are allowed.")
             )
+        else:
+            self._start_clock()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
@@ -79,19 +59,31 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes, or drop them after a refusal; a head that goes on beyond MAX_HEAD of them is refused."""
-        if self._refused:
+        if self._over:
             return
         self._head_bytes += len(data)
         super().data_received(data)
-        if self._in_head and self._head_bytes > MAX_HEAD and not self._refused:
+        if self._over:
+            return
+        if self._in_head and self._head_bytes > MAX_HEAD:
             self.send_400_response("")
-        elif self._incomplete and self._slow is None and not self._refused:
-            self._slow = self.loop.call_later(self.request_timeout, self._too_slow)
+        elif self._clock is None and (self._in_request or not self._answering):
+            self._start_clock()
+
+    @property
+    def _answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection on."""
+        self._over = True
+        self._stop_clock()
+        super().handle_websocket_upgrade()
 
     def on_message_begin(self) -> None:
         """Begin a head."""
         super().on_message_begin()
-        self._in_head = self._incomplete = True
+        self._in_head = self._in_request = True
 
     def on_headers_complete(self) -> None:
         """Let the request begin."""
@@ -101,8 +93,8 @@ class Protocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Count the bytes of the next head from here."""
         self._head_bytes = 0
-        self._incomplete = False
-        if self._slow is not None:
+        self._in_request = False
+        if self._clock is not None:
             self._stop_clock()
         super().on_message_complete()
 
@@ -112,23 +104,52 @@ class Protocol(HttpToolsProtocol):
         self.refuse(Problem(MALFORMED_REQUEST, detail))
 
     def refuse(self, problem: Problem) -> None:
-        """Answer with a problem and hang up."""
+        """Answer with a problem and hang up; a request under way gets no answer any more."""
         body = problem.body()
         kind = problem.kind
-        headers = {"Content-Type": MEDIA_TYPE, "Content-Length": len(body), "Connection": "close"} | problem.headers
+        headers = {
+            "Content-Type": MEDIA_TYPE,
+            "Content-Length": len(body),
+            "Connection": "close",
+            REQUEST_ID.decode(): new_request_id().decode(),
+        } | problem.headers
         lines = [f"HTTP/1.1 {kind.status} {kind.phrase}", *(f"{name}: {value}" for name, value in headers.items())]
         self.transport.write("\r\n".join([*lines, "", ""]).encode() + body)
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        self._refused = True
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+        self._over = True
+        self._stop_clock()
         self.loop.call_later(LINGER, self.transport.close)
 
     def _too_slow(self) -> None:
-        """Refuse a request that did not come in whole in time, unless it has been answered meanwhile."""
-        if not self.transport.is_closing() and (self.cycle is None or not self.cycle.response_started):
+        """Refuse a request that did not come in whole in time; close a connection that has none to answer."""
+        self._clock = None
+        if self.transport.is_closing():
+            return
+        if (self._in_head and self._answering) or self.pipeline:
+            self._start_clock()  # the client may be waiting for an answer to an earlier request
+        elif self._in_head or (self._in_request and not self.cycle.response_started):
             self.refuse(Problem(REQUEST_TIMEOUT, f"The request did not come in whole within {self.request_timeout} s."))
+        else:
+            self.transport.close()
+
+    def _start_clock(self) -> None:
+        self._clock = self.loop.call_later(self.request_timeout, self._too_slow)
 
     def _stop_clock(self) -> None:
-        if self._slow is not None:
-            self._slow.cancel()
-            self._slow = None
+        if self._clock is not None:
+            self._clock.cancel()
+            self._clock = None
+
+
+class StreamProtocol(WebSocketsSansIOProtocol):
+    """WebSocket. Told to stop, it lets the application answer what is under way and close the connection."""
+
+    def shutdown(self) -> None:
+        """Stop to listen."""
+        if self.handshake_complete and not self.close_sent:
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": GOING_DOWN})
+        else:
+            super().shutdown()

@@ -63,7 +63,7 @@ class Record:
         version: how often the session has changed.
         step: how many items it has consumed, at least one.
         tensors: `state_<name>` and `logits` of the last step, float32, without a batch axis.
-        recent: (n,) int64, its last item ids, oldest first; n is at most 32 and at most step.
+        recent: (n,) int64, its last item ids, oldest first; n is 32, or step where that is less.
         answers: what it answered under its last idempotency keys.
     """
 

@@ -23,7 +23,7 @@ from arraylstm_serve.bundle import Bundle
 from arraylstm_serve.engine import Engine, open_engine, row_shapes
 from arraylstm_serve.errors import StartupError, cause
 from arraylstm_serve.memory import memory_limit
-from arraylstm_serve.protocol import Protocol
+from arraylstm_serve.protocol import Protocol, StreamProtocol
 from arraylstm_serve.service import Service, slots
 from arraylstm_serve.settings import Settings
 
@@ -120,7 +120,7 @@ def configure(service: Service) -> uvicorn.Config:
         allow_origins(Application(service), settings.cors_origin),
         loop="uvloop",
         http=Protocol.bounded(settings.max_connections, settings.request_timeout),
-        ws="websockets-sansio",
+        ws=StreamProtocol,
         ws_max_size=settings.max_body,
         ws_per_message_deflate=False,
         lifespan="off",

@@ -149,15 +149,14 @@ class Service:
         record: Record = await self._submit(Save, call, session_id)
         return statefile.dump(record, self.bundle.fingerprint)
 
-    async def restore(self, call: Call, session_id: str, body: bytes) -> bytes:
-        """Give a session the state in a safetensors file; an encoded SessionInfo.
+    def restore(self, call: Call, session_id: str, body: bytes) -> Awaitable[bytes]:
+        """Give a session the state in a safetensors file; the reply is an encoded SessionInfo.
 
         Raises:
-            Problem: `model_mismatch`, `invalid_state`, or the request is refused.
+            Problem: `model_mismatch`, `invalid_state`, or the request is refused; the reply may raise further ones.
         """
         record = statefile.parse(body, self.bundle.fingerprint, self.arena.engine.shapes)
-        session: Session = await self._submit(Restore, call, session_id, record=record)
-        return self._info(session_id, session)
+        return self._submit(Restore, call, session_id, record=record, render=partial(self._info, session_id))
 
     def inspect(self, call: Call, session_id: str) -> bytes:
         """An encoded SessionInfo of the session as it stands now.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from arraylstm_serve.records import RECENT, Record
 MEDIA_TYPE = "application/octet-stream"
 FORMAT = "arraylstm-session-1"
 LARGEST_STEP = 2**53
+_is_natural = re.compile("[1-9][0-9]{0,15}").fullmatch
 OVERHEAD = 16_384
 """Bytes that such a file may have beside its tensors."""
 
@@ -44,7 +46,8 @@ def parse(body: bytes, fingerprint: str, shapes: dict[str, tuple[int, ...]]) -> 
         raise Problem(MODEL_MISMATCH, detail)
     step = _step(metadata.get("step"))
     if set(tensors) != {*shapes, "recent"}:
-        raise _invalid(f"The file has the tensors {sorted(tensors)}; expected {sorted((*shapes, 'recent'))}.")
+        seen, expected = shown(sorted(tensors)), sorted((*shapes, "recent"))
+        raise _invalid(f"The file has the tensors {seen}; expected {shortened(str(expected), 400)}.")
     values = {name: _array(name, tensors[name], "F32", shape) for name, shape in shapes.items()}
     for name, value in values.items():
         if not np.isfinite(value).all():
@@ -59,18 +62,14 @@ def _metadata(body: bytes) -> dict[str, str]:
 
 
 def _step(text: str | None) -> int:
-    if text is None or not text.isascii() or not text.isdecimal() or not 1 <= int(text[:20]) <= LARGEST_STEP:
+    if text is None or not _is_natural(text) or int(text) > LARGEST_STEP:
         raise _invalid(f"The file's step is {shown(text)}; allowed are 1 to {LARGEST_STEP}.")
     return int(text)
 
 
 def _recent(tensor: dict[str, Any], step: int, num_items: int) -> Any:
-    most = min(RECENT, step)
-    length = (tensor["shape"] or [0])[0]
-    if length > most:
-        raise _invalid(f"The tensor recent has {length} items; at most {most} are allowed.")
-    recent = _array("recent", tensor, "I64", (length,))
-    if length and not (recent.min() >= 0 and recent.max() < num_items):
+    recent = _array("recent", tensor, "I64", (min(RECENT, step),))
+    if not (recent.min() >= 0 and recent.max() < num_items):
         raise _invalid(f"The tensor recent has ids outside 0 to {num_items - 1}.")
     return recent
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from asyncio import FIRST_COMPLETED, Future, Queue, create_task, get_running_loop, wait
+from asyncio import CancelledError, Future, Queue, Semaphore, create_task, get_running_loop
+from contextlib import suppress
 from time import perf_counter
 
 import msgspec
@@ -16,44 +17,47 @@ from arraylstm_serve.service import Service
 from arraylstm_serve.wire import decode, problem_response
 
 PATH = "/v1/stream"
-IN_FLIGHT = 32
+IN_FLIGHT = 64
 """Messages of one connection that may be under way; further ones wait in the network."""
+
+GOING_DOWN = 1012
+"""The close code of a server that stops, once what is under way has been answered."""
 
 logger = logging.getLogger(__name__)
 _decoder = msgspec.json.Decoder(BulkEvent)
 
-Replies = Queue[Future[bytes]]
+Replies = Queue[Future[bytes] | None]
 
 
 async def handle(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
-    """Serve one connection of WS /v1/stream until the client closes it."""
+    """Serve one connection of WS /v1/stream until the client closes it, or the server is going down."""
     call = Call(scope)
+    head = [(REQUEST_ID, call.request_id)]
     await receive()  # the client's wish to connect
     try:
         call.authorise(service.keys)
     except Problem as problem:
+        problem.headers[REQUEST_ID.decode()] = call.request_id.decode()
         await problem_response(problem)(scope, receive, send)  # Starlette refuses the handshake with it
         return
     protocol = BEARER_PROTOCOL if BEARER_PROTOCOL in scope["subprotocols"] else None
-    headers = [(REQUEST_ID, call.request_id)]
-    await send({"type": "websocket.accept", "subprotocol": protocol, "headers": headers})
-    own_turns = service.settings.max_session_pending - 2  # one reply is being awaited, one waits to be queued
-    replies: Replies = Queue(max(1, min(IN_FLIGHT, own_turns)))
-    tasks = {create_task(_listen(service, call, receive, replies)), create_task(_answer(replies, send))}
+    await send({"type": "websocket.accept", "subprotocol": protocol, "headers": head})
+    settings = service.settings
+    places = Semaphore(min(IN_FLIGHT, settings.max_session_pending, settings.max_pending))
+    replies: Replies = Queue()
+    answering = create_task(_answer(replies, places, send))
     try:
-        done, _ = await wait(tasks, return_when=FIRST_COMPLETED)
+        while await places.acquire() and (message := await receive())["type"] != "websocket.disconnect":
+            call.arrived = perf_counter()
+            replies.put_nowait(_advance(service, call, message))
+        replies.put_nowait(None)
+        await answering
+        if message["code"] == GOING_DOWN:
+            await _say(send, {"type": "websocket.close", "code": GOING_DOWN})
+    except CancelledError:  # the server has waited long enough; it hangs up
+        pass
     finally:
-        for task in tasks:
-            task.cancel()
-    for task in done:
-        await task
-
-
-async def _listen(service: Service, call: Call, receive: Receive, replies: Replies) -> None:
-    """Take messages until the client closes the connection."""
-    while (message := await receive())["type"] != "websocket.disconnect":
-        call.arrived = perf_counter()
-        await replies.put(_advance(service, call, message))
+        answering.cancel()
 
 
 def _advance(service: Service, call: Call, message: Message) -> Future[bytes]:
@@ -70,15 +74,18 @@ def _advance(service: Service, call: Call, message: Message) -> Future[bytes]:
     return reply
 
 
-async def _answer(replies: Replies, send: Send) -> None:
-    """Send replies in their order, until the client has gone."""
-    while True:
-        reply = await replies.get()
+async def _answer(replies: Replies, places: Semaphore, send: Send) -> None:
+    """Send replies in their order, and give their places back."""
+    while (reply := await replies.get()) is not None:
         try:
             answer = await reply
         except Problem as problem:
             answer = problem.body()
-        try:
-            await send({"type": "websocket.send", "text": answer.decode()})
-        except OSError:  # uvicorn's ClientDisconnected
-            return
+        await _say(send, {"type": "websocket.send", "text": answer.decode()})
+        places.release()
+
+
+async def _say(send: Send, message: Message) -> None:
+    """Send, unless the client has gone; uvicorn has two words for that."""
+    with suppress(OSError, RuntimeError):
+        await send(message)

@@ -205,14 +205,27 @@ class Save(Turn[Record]):
         self.answer(record)
 
 
-class Restore(Turn[Session]):
-    """Put a state in the place of a session's own, or begin a session with it; the answers it remembers stay."""
+class Restore(Turn[bytes]):
+    """Put a state in the place of a session's own, or begin a session with it; the answers it remembers stay.
 
-    __slots__ = ("_record",)
+    The reply is the rendered session, as it stands before anybody else's turn.
+    """
 
-    def __init__(self, key: str, reply: Reply[Session], arrived: float, deadline: float, *, record: Record) -> None:
+    __slots__ = ("_record", "_render")
+
+    def __init__(
+        self,
+        key: str,
+        reply: Reply[bytes],
+        arrived: float,
+        deadline: float,
+        *,
+        record: Record,
+        render: Callable[[Session], bytes],
+    ) -> None:
         super().__init__(key, reply, arrived, deadline)
         self._record = record
+        self._render = render
 
     def begin(self) -> None:
         """See `Turn.begin`; the refusal is capacity."""
@@ -230,5 +243,6 @@ class Restore(Turn[Session]):
         if session is None:
             session = table.open(self.key, slot)
         session.restored = True
+        session.last_used = table.clock()
         table.figures.restored += 1
-        self.answer(session)
+        self.answer(self._render(session))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from arraylstm_serve.arrays import Floats, Integers
 from arraylstm_serve.bundle import Bundle
 from arraylstm_serve.engine import HostEngine, Step
 from arraylstm_serve.graph import open_graph
+from arraylstm_serve.server import Server, configure, listen
 from arraylstm_serve.service import Service, slots
 from arraylstm_serve.settings import Settings
 
@@ -86,3 +89,30 @@ def predictions(answer: dict[str, Any]) -> list[tuple[Any, float]]:
 def observed(answer: dict[str, Any]) -> list[tuple[float | None, int | None]]:
     """An answer's observations as pairs of probability and rank."""
     return [(entry["probability"], entry["rank"]) for entry in answer["observed"]]
+
+
+class _Listener(Server):
+    """A server that says when it is up."""
+
+    def __init__(self, service: Service) -> None:
+        super().__init__(configure(service), service, "", [])
+        self.up = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and say so."""
+        await super().startup(sockets)
+        self.up.set()
+
+
+@asynccontextmanager
+async def listening(harness: Harness) -> AsyncIterator[str]:
+    """The harness's service behind a real port, in the test's own loop: host and port."""
+    listener = listen("127.0.0.1", 0)
+    server = _Listener(harness.service)
+    serving = asyncio.create_task(server.serve([listener]))
+    await server.up.wait()
+    try:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await serving

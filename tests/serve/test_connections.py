@@ -1,0 +1,162 @@
+"""The bounds of a connection: how slow, how many, and what becomes of one that is refused."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from time import monotonic
+
+import httpx
+import pytest
+
+from ..servers import ServerProcess
+
+Start = Callable[..., ServerProcess]
+
+BODY = b'{"items":["a"]}'
+HEAD = b"POST /v1/sessions/u/events HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(BODY)
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.fixture
+def impatient(start_server: Start) -> ServerProcess:
+    """A server that waits for a request for a moment only."""
+    return start_server("--request-timeout", "0.3")
+
+
+def connect(server: ServerProcess) -> socket.socket:
+    """A connection that does not wait for ever."""
+    return socket.create_connection(("127.0.0.1", server.port), timeout=10)
+
+
+def rest(client: socket.socket) -> bytes:
+    """Everything that comes until the server hangs up."""
+    return b"".join(iter(lambda: client.recv(65_536), b""))
+
+
+def answer_to(client: socket.socket, request: bytes) -> bytes:
+    """What one whole request is answered with, the connection staying open."""
+    client.sendall(request)
+    received = b""
+    while b"\r\n\r\n" not in received:
+        received += client.recv(65_536)
+    head, _, body = received.partition(b"\r\n\r\n")
+    size = int(next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")).split()[1])
+    while len(body) < size:
+        body += client.recv(65_536)
+    return head
+
+
+def problem(answer: bytes) -> tuple[str, str, bool]:
+    """Status line and code of a refusal, and whether it announces the end of the connection."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    lines = head.decode().split("\r\n")
+    headers = {name.lower(): value for name, value in (line.split(": ") for line in lines[1:])}
+    assert headers["content-type"] == "application/problem+json"
+    assert headers["x-request-id"]
+    assert int(headers["content-length"]) == len(body)
+    return lines[0], json.loads(body)["code"], headers["connection"] == "close"
+
+
+@pytest.mark.parametrize(
+    "sent", [HEALTH[:-2], HEAD, HEAD + BODY[:-1]], ids=["in the head", "before the body", "in the body"]
+)
+@pytest.mark.parametrize("first", [b"", HEALTH], ids=["fresh connection", "used connection"])
+def test_a_request_that_comes_too_slowly_is_refused(impatient: ServerProcess, first: bytes, sent: bytes) -> None:
+    """A head or a body that stalls for --request-timeout is answered 408, on a used connection as on a fresh one."""
+    with closing(connect(impatient)) as client:
+        if first:
+            assert answer_to(client, first).startswith(b"HTTP/1.1 200 OK")
+        client.sendall(sent)
+        assert problem(rest(client)) == ("HTTP/1.1 408 Request Timeout", "request_timeout", True)
+    assert httpx.get(f"{impatient.url}/v1/sessions/u").status_code == 404
+
+
+def test_a_request_that_trickles_is_refused(impatient: ServerProcess) -> None:
+    """A byte now and then does not keep a head alive beyond --request-timeout."""
+    began = monotonic()
+    with closing(connect(impatient)) as client:
+        client.settimeout(0.05)
+        answer = b""
+        while not answer:
+            client.sendall(b"x" if monotonic() - began > 0.01 else b"GET /healthz?")
+            try:
+                answer = client.recv(65_536)
+            except TimeoutError:
+                continue
+        assert answer.startswith(b"HTTP/1.1 408")
+    assert monotonic() - began < 5
+
+
+@pytest.mark.parametrize("sent", [b"", b"\r\n", b"\r\n\r\n"])
+def test_a_connection_without_a_request_is_closed(impatient: ServerProcess, sent: bytes) -> None:
+    """A connection that sends nothing, or empty lines only, is closed after --request-timeout."""
+    with closing(connect(impatient)) as client:
+        client.sendall(sent)
+        assert rest(client) == b""
+
+
+def test_a_used_connection_without_a_further_request_is_closed(impatient: ServerProcess) -> None:
+    """Empty lines after an answered request do not keep the connection for ever."""
+    with closing(connect(impatient)) as client:
+        answer_to(client, HEALTH)
+        client.sendall(b"\r\n")
+        assert rest(client) == b""
+
+
+def test_an_early_answer_does_not_wait_for_the_body(start_server: Start) -> None:
+    """A request that was refused before its body had come is not refused once more, and its connection ends."""
+    server = start_server("--request-timeout", "0.3", "--max-body", "10")
+    with closing(connect(server)) as client:
+        client.sendall(HEAD.replace(b"15", b"99") + BODY)
+        answer = rest(client)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+def test_garbage_after_a_request_is_refused_without_a_fault(impatient: ServerProcess) -> None:
+    """Bytes that are no HTTP behind a whole request are refused, and the log has no traceback."""
+    with closing(connect(impatient)) as client:
+        client.sendall(HEAD + BODY + b"no http\r\n\r\n")
+        assert b"malformed_request" in rest(client)
+    httpx.get(f"{impatient.url}/healthz")
+    impatient.process.terminate()
+    assert "Traceback" not in impatient.process.communicate()[1]
+
+
+@pytest.fixture
+def crowded(start_server: Start) -> Iterator[tuple[ServerProcess, ExitStack]]:
+    """A server whose three connections are taken, by clients that are on the stack."""
+    server = start_server("--max-connections", "3")
+    with ExitStack() as clients:
+        for _ in range(3):
+            client = clients.enter_context(closing(connect(server)))
+            answer_to(client, HEALTH)
+        yield server, clients
+
+
+def test_a_connection_too_many_is_told_so(crowded: tuple[ServerProcess, ExitStack]) -> None:
+    """One connection beyond the bound gets 503 with Retry-After as a problem, whatever it asks, and is closed."""
+    server, _ = crowded
+    with closing(connect(server)) as client:
+        client.sendall(HEAD + BODY)
+        answer = rest(client)
+    assert b"\r\nRetry-After: 1\r\n" in answer
+    assert problem(answer) == ("HTTP/1.1 503 Service Unavailable", "overloaded", True)
+
+
+def test_refused_connections_take_nobodys_place(crowded: tuple[ServerProcess, ExitStack]) -> None:
+    """When one who was let in leaves, the next one is served, however many refused ones still hang on."""
+    server, clients = crowded
+    with ExitStack() as refused:
+        for _ in range(20):
+            client = refused.enter_context(closing(connect(server)))
+            assert client.recv(12) == b"HTTP/1.1 503"
+        clients.close()
+        with httpx.Client(base_url=server.url) as client:
+            answers = [client.get("/healthz").status_code]
+            while answers[-1] == 503 and len(answers) < 20:  # the server hears of the leaving a moment later
+                answers.append(client.get("/healthz").status_code)
+        assert answers[-1] == 200
