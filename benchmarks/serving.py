@@ -41,7 +41,8 @@ _MANY = 256  # connections, more than do a server good
 _BULK_CONNECTIONS = 4
 _STREAMS = ((64, 1), (16, 16))  # connections, messages in flight on each
 _ENGINE_BATCH = 64
-_PROBES = 200.0  # of /healthz, a second
+_PROBES = 50.0  # of /healthz, a second: few beside the load
+_PROBE_CONNECTIONS = 16  # so few that to accept them is not what takes the time
 _LEAD = 0.3  # seconds that the saturating load has to itself, before them and after
 
 Part = Literal["requests", "bulk", "stream", "open-loop", "healthz"]
@@ -256,7 +257,8 @@ def _probe(bench: Bench, name: str) -> Load:
     with ThreadPoolExecutor(1) as pool:
         saturating = pool.submit(bench.events(name, _BUSY))
         sleep(_LEAD)
-        load = open_loop(bench.servers[name], [get("/healthz")], _PROBES, max(_LEAD, bench.sizes.seconds - 2 * _LEAD))
+        seconds = max(_LEAD, bench.sizes.seconds - 2 * _LEAD)
+        load = open_loop(bench.servers[name], [get("/healthz")], _PROBES, seconds, most_connections=_PROBE_CONNECTIONS)
         saturating.result()
     return load
 
