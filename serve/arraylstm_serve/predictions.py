@@ -67,7 +67,7 @@ def rank(logits: Floats, log_sums: Doubles, reach: int) -> list[Ranking]:
     if reach == 0:
         return [NOTHING] * len(logits)
     ids = top_ids(logits, reach)
-    values = np.take_along_axis(logits, ids, axis=1).astype(np.float64)
+    values = logits[np.arange(len(logits))[:, None], ids].astype(np.float64)
     chances = np.exp(values - log_sums[:, None])
     return [Ranking(*row) for row in zip(ids.tolist(), np.minimum(chances, 1.0).tolist(), strict=True)]
 
@@ -96,5 +96,5 @@ def _lower_bounds(logits: Floats, k: int) -> Floats:
 def observe(logits: Floats, log_sums: Doubles, items: Integers) -> tuple[Doubles, Integers]:
     """Probabilities (B,) and ranks (B,) that rows of logits (B, V) give to items (B,); rank 1 is the top."""
     values = logits[np.arange(len(items)), items]
-    ranks = 1 + np.count_nonzero(logits > values[:, None], axis=1)
+    ranks: Integers = 1 + (logits > values[:, None]).sum(axis=1)
     return np.minimum(np.exp(values - log_sums), 1.0), ranks
