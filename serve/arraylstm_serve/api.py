@@ -114,6 +114,11 @@ async def model(service: Service, call: Call, request: Request) -> Response:
     return _json(service.bundle.document)
 
 
+async def vocabulary(service: Service, call: Call, request: Request) -> Response:
+    """Answer GET /v1/vocabulary."""
+    return _json(service.bundle.labels)
+
+
 async def stats(service: Service, call: Call, request: Request) -> Response:
     """Answer GET /v1/stats."""
     return _json(service.stats())
@@ -146,6 +151,7 @@ HANDLERS: tuple[tuple[Operation, Handler], ...] = (
     (operations.STREAM, stream_upgrade),
     (operations.PREDICT, predict),
     (operations.MODEL, model),
+    (operations.VOCABULARY, vocabulary),
     (operations.STATS, stats),
     (operations.METRICS, metrics),
     (operations.LIVE, live),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from arraylstm_serve import events, stream
-from arraylstm_serve.bundle import Manifest
+from arraylstm_serve.bundle import Manifest, VocabularyFile
 from arraylstm_serve.openapi import Operation
 from arraylstm_serve.problems import (
     CAPACITY,
@@ -139,6 +139,14 @@ MODEL = Operation(
     answers={200: Manifest},
     problems=(UNAUTHORIZED,),
 )
+VOCABULARY = Operation(
+    method="GET",
+    path="/v1/vocabulary",
+    name="vocabulary",
+    summary="The labels of the items by id, null where the ids are the labels, and the unknown item.",
+    answers={200: VocabularyFile},
+    problems=(UNAUTHORIZED,),
+)
 STATS = Operation(
     method="GET",
     path="/v1/stats",
@@ -175,6 +183,7 @@ OPERATIONS = (
     STREAM,
     PREDICT,
     MODEL,
+    VOCABULARY,
     STATS,
     LIVE,
     READY,

@@ -28,6 +28,7 @@ OPERATIONS = {
     "get /v1/stream",
     "get /v1/model",
     "get /v1/stats",
+    "get /v1/vocabulary",
     "get /metrics",
     "get /healthz",
     "get /readyz",
@@ -79,6 +80,7 @@ async def test_answers_fit_their_schemas(harness: Harness) -> None:
     validate("SessionAnswer", (await harness.send("u", "a", "b")).json())
     validate("SessionInfo", (await harness.client.get("/v1/sessions/u")).json())
     validate("Manifest", (await harness.client.get("/v1/model")).json())
+    validate("VocabularyFile", (await harness.client.get("/v1/vocabulary")).json())
     validate("ProblemBody", (await harness.send("u", "a", expected_step=9)).json())
     predicted = await harness.client.post("/v1/predict", json={"items": ["a"]})
     validate("PredictAnswer", predicted.json())

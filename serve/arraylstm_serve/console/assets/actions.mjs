@@ -11,7 +11,7 @@ import { beginning, extend, readSnapshot } from "./snapshot.mjs";
 import { keepKey, rememberId } from "./storage.mjs";
 import { inWords, troubleOf, unheld, Unsent } from "./trouble.mjs";
 
-const VOCABULARY = 1000; // items to learn by name, of a model that has more
+const NUMBERS = 1000; // ids to suggest, of a model whose items have no labels
 
 /** @param {string} id @param {Session["standing"]} [standing] @returns {Session} */
 export function unbegun(id, standing = "") {
@@ -111,6 +111,13 @@ export class Actions {
 
   // -- the server -----------------------------------------------------------------------------------------------------
 
+  /** Get to know the model, and its items by name. */
+  async #meet() {
+    const [model, { labels }] = await Promise.all([this.api.model(), this.api.vocabulary()]);
+    this.store.change({ model, known: new Map() });
+    this.#hear(labels ?? Array.from({ length: Math.min(model.model.num_items, NUMBERS) }, (_, id) => id));
+  }
+
   /** Ask for the figures; they also say whether the server is there, and whether its model is another one. */
   watch = async () => {
     try {
@@ -119,7 +126,7 @@ export class Actions {
       const stayed = status === "live" || status === "draining";
       const next = advance(stayed ? series : NOTHING, stats);
       this.store.change({ status: stats.draining ? "draining" : "live", series: next });
-      if (model?.fingerprint !== stats.model) this.store.change({ model: await this.api.model(), known: new Map() });
+      if (model?.fingerprint !== stats.model) await this.#meet();
       if (!stayed) this.#resume();
     } catch (error) {
       const trouble = troubleOf(error) ?? "failing";
@@ -169,7 +176,6 @@ export class Actions {
     this.#hear(info.recent ?? []);
     await this.#look();
     await this.#draw();
-    await this.#learn();
   }
 
   /** @param {Item[]} items @param {Partial<State>} then */
@@ -198,8 +204,7 @@ export class Actions {
       this.#remember(id);
       this.#take(answer);
       await this.#draw();
-      await this.#learn();
-    });
+      });
   }
 
   /** @param {Answer} answer */
@@ -225,19 +230,14 @@ export class Actions {
     this.#change({ now, before, reach: extend(reach, now, before) });
   }
 
-  /** Learn the names of the model's items, or of the likeliest: predictions are where they are told. */
-  async #learn() {
-    const { model, known } = this.store.state;
-    if (known.size >= Math.min(model?.model.num_items ?? 0, VOCABULARY)) return;
-    const { predictions } = await this.api.peek(this.#session.id, VOCABULARY);
-    this.#hear(predictions.map(({ item }) => item));
-  }
-
   /** @param {Item[]} items */
   #hear(items) {
-    const known = new Map(this.store.state.known);
-    for (const item of items) known.set(keyOf(item), item);
-    if (known.size > this.store.state.known.size) this.store.change({ known });
+    const { known } = this.store.state;
+    const unheard = items.filter((item) => !known.has(keyOf(item)));
+    if (!unheard.length) return;
+    const next = new Map(known);
+    for (const item of unheard) next.set(keyOf(item), item);
+    this.store.change({ known: next });
   }
 
   /** @param {string} id */

@@ -36,6 +36,11 @@ export class Api {
     return this.#json("GET", "v1/model");
   }
 
+  /** @returns {Promise<{labels: Item[] | null}>} */
+  vocabulary() {
+    return this.#json("GET", "v1/vocabulary");
+  }
+
   /** @param {string} id @returns {Promise<{step: number, recent?: Item[]}>} */
   info(id) {
     return this.#json("GET", `v1/sessions/${encodeURIComponent(id)}`);

@@ -131,7 +131,7 @@ function drawHint({ text, queue, known, kind, session, name }) {
   const item = read(text, kind, known);
   const count = queue.length + (item === undefined ? 0 : 1);
   write(find("#go"), count > 1 ? `Send ${count}` : "Send");
-  write(find("#send-hint"), count ? what(queue, item) + where(name, session.id) : how(session.step, known.size));
+  write(find("#send-hint"), count ? what(queue, item) + where(name, session.id) : how());
 }
 
 /** @param {Item[]} queue @param {Item | undefined} item */
@@ -148,8 +148,6 @@ function where(name, id) {
   return name === id ? "" : ` Opens ${name} first.`;
 }
 
-/** @param {number} step @param {number} known */
-function how(step, known) {
-  if (!step && !known) return "Type an item of the model. Not sure which? Try any word: a refusal names some.";
+function how() {
   return "Enter sends, Shift+Enter adds one more.";
 }
