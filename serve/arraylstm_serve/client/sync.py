@@ -77,7 +77,8 @@ class Client(ClientCore):
 
         Args:
             session_id: its name, 1 to 128 characters of A-Z a-z 0-9 . _ : ~ -
-            step: where it has to stand, 0 for one that has not begun; None takes it from its first answer.
+            step: where it has to stand, 0 for one that has not begun; None takes it from its first answer, whose
+                retries rely on the last 16 keys that the server remembers alone.
             strict: False lets others send to it too: what is sent applies wherever the session stands.
 
         Raises:
