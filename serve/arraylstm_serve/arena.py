@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from arraylstm_serve.arrays import Flags, Integers
+from arraylstm_serve.arrays import Flags, Floats, Integers
 from arraylstm_serve.engine import Engine, row_bytes
 from arraylstm_serve.predictions import Ranking
 from arraylstm_serve.records import RECENT, Answers, Record
@@ -108,6 +108,11 @@ class Arena:
     def rank(self, slots: Sequence[int], reach: int) -> list[Ranking]:
         """The `reach` most likely next items of each slot."""
         return self.engine.rank(np.asarray(slots), reach)
+
+    def logits(self, slot: int) -> Floats:
+        """The scores (V,) of the slot's next item, as its last step gave them."""
+        logits: Floats = self.engine.logits(np.array([slot]))[0]
+        return logits
 
     def recent(self, slot: int) -> Integers:
         """The ids (n,) of the slot's last items, oldest first."""

@@ -32,6 +32,17 @@ OPERATIONS = {
     "get /metrics",
     "get /healthz",
     "get /readyz",
+    "get /v2",
+    "get /v2/health/live",
+    "get /v2/health/ready",
+    "get /v2/models/{model}",
+    "get /v2/models/{model}/ready",
+    "get /v2/models/{model}/config",
+    "post /v2/models/{model}/infer",
+    "get /v2/models/{model}/versions/{version}",
+    "get /v2/models/{model}/versions/{version}/ready",
+    "get /v2/models/{model}/versions/{version}/config",
+    "post /v2/models/{model}/versions/{version}/infer",
 }
 
 

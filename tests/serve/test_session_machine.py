@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from .bundles import LABELS, expected_observed, expected_predictions, write_bundle
+from .bundles import LABELS, expected_observed, expected_predictions, index_of, write_bundle
 from .harness import Harness, observed, predictions
 from .test_events import near
 
@@ -66,13 +69,18 @@ class SessionMachine(RuleBasedStateMachine):
         answer = response.json()
         assert response.status_code == 200, answer
         assert answer["state"] == ("continued" if name in self.lives else "new")
+        life = self.extend(name, items)
+        assert answer["step"] == len(life.items)
+        assert predictions(answer) == near(expected_predictions(life.items))
+        assert observed(answer) == near(expected_observed(life.items, len(items)))
+        return life
+
+    def extend(self, name: str, items: list[Any]) -> Life:
+        """Let a session of the model consume items."""
         if name not in self.lives and len(self.lives) == MAX_SESSIONS:
             self.lives.popitem(last=False)
         life = self.lives.setdefault(name, Life([], 0))
         life.items += items
-        assert answer["step"] == len(life.items)
-        assert predictions(answer) == near(expected_predictions(life.items))
-        assert observed(answer) == near(expected_observed(life.items, len(items)))
         self.use(name)
         return life
 
@@ -115,16 +123,48 @@ class SessionMachine(RuleBasedStateMachine):
     @rule(name=names, items=histories, at=st.integers(0, 3))
     def failing_event(self, name: str, items: list[Any], at: int) -> None:
         """A run that fails amid a request leaves the session as it was."""
-        runs = iter(range(len(items)))
+        with self.failing(at % len(items)):
+            assert self.send(name, *items).json()["code"] == "internal"
+        self.use(name)
+
+    @contextmanager
+    def failing(self, at: int) -> Iterator[None]:
+        """Let the run fail before which there were so many."""
+        runs = count()
 
         def fail(_: object) -> None:
-            if next(runs) == at % len(items):
+            if next(runs) == at:
                 raise RuntimeError("engine on fire")
 
         self.harness.engine.before = fail
-        assert self.send(name, *items).json()["code"] == "internal"
+        yield
         self.harness.engine.before = lambda _: None
-        self.use(name)
+
+    @rule(name=names, items=histories, start=st.booleans(), at=st.none() | st.integers(0, 3))
+    def sequence(self, name: str, items: list[Any], start: bool, at: int | None) -> None:
+        """A start begins anew, a step goes on where there is something held, and a failure of either does nothing."""
+        tensor = {"name": "items", "shape": [len(items)], "datatype": "INT64", "data": list(map(index_of, items))}
+        body = {
+            "inputs": [tensor],
+            "outputs": [{"name": "step"}, {"name": "probabilities"}],
+            "parameters": {"sequence_id": name, "sequence_start": start},
+        }
+        with nullcontext() if at is None else self.failing(at % len(items)):
+            request = self.harness.client.post("/v2/models/arraylstm/infer", json=body)
+            response = self.loop.run_until_complete(request)
+        if not start and name not in self.lives:
+            assert response.status_code == 400
+        elif at is not None:
+            assert response.status_code == 500
+            self.use(name)
+        else:
+            if start and name in self.lives:
+                self.lives[name].items.clear()
+            life = self.extend(name, items)
+            step, chances = response.json()["outputs"]
+            assert step["data"] == [len(life.items)]
+            expected = [chance for _, chance in expected_predictions(life.items)]
+            assert chances["data"] == pytest.approx(expected, abs=1e-5)
 
     @rule(name=names, chunks=st.lists(histories, min_size=2, max_size=5))
     def burst(self, name: str, chunks: list[list[Any]]) -> None:
