@@ -184,7 +184,10 @@ class Begin(Advance):
         super().end(walk)
 
     def _resume(self, session: Session) -> int:
-        return self.table.arena.acquire()
+        arena = self.table.arena
+        slot = arena.acquire()
+        arena.versions[slot] = arena.versions[session.slot]  # which never goes back
+        return slot
 
 
 class Continue(Advance):
