@@ -21,7 +21,7 @@ class ServerProcess:
             env=os.environ | {"PYTHONUNBUFFERED": "1"},
         )
         self.greeting = self._read_greeting()
-        match = re.search(r"http://127\.0\.0\.1:(\d+)", self.greeting)
+        match = re.search(r"https?://127\.0\.0\.1:(\d+)", self.greeting)
         assert match, self.process.communicate()
         self.port = int(match[1])
         self.url = match[0]

@@ -16,7 +16,9 @@ RETRYABLE = (429, 503)
 
 
 async def advance_all(service: Service, call: Call, request: BulkRequest) -> bytes:
-    """Consume every event, a batch at a time, so that other requests' turns come in between; an encoded BulkAnswer.
+    """Consume every event, as many at a time as fit a batch and the queues; an encoded BulkAnswer.
+
+    Other requests' turns come in between.
 
     Raises:
         Problem: `invalid_request`, where there are too many events or the request as a whole has an Idempotency-Key.
@@ -24,12 +26,13 @@ async def advance_all(service: Service, call: Call, request: BulkRequest) -> byt
     if call.idempotency_key() is not None:
         detail = "A bulk request has no Idempotency-Key header; give each event an idempotency_key."
         raise Problem(INVALID_REQUEST, detail)
-    limit = service.settings.max_events
+    settings = service.settings
+    limit = settings.max_events
     if len(request.events) > limit:
         detail = f"The request carries {len(request.events)} events; at most {limit} are allowed."
         raise Problem(INVALID_REQUEST, detail)
     results: list[bytes] = []
-    size = min(service.settings.max_batch, service.settings.max_session_pending)  # all may be one session's
+    size = min(settings.max_batch, settings.max_session_pending, settings.max_pending)
     held_back: dict[str, Problem] = {}
     for start in range(0, len(request.events), size):
         results += await _Chunk(request.events[start : start + size], held_back).advance(service, call)

@@ -43,7 +43,7 @@ def access(scope: Scope, call: Call, status: int, seconds: float) -> None:
     """Write the line of an answered request."""
     facts = {
         "method": scope["method"],
-        "path": scope["path"],
+        "path": scope["raw_path"].decode("latin-1"),  # as it was sent: decoded, it could begin a line of its own
         "status": status,
         "seconds": round(seconds, 6),
         "request_id": call.request_id.decode("latin-1"),

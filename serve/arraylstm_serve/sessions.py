@@ -172,6 +172,7 @@ class Sessions:
         self._next_expiry = 0.0
 
     def __len__(self) -> int:
+        self._expire()
         return len(self._held)
 
     def submit(self, turn: Turn[Any]) -> None:

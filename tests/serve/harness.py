@@ -14,6 +14,7 @@ import numpy as np
 
 from arraylstm_serve.api import Application
 from arraylstm_serve.arrays import Floats, Integers
+from arraylstm_serve.auth import Keys
 from arraylstm_serve.bundle import Bundle
 from arraylstm_serve.engine import HostEngine, Step
 from arraylstm_serve.graph import open_graph
@@ -64,7 +65,8 @@ class Harness:
         chosen = Settings(**{"max_sessions": 100, **settings})
         self.engine = Engine(bundle, slots(chosen))
         self.clock = Clock()
-        self.service = Service(bundle, self.engine, chosen, clock=self.clock)
+        keys = None if chosen.api_keys is None else Keys.load(chosen.api_keys)
+        self.service = Service(bundle, self.engine, chosen, keys, self.clock)
         self.app = Application(self.service)
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://test")

@@ -108,7 +108,7 @@ def test_an_idle_stream_does_not_keep_the_server(start_server: Start) -> None:
 def test_a_stream_that_does_not_read_does_not_keep_the_server(start_server: Start) -> None:
     """A client that takes no answers is given up after shutdown_timeout, and the exit status is 0 still."""
     server = start_server("--shutdown-timeout", "1")
-    with connect(f"ws://127.0.0.1:{server.port}/v1/stream", max_queue=1) as stream:
+    with connect(f"ws://127.0.0.1:{server.port}/v1/stream", max_queue=1, close_timeout=0.1) as stream:
         message = json.dumps({"session_id": "u", "items": ["a"] * 1000})
         for _ in range(60):
             stream.send(message)

@@ -1,0 +1,176 @@
+"""Many sessions' events in one request."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from .bundles import LABELS, V
+from .harness import Harness
+from .test_problems import check
+
+pytestmark = pytest.mark.anyio
+
+Event = dict[str, Any]
+
+
+def event(session_id: str, *items: Any, **fields: Any) -> Event:
+    """An entry."""
+    return {"session_id": session_id, "items": list(items), **fields}
+
+
+async def post(harness: Harness, *events: Event) -> httpx.Response:
+    """Post a bulk request."""
+    return await harness.client.post("/v1/events", json={"events": list(events)})
+
+
+async def results(harness: Harness, *events: Event) -> list[dict[str, Any]]:
+    """The result of each event."""
+    response = await post(harness, *events)
+    assert response.status_code == 200, response.text
+    found: list[dict[str, Any]] = response.json()["results"]
+    return found
+
+
+async def test_each_result_is_what_the_event_alone_would_get(tmp_path: Path, bundle_path: Path) -> None:
+    """Results come in the order of the events and equal the answers of single requests, bit for bit."""
+    bulk, single = Harness(bundle_path), Harness(bundle_path)
+    events = [event(f"s{n % 9}", *[LABELS[n * k % V] for k in range(1, 1 + n % 4)] or ["a"]) for n in range(200)]
+    expected = [(await single.send(entry["session_id"], *entry["items"])).json() for entry in events]
+    assert await results(bulk, *events) == expected
+
+
+async def test_events_of_one_session_apply_in_the_order_listed(harness: Harness) -> None:
+    """A thousand events of one session in one request are applied one after the other."""
+    found = await results(harness, *(event("u", "a", expected_step=n) for n in range(1000)))
+    assert [result["step"] for result in found] == list(range(1, 1001))
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [{"max_batch": 256}, {"max_session_pending": 3}, {"max_pending": 2}, {"max_batch": 1}],
+    ids=lambda bounds: next(iter(bounds)),
+)
+async def test_a_request_alone_is_never_too_much_for_the_queues(bundle_path: Path, bounds: dict[str, int]) -> None:
+    """Whatever the bounds are, an idle server applies a whole request: it does not overload itself."""
+    harness = Harness(bundle_path, **bounds)
+    found = await results(harness, *(event("u", "a", "b") for _ in range(300)))
+    assert [result.get("step") for result in found] == list(range(2, 601, 2))
+
+
+async def test_a_refused_event_does_not_disturb_the_others(harness: Harness) -> None:
+    """Refusals stand at their places as problems with code and status; the events around them are applied."""
+    await harness.send("held", "a")
+    harness.engine.poison = 3
+    found = await results(
+        harness,
+        event("u", "a"),
+        event("u", "zebra"),
+        event("u", "b"),
+        event("u", "c", expected_step=9),
+        event("v", "a", expected_step=4),
+        event("v", "d"),
+        event("v", "a", exclude=["zebra"]),
+        event("u", *["a"] * 1001),
+        event("held", "b"),
+    )
+    codes = ["unknown_item", "step_conflict", "session_gone", "internal", "unknown_item", "invalid_request"]
+    assert [result.get("step") for result in found[:3]] == [1, None, 2]
+    assert [result["code"] for result in found if "code" in result] == codes
+    assert [result["status"] for result in found if "code" in result] == [422, 409, 410, 500, 422, 422]
+    assert (found[3]["step"], found[3]["session_id"]) == (2, "u")
+    assert (found[-1]["step"], found[-1]["state"]) == (2, "continued")
+    assert (await harness.client.get("/v1/sessions/v")).status_code == 404
+
+
+async def test_an_entry_has_its_own_key(harness: Harness) -> None:
+    """A repeated request gets the first answers again where events have keys, and moves those that have none."""
+    events = [event("u", "a", idempotency_key="k"), event("v", "b"), event("u", "c", idempotency_key="l")]
+    first = await results(harness, *events)
+    again = await results(harness, *events)
+    assert (again[0], again[2]) == (first[0], first[2])
+    assert again[1]["step"] == 2
+    twice = await results(harness, *[event("u", "d", idempotency_key="m")] * 3)
+    assert [result["step"] for result in twice] == [3, 3, 3]
+    reused = await results(harness, event("u", "e", idempotency_key="k"))
+    assert (reused[0]["code"], reused[0]["session_id"]) == ("idempotency_key_reused", "u")
+
+
+async def test_a_session_can_end_and_begin_in_one_request(harness: Harness) -> None:
+    """After an entry that ends its session the next one begins it anew; the ending one can still be repeated."""
+    events = [event("u", "a"), event("u", "b", end=True, idempotency_key="k"), event("u", "c")]
+    found = await results(harness, *events)
+    assert [(result["step"], result["state"]) for result in found] == [(1, "new"), (2, "continued"), (1, "new")]
+    again = await results(harness, events[1])
+    assert again[0] == found[1]
+    assert (await harness.client.get("/v1/sessions/u")).json()["recent"] == ["c"]
+
+
+async def test_other_requests_get_their_turn_in_between(harness: Harness) -> None:
+    """A single event sent during a long bulk request is answered long before it ends."""
+    events = [event(f"s{n}", *["a"] * 5) for n in range(1000)]
+    bulk = asyncio.create_task(post(harness, *events))
+    while not harness.service.pending:
+        await asyncio.sleep(0)
+    assert (await harness.send("single", "a")).status_code == 200
+    assert not bulk.done()
+    found = (await bulk).json()["results"]
+    assert {result.get("step", result.get("code")) for result in found} <= {5, "capacity"}
+
+
+async def test_a_client_that_leaves_has_its_events_applied_once(bundle_path: Path) -> None:
+    """A request cut off and sent again with the same keys has moved each session once."""
+    harness = Harness(bundle_path, max_batch=4)
+    events = [event(f"s{n}", "a", "b", idempotency_key="k") for n in range(20)]
+    sending = asyncio.create_task(post(harness, *events))
+    while harness.service.figures.events < 6:
+        await asyncio.sleep(0)
+    sending.cancel()
+    await asyncio.gather(sending, return_exceptions=True)
+    assert [result["step"] for result in await results(harness, *events)] == [2] * 20
+    assert harness.service.figures.events == 20
+    assert harness.service.pending == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "said"),
+    [
+        (b"", "invalid_json", ""),
+        (b'{"events": []}', "invalid_request", "length >= 1"),
+        (b'{"events": [{"items": ["a"]}]}', "invalid_request", "session_id"),
+        (b'{"events": [{"session_id": "u"}]}', "invalid_request", "items"),
+        (b'{"events": [{"session_id": "a b", "items": ["a"]}]}', "invalid_request", "session_id"),
+        (b'{"events": [{"session_id": "u", "items": ["a"], "idempotency_key": ""}]}', "invalid_request", "key"),
+        (b'{"events": [{"session_id": "u", "items": ["a"], "x": 1}]}', "invalid_request", "unknown field `x`"),
+        (b'{"events": [], "top_k": 1}', "invalid_request", ""),
+    ],
+)
+async def test_a_malformed_request_is_refused_as_a_whole(
+    harness: Harness, content: bytes, code: str, said: str
+) -> None:
+    """What does not fit the schema, in whichever entry, is refused, and no entry is applied."""
+    whole = content.replace(b'"events": [{', b'"events": [{"session_id": "ok", "items": ["a"]}, {')
+    for body in (content, whole):
+        assert said in check(await harness.client.post("/v1/events", content=body), code)["detail"]
+    assert len(harness.service.sessions) == 0
+
+
+async def test_the_number_of_events_is_bounded(bundle_path: Path) -> None:
+    """More than max_events are refused with both numbers, and none is applied."""
+    harness = Harness(bundle_path, max_events=3)
+    assert len(await results(harness, *[event("u", "a")] * 3)) == 3
+    problem = check(await post(harness, *[event("u", "a")] * 4), "invalid_request")
+    assert "4 events; at most 3" in problem["detail"]
+    assert (await harness.client.get("/v1/sessions/u")).json()["step"] == 3
+
+
+async def test_a_key_of_the_whole_request_is_refused(harness: Harness) -> None:
+    """The header Idempotency-Key is refused, as keys belong to events, and no event is applied."""
+    body = {"events": [event("u", "a")]}
+    response = await harness.client.post("/v1/events", json=body, headers={"Idempotency-Key": "k"})
+    assert "idempotency_key" in check(response, "invalid_request")["detail"]
+    assert len(harness.service.sessions) == 0

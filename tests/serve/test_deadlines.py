@@ -1,0 +1,152 @@
+"""Requests that wait: for how long, and how many."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import httpx
+import pytest
+
+from .harness import Harness
+from .test_problems import check
+
+pytestmark = pytest.mark.anyio
+
+LONG = ["a"] * 1000
+Leap = Callable[[float], None]
+
+
+@pytest.fixture
+def leap(monkeypatch: pytest.MonkeyPatch) -> Leap:
+    """Makes deadlines come nearer by some seconds."""
+    offset = 0.0
+
+    def forward(seconds: float) -> None:
+        nonlocal offset
+        offset += seconds
+
+    for module in ("call", "sessions", "batcher"):
+        monkeypatch.setattr(f"arraylstm_serve.{module}.perf_counter", lambda: perf_counter() + offset)
+    return forward
+
+
+async def queued(harness: Harness, request: Coroutine[Any, Any, httpx.Response]) -> asyncio.Task[httpx.Response]:
+    """A request that waits behind those that are pending already."""
+    before = harness.service.pending
+    waiting = asyncio.create_task(request)
+    while harness.service.pending == before:
+        await asyncio.sleep(0)
+    return waiting
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/v1/sessions/u/events", {"items": ["b"]}),
+        ("GET", "/v1/sessions/u/predictions", None),
+        ("GET", "/v1/sessions/u/state", None),
+        ("DELETE", "/v1/sessions/u", None),
+    ],
+)
+async def test_a_request_that_waited_too_long_is_not_applied(
+    harness: Harness, leap: Leap, method: str, path: str, body: Any
+) -> None:
+    """Behind a walk longer than request_timeout a request is answered 503, and the session stands where the walk ends.
+
+    Without the check at its turn, the request would be applied though its client was told, or thinks, that it was not.
+    """
+    walking = await queued(harness, harness.send("u", *LONG))
+    await asyncio.sleep(0)  # its first item is stepped
+    waiting = await queued(harness, harness.client.request(method, path, json=body))
+    leap(31)
+    late = await waiting
+    assert (await walking).json()["step"] == 1000  # what has begun is finished, however long it takes
+    check(late, "deadline_exceeded")
+    assert int(late.headers["retry-after"]) >= 1
+    assert (await harness.client.get("/v1/sessions/u")).json()["step"] == 1000
+    assert (await harness.send("u", "b", expected_step=1000)).json()["step"] == 1001
+
+
+async def test_a_late_request_leaves_its_key_free(harness: Harness, leap: Leap) -> None:
+    """The retry of a request that came too late, under its key, is applied, once."""
+    walking = await queued(harness, harness.send("u", *LONG))
+    await asyncio.sleep(0)
+    waiting = await queued(harness, harness.send("u", "b", key="k"))
+    leap(31)
+    check(await waiting, "deadline_exceeded")
+    await walking
+    for _ in range(2):
+        assert (await harness.send("u", "b", key="k")).json()["step"] == 1001
+
+
+@pytest.mark.parametrize("items", [["a"], ["a", "b"]])
+async def test_a_session_that_would_begin_too_late_does_not(bundle_path: Path, leap: Leap, items: list[str]) -> None:
+    """Events that wait for their batch beyond the deadline begin no session, move none, and take no slot."""
+    harness = Harness(bundle_path, max_batch=1)
+    await harness.send("held", "a")
+    free = harness.service.arena.free
+    walking = [await queued(harness, harness.send(f"s{n}", *LONG)) for n in range(3)]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    waiting = [await queued(harness, harness.send(name, *items)) for name in ("u", "held")]
+    waiting.append(await queued(harness, harness.client.post("/v1/predict", json={"items": items})))
+    leap(31)
+    for late in await asyncio.gather(*waiting):
+        check(late, "deadline_exceeded")
+    assert {response.status_code for response in await asyncio.gather(*walking)} == {200}
+    assert (await harness.client.get("/v1/sessions/u")).status_code == 404
+    assert (await harness.client.get("/v1/sessions/held")).json()["step"] == 1
+    assert harness.service.arena.free == free - 3
+
+
+async def test_late_entries_of_a_bulk_request_say_so(bundle_path: Path, leap: Leap) -> None:
+    """Of a bulk request too long for the deadline the first events are applied, the last ones refused as late."""
+    harness = Harness(bundle_path, max_batch=2)
+    events = [{"session_id": f"s{n}", "items": ["a"] * 10} for n in range(20)]
+    runs = iter(range(100))
+    harness.engine.before = lambda _: leap(31) if next(runs) == 35 else None
+    found = (await harness.client.post("/v1/events", json={"events": events})).json()["results"]
+    assert [result.get("code", "applied") for result in found] == ["applied"] * 8 + ["deadline_exceeded"] * 12
+    assert len(harness.service.sessions) == 8
+
+
+async def test_one_sessions_queue_is_bounded(bundle_path: Path) -> None:
+    """Beyond max_session_pending a session's requests are answered 429, other sessions go on, and so does it later."""
+    harness = Harness(bundle_path, max_session_pending=3)
+    responses = await asyncio.gather(*(harness.send("u", "a") for _ in range(5)), harness.send("v", "a"))
+    assert [response.status_code for response in responses] == [200, 200, 200, 429, 429, 200]
+    problem = check(responses[3], "session_busy")
+    assert (problem["session_id"], int(responses[3].headers["retry-after"])) == ("u", 1)
+    assert (await harness.send("u", "a")).json()["step"] == 4
+
+
+async def test_an_overloaded_server_recovers(bundle_path: Path) -> None:
+    """A storm beyond max_pending is answered 503 or in full; after it every session goes on from what was answered."""
+    harness = Harness(bundle_path, max_pending=20)
+    applied = dict.fromkeys((f"s{n}" for n in range(50)), 0)
+
+    async def storm(name: str) -> None:
+        for _ in range(10):
+            response = await harness.send(name, "a", "b", expected_step=applied[name])
+            if response.status_code == 200:
+                applied[name] += 2
+            else:
+                check(response, "overloaded")
+                await asyncio.sleep(0)
+
+    await asyncio.gather(*map(storm, applied))
+    assert 0 < sum(applied.values()) < 1000
+    assert harness.service.pending == 0
+    for name, step in applied.items():
+        assert (await harness.send(name, "c", expected_step=step)).json()["step"] == step + 1
+
+
+async def test_pending_requests_are_seen(harness: Harness) -> None:
+    """Statistics tell of what waits, and are answered while it waits."""
+    walking = await queued(harness, harness.send("u", *LONG))
+    assert (await harness.client.get("/v1/stats")).json()["pending"] == 1
+    await walking
