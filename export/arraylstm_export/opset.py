@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, defs, helper, numpy_helper, version_converter
 
+from arraylstm_export.dataflow import replace
 from arraylstm_export.errors import ExportError
 
 OLDEST, NEWEST = 15, 25
@@ -61,9 +62,7 @@ def _lowered(model: ModelProto, opset: int) -> ModelProto:
         if _since(node, opset) != _since(node, default.version) and node.op_type not in _WIDENED:
             _lower(node, opset, {name: constants[name].tolist() for name in node.input[1:] if name in constants})
     used = {name for node in _nodes(graph) for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+    replace(graph.initializer, [tensor for tensor in graph.initializer if tensor.name in used])
     default.version = opset
     return result
 
@@ -76,9 +75,7 @@ def _lower(node: NodeProto, opset: int, constants: dict[str, list[int]]) -> None
         del node.input[1:]
     elif node.op_type != "Split":
         raise ExportError(f"opset {opset}: has no equal of the model's {node.op_type}; write it in opset 18 or newer")
-    kept = [attribute for attribute in node.attribute if attribute.name not in _NEW_AND_IDLE]
-    del node.attribute[:]
-    node.attribute.extend(kept)
+    replace(node.attribute, [attribute for attribute in node.attribute if attribute.name not in _NEW_AND_IDLE])
 
 
 def _since(node: NodeProto, opset: int) -> int | None:
