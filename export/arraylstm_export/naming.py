@@ -61,10 +61,10 @@ def give_names(graph: GraphProto, weights: Weights) -> None:
             names[tensor.name] = _unique(weights.names[tensor.name], taken)
         else:
             names[tensor.name] = constant_name(numpy_helper.to_array(tensor))
-    owners = weights.owners | dict.fromkeys(fixed, "")
+    owners = weights.owners | {value.name: value.name for value in graph.input}
     for node in graph.node:
         owner = _last_owner(node, weights, owners)
-        label = f"{owner}/{node.op_type}" if owner else node.op_type
+        label = f"{owner}/{node.op_type}".removeprefix("/")
         unnamed = [name for name in node.output if name and name not in names]
         node.name = _unique(label, taken) if unnamed else node.output[0]
         given = [node.name] if len(node.output) == 1 else [f"{node.name}/{index}" for index in range(len(node.output))]
@@ -102,7 +102,7 @@ def _rename(graph: GraphProto, names: dict[str, str]) -> None:
 
 
 def _last_owner(node: NodeProto, weights: Weights, owners: dict[str, str]) -> str:
-    """Return the owner of the weights that a node takes, else that of what it is fed that was computed last."""
+    """Return the owner of the weights that a node takes, else that of what was computed last of what it is fed."""
     taken = [name for name in node.input if name in weights.owners]
     fed = [name for name, owner in owners.items() if owner and name in node.input]
     return owners[(taken or fed)[-1]] if taken or fed else ""

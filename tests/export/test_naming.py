@@ -33,19 +33,20 @@ def test_weights_are_named_as_in_the_state_dict_or_after_what_they_hold(exported
             assert np.prod(tensor.dims) <= 16
 
 
-def test_every_value_is_named_after_operator_and_module(exported):
+def test_every_value_is_named_after_operator_and_module_or_input(exported):
     """No number tells a value apart but its rank among its kind, and a node is called as what it computes."""
     model, folder, _ = exported
     graph = onnx.load(folder / "step.onnx").graph
     outputs = {value.name for value in graph.output}
-    modules = "|".join(["embedding", "linear", *(rf"cells\.{layer}" for layer in model.cells)])
+    inputs = [value.name for value in graph.input]
+    modules = "|".join(["embedding", "linear", *(rf"cells\.{layer}" for layer in model.cells), *inputs])
     for node in graph.node:
         for index, name in enumerate(node.output):
             if name in outputs:
                 continue
             rank = rf"(_\d+)?(/{index})?" if node.op_type != "Gather" else r"(_\d+)?(/\d)?"
             kind = node.op_type if not node.name.endswith("_look_up") else r"\w+"
-            assert re.fullmatch(rf"(({modules})/)?{kind}{rank}", name)
+            assert re.fullmatch(rf"({modules})/{kind}{rank}", name)
             assert name.startswith(node.name.removesuffix("_look_up"))
 
 
