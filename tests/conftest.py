@@ -12,6 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # spinning thread pools of torch 
 
 from arraylstm import CELLS  # after the number of threads is set
 
+from .devices import CHOICES, Chosen
 from .toy import Toy
 
 CELLS["toy"] = Toy  # all that it takes to have it in every test that runs over the registry
@@ -28,6 +29,24 @@ BROWSER = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+
+def pytest_addoption(parser):
+    """Let the serving tests run on another device."""
+    parser.addoption("--device", choices=CHOICES, default="cpu", help="where the served model runs")
+
+
+def pytest_configure(config):
+    """Choose the device."""
+    Chosen.device = config.getoption("--device")
+
+
+def pytest_collection_modifyitems(items):
+    """Skip what the chosen device does not promise."""
+    if Chosen.device != "cpu":
+        for item in items:
+            if item.get_closest_marker("same_bits"):
+                item.add_marker(pytest.mark.skip(reason="the same bits in every batch are promised on the CPU alone"))
 
 
 @pytest.fixture(scope="session")
