@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=constraints.txt $(BIN)/pip
-SOURCES := $(shell find arraylstm export serve -name '*.py' -o -name py.typed) pyproject.toml README.md LICENSE
+SOURCES := $(shell find arraylstm export serve -name '*.py' -o -name py.typed -o -path '*/console/*' -type f) pyproject.toml README.md LICENSE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format openapi constraints clean
@@ -33,7 +33,7 @@ format: .venv/dev
 	$(BIN)/ruff check --fix .
 
 openapi: .venv/dev
-	$(BIN)/python -c 'from arraylstm_serve.operations import published; print(published(), end="")' > docs/openapi.json
+	$(BIN)/python -c 'from arraylstm_serve.api import published; print(published(), end="")' > docs/openapi.json
 
 constraints:
 	rm -rf .venv-pins

@@ -17,8 +17,8 @@ import arrayLSTM  # type: ignore[import-untyped]
 import torch
 from arrayLSTM import extensions
 from cyclopts import App, Parameter
-from rich.console import Console
-from timing import Call, Row, Table, TimingOptions, measure, show, single_thread, write_json
+from report import Row, Table, output, show, write_json
+from timing import PACKAGES, Call, TimingOptions, measure, single_thread, timed
 from torch import Tensor, nn
 
 from arraylstm import CELLS, Cell, Stack, console
@@ -63,7 +63,7 @@ def main(
 ) -> int:
     """Time forward + backward, and forward alone. Exit status: 1 if a cell and array-lstm disagree."""
     single_thread()
-    out = Console()
+    out = output()
     cells = {name: make_cell(name, sizes.input_size, sizes.hidden_size, sizes.k) for name in CELLS}
     peers = {name: peer_of(name, cell) for name, cell in cells.items() if name in PEERS}
     differences = {name: disagreement(cells[name], peer, sizes) for name, peer in peers.items()}
@@ -78,7 +78,7 @@ def main(
         tables.append(Table(title, compare(cells, peers, sizes, timing.rounds, training)))
         show(tables[-1], out)
     if timing.json is not None:
-        write_json(timing.json, asdict(sizes) | {"rounds": timing.rounds, "threads": 1}, tables)
+        write_json(timing.json, asdict(sizes) | {"rounds": timing.rounds, "threads": 1}, PACKAGES, tables)
     return 0
 
 
@@ -126,8 +126,8 @@ def compare(
     for name, cell in cells.items():
         peer = {"array-lstm": times[f"array-lstm's {name}"]} if name in peers else {}
         bounds = {FLOOR: times[FLOOR], f"k {FLOOR}": lanes(cell) * times[FLOOR]}
-        rows.append(Row(name, times[name], peer | bounds))
-    return [*rows, Row(FLOOR, times[FLOOR])]
+        rows.append(timed(name, times[name], peer | bounds))
+    return [*rows, timed(FLOOR, times[FLOOR])]
 
 
 def _run(layer: nn.Module, x: Tensor) -> Call:

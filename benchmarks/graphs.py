@@ -23,8 +23,8 @@ import torch
 from cells import DISAGREED, PEERS, lanes, peer_of
 from cyclopts import App, Parameter
 from onnx import ModelProto, TensorProto, helper, numpy_helper
-from rich.console import Console
-from timing import Call, Row, Table, TimingOptions, measure, show, single_thread, write_json
+from report import Row, Table, output, show, write_json
+from timing import PACKAGES, Call, TimingOptions, measure, single_thread, timed
 from torch import nn
 
 from arraylstm import CELLS, LSTM, Cell, NextItemModel, console
@@ -74,7 +74,7 @@ def main(
 ) -> int:
     """Time one step and whole sequences. Exit status: 1 if two forms of one model disagree."""
     single_thread()
-    out = Console()
+    out = output()
     step_rows: list[Row] = []
     sequence_rows: list[Row] = []
     try:
@@ -96,7 +96,7 @@ def main(
     for table in tables:
         show(table, out)
     if timing.json is not None:
-        write_json(timing.json, asdict(sizes) | {"rounds": timing.rounds, "threads": 1}, tables)
+        write_json(timing.json, asdict(sizes) | {"rounds": timing.rounds, "threads": 1}, PACKAGES, tables)
     return 0
 
 
@@ -176,7 +176,7 @@ def _cell(model: NextItemModel) -> Cell:
 
 def _row(name: str, times: dict[str, float], model: NextItemModel) -> Row:
     references = {name: seconds for name, seconds in times.items() if name != GRAPH}
-    return Row(name, times[GRAPH], references | {f"k {OPERATOR}": lanes(_cell(model)) * times[OPERATOR]})
+    return timed(name, times[GRAPH], references | {f"k {OPERATOR}": lanes(_cell(model)) * times[OPERATOR]})
 
 
 def require_equal(what: str, actual: Sequence[Any], expected: Sequence[Any]) -> None:

@@ -1,29 +1,25 @@
-"""Interleaved timing: what the benchmark scripts share.
+"""Interleaved timing of calls in this process.
 
 Every callable runs in every round, one after the other, so that a busy machine slows all of them alike, and what is
 timed is the CPU time of this process: with one thread that is the wall time less what other processes took.
 What is shown are the medians' ratios, which travel from machine to machine better than times do.
 """
 
-import json
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from time import process_time
-from typing import Any
 
 import torch
-from rich import box
-from rich.console import Console
-from rich.table import Table as Grid
+from report import Row
 
 Call = Callable[[], object]
 
 _SAMPLE_SECONDS = 0.01  # a shorter call is repeated this long for one sample
-_PACKAGES = ("torch", "onnxruntime", "array-lstm")
+PACKAGES = ("torch", "onnxruntime", "array-lstm")
+"""What is timed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,26 +37,10 @@ class TimingOptions:
             raise ValueError(f"rounds must be at least 1, got {self.rounds!r}")
 
 
-@dataclass(frozen=True)
-class Row:
-    """One measured thing, and the seconds of what it is divided by, column by column."""
-
-    name: str
-    seconds: float
-    references: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def ratios(self) -> dict[str, float]:
-        """Time over each reference's time: below 1 is faster than the reference."""
-        return {column: self.seconds / seconds for column, seconds in self.references.items()}
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows to show together."""
-
-    title: str
-    rows: list[Row]
+def timed(name: str, seconds: float, references: Mapping[str, float] | None = None) -> Row:
+    """Return the row of a time, divided by each reference's time: below 1 is faster than the reference."""
+    ratios = {f"/ {column}": seconds / reference for column, reference in (references or {}).items()}
+    return Row(name, ratios, {"ms": seconds * 1e3})
 
 
 def single_thread() -> None:
@@ -90,23 +70,3 @@ def _seconds(call: Call, repeat: int) -> float:
     for _ in range(repeat):
         call()
     return (process_time() - start) / repeat
-
-
-def show(table: Table, console: Console) -> None:
-    """Print a table: ratios first, milliseconds of this run beside them."""
-    columns = list(dict.fromkeys(column for row in table.rows for column in row.references))
-    grid = Grid("", *(f"/ {column}" for column in columns), "ms", title=table.title, box=box.SIMPLE)
-    grid.columns[0].no_wrap = True
-    for column in grid.columns[1:]:
-        column.justify = "right"
-    for row in table.rows:
-        shown = [f"{row.ratios[column]:.2f}" if column in row.ratios else "-" for column in columns]
-        grid.add_row(row.name, *shown, f"{row.seconds * 1e3:.3f}", style="dim" if not row.references else None)
-    console.print(grid)
-
-
-def write_json(path: Path, settings: dict[str, Any], tables: Iterable[Table]) -> None:
-    """Write what was measured, with which settings and versions."""
-    results = [{"title": t.title, "rows": [asdict(row) | {"ratios": row.ratios} for row in t.rows]} for t in tables]
-    document = {"settings": settings, "versions": {name: version(name) for name in _PACKAGES}, "tables": results}
-    path.write_text(json.dumps(document, indent=2) + "\n")

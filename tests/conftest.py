@@ -1,6 +1,7 @@
 """Fixtures that every part of the suite uses."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +12,41 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # spinning thread pools of torch 
 
 from arraylstm import CELLS  # after the number of threads is set
 
+from .devices import CHOICES, Chosen
 from .toy import Toy
 
 CELLS["toy"] = Toy  # all that it takes to have it in every test that runs over the registry
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
+BROWSER = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def pytest_addoption(parser):
+    """Let the serving tests run on another device."""
+    parser.addoption("--device", choices=CHOICES, default="cpu", help="where the served model runs")
+
+
+def pytest_configure(config):
+    """Choose the device."""
+    Chosen.device = config.getoption("--device")
+
+
+def pytest_collection_modifyitems(items):
+    """Skip what the chosen device does not promise."""
+    if Chosen.device != "cpu":
+        for item in items:
+            if item.get_closest_marker("same_bits"):
+                item.add_marker(pytest.mark.skip(reason="the same bits in every batch are promised on the CPU alone"))
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +66,17 @@ def run_program(tmp_path):
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=timeout, check=False)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A headless browser; closed at the module's end, as playwright's event loop would hinder asyncio's elsewhere."""
+    from playwright.sync_api import sync_playwright  # here, as most of the suite does without
+
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not path:
+        pytest.skip("chromium is not installed")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=BROWSER)
+        yield browser
+        browser.close()

@@ -8,13 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+from .devices import Chosen
+
 
 class ServerProcess:
     """A running `arraylstm-serve`."""
 
-    def __init__(self, bundle: Path, *arguments: str, python: Path | str = sys.executable) -> None:
+    def __init__(self, bundle: Path, *arguments: str, port: int = 0, python: Path | str = sys.executable) -> None:
         self.process = subprocess.Popen(
-            [python, "-m", "arraylstm_serve", str(bundle), "--port", "0", *arguments],
+            [python, "-m", "arraylstm_serve", bundle, "--port", str(port), "--device", Chosen.device, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -16,6 +16,7 @@ import arraylstm_export
 import arraylstm_serve
 from arraylstm_export import Coverage, Options, export
 
+from .serve.bundles import write_bundle
 from .servers import ServerProcess
 
 ROOT = Path(__file__).parent.parent
@@ -37,6 +38,16 @@ def test_the_wheel_holds_three_typed_packages_and_nothing_else():
     packages = {"arraylstm", "arraylstm_export", "arraylstm_serve"}
     assert {name.split("/")[0] for name in names if "dist-info" not in name} == packages
     assert {f"{package}/py.typed" for package in packages} <= set(names)
+
+
+@needs_wheel
+def test_the_wheel_holds_the_whole_console():
+    """The page and every file that it loads are shipped as they are in the source tree."""
+    folder = ROOT / "serve" / "arraylstm_serve" / "console"
+    with zipfile.ZipFile(WHEELS[-1]) as wheel:
+        for path in folder.rglob("*.*"):
+            assert wheel.read(str(path.relative_to(ROOT / "serve"))) == path.read_bytes()
+    assert (folder / "assets" / "app.mjs").exists()
 
 
 def test_the_console_scripts_answer_with_one_version(run_program):
@@ -71,6 +82,25 @@ def test_the_server_installs_and_runs_where_torch_is_absent(tmp_path):
         server.stop()
     assert (answer["step"], answer["state"], len(answer["predictions"])) == (2, "new", 5)
     assert status == 0
+
+
+@needs_wheel
+def test_the_client_installs_and_calls_where_the_server_is_absent(tmp_path):
+    """A fresh environment with the client extra alone has neither numpy nor onnxruntime, and calls a server."""
+    python = fresh_environment(tmp_path / "venv", f"{WHEELS[-1]}[client]")
+    server = ServerProcess(write_bundle(tmp_path / "bundle"))
+    program = (
+        "import importlib.util as u; from arraylstm_serve.client import BulkEvent, Client\n"
+        "print([m for m in ('numpy', 'onnxruntime', 'fastapi', 'torch') if u.find_spec(m)])\n"
+        f"with Client({server.url!r}) as client, client.stream() as stream:\n"
+        "    stream.send(BulkEvent(['a'], session_id='s'))\n"
+        "    print(stream.receive().step, client.session('s', step=1).send(['b']).step)\n"
+    )
+    try:
+        done = subprocess.run([python, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
+    finally:
+        server.stop()
+    assert (done.stdout, done.stderr) == ("[]\n1 2\n", "")
 
 
 @pytest.mark.parametrize(

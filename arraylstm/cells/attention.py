@@ -36,7 +36,7 @@ class AttentionArrayLSTM(ArrayLSTM):
         lanes = self.i2a(x).sigmoid().unflatten(-1, [self.k, self.hidden_size])
         s = lanes.softmax(-2)  # (4.2)
         if self.max_pooling:
-            s = s.amax(-2, keepdim=True).expand_as(s)
+            s = torch.cat([s.amax(-2, keepdim=True)] * self.k, -2)  # an expanded one would ask a graph for B
         return torch.cat([self.affine(x), s.flatten(-2)], -1)
 
     def recur(self, driven: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:

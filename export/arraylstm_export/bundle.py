@@ -61,11 +61,7 @@ def export(
     """
     target = Path(directory).resolve()
     _check_model(model, options.traces)
-    if options.precision != "fp32" and not len(held_out):
-        raise ExportError(
-            f"precision {options.precision!r} has a cost: give sessions to measure it on (--held-out FILE)"
-        )
-    sequences = telling(held_out, model.num_items) if len(held_out) else []
+    sequences = _telling(held_out, options.precision, model.num_items)
     try:
         check_target(target)
         source = _source(model, options)
@@ -118,9 +114,10 @@ def verify_bundle(
     found = _forms(manifest.formats, folder, interface)
     if model is None:
         return replay(read_vectors(folder / "vectors", interface), interface, found, allowed)
-    if fingerprint(_frozen(model)) != manifest.fingerprint:
+    model = _frozen(model)
+    if fingerprint(model) != manifest.fingerprint:
         raise ExportError(f"{folder}: was made from another model than this: their fingerprints differ")
-    reference = Reference(_frozen(model), interface)
+    reference = Reference(model, interface)
     return verify(reference, found, allowed, partial(on_stage, "parity"), strict=strict, coverage=coverage)
 
 
@@ -141,6 +138,15 @@ def _check_model(model: ItemModel, traces: bool) -> None:
         raise ExportError("the model starts from another state than zeros, which a bundle's users would not know")
     if traces and not model.trace_names:
         raise ExportError(f"the cell {model.config['cell']!r} has no traces to export")
+
+
+def _telling(held_out: Sequence[Array], precision: str, num_items: int) -> list[Array]:
+    """Return the sequences to measure the precision's cost on; none where none are given, which fp32 alone allows."""
+    if len(held_out):
+        return telling(held_out, num_items)
+    if precision != "fp32":
+        raise ExportError(f"precision {precision!r} has a cost: give sessions to measure it on (--held-out FILE)")
+    return []
 
 
 def _frozen(model: ItemModel) -> ItemModel:

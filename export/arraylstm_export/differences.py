@@ -34,7 +34,7 @@ class Largest:
         self.values[rows] = other.values[others_rows]
         self.places[rows] = other.places[others_rows]
 
-    def but_for(self, excused: Array, start: int = 0) -> tuple[float, tuple[int, ...]]:
+    def but_for(self, excused: Array | bool = False, start: int = 0) -> tuple[float, tuple[int, ...]]:
         """Return the largest difference of all and its whole index, steps counted from `start`; 0 and () of nothing."""
         judged = np.where(excused, 0.0, self.values)
         if judged.size == 0 or 0 in self.shape:

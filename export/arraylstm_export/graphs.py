@@ -13,6 +13,7 @@ from arraylstm import ItemModel
 from arraylstm.errors import one_line
 from arraylstm_export.dataflow import dims
 from arraylstm_export.errors import ExportError
+from arraylstm_export.naming import Weights, give_names
 from arraylstm_export.signature import Interface, Signature, Tensor
 from arraylstm_export.step import Traceable, traceable_step
 from arraylstm_export.tabulate import tabulated
@@ -48,11 +49,15 @@ def export_graph(name: str, traceable: Traceable, signature: Signature) -> Model
             dynamic_shapes=traceable.dynamic,
             external_data=False,
             verbose=False,
+            optimize=False,
         )
-    assert program is not None  # what torch.onnx.export returns with dynamo=True
+        assert program is not None  # what torch.onnx.export returns with dynamo=True
+        weights = Weights(traceable.module, program.model.graph)
+        program.optimize()
     graph = program.model_proto.graph
     graph.name = name
     _strip(graph)
+    give_names(graph, weights)
     model = finish(graph, [helper.make_opsetid("", OPSET)], IR_VERSION)
     check_signature(model, signature)
     return model

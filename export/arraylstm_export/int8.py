@@ -22,6 +22,7 @@ import numpy.typing as npt
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from arraylstm_export.dataflow import rebuilt
 from arraylstm_export.errors import ExportError
 
 _SMALLEST = 32  # below it a product saves less than scaling its rows costs, and a table hardly anything
@@ -48,14 +49,8 @@ def quantize(step: ModelProto) -> ModelProto:
     nodes = [new for node in step.graph.node for new in rewriter.rewrite(node)]
     if not rewriter.made:
         raise ExportError(f"int8: no weight of the model has {_SMALLEST} rows and columns; export it in float32")
-    model = ModelProto()
-    model.CopyFrom(step)
-    graph = model.graph
-    del graph.node[:], graph.initializer[:]
-    graph.node.extend(nodes)
-    used = {name for node in nodes for name in node.input}
-    made = (numpy_helper.from_array(value, name) for name, value in {**rewriter.made, **_CONSTANTS}.items())
-    graph.initializer.extend(tensor for tensor in (*step.graph.initializer, *made) if tensor.name in used)
+    made = {**rewriter.made, **_CONSTANTS}
+    model = rebuilt(step, nodes, (numpy_helper.from_array(value, name) for name, value in made.items()))
     onnx.checker.check_model(model, full_check=True)
     return onnx.shape_inference.infer_shapes(model)  # the sequence graph asks which values have a row for each row
 

@@ -1,11 +1,11 @@
 """Version of the operator set and of the file: what decides which runtimes read a graph; see docs/runtimes.md."""
 
-from collections.abc import Iterator
-
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, defs, helper, numpy_helper, version_converter
+from onnx import ModelProto, NodeProto, defs, helper, numpy_helper, version_converter
 
+from arraylstm_export.dataflow import replace
 from arraylstm_export.errors import ExportError
+from arraylstm_export.naming import all_nodes
 
 OLDEST, NEWEST = 15, 25
 NEWEST_IR = 13
@@ -57,13 +57,11 @@ def _lowered(model: ModelProto, opset: int) -> ModelProto:
     (default,) = result.opset_import
     graph = result.graph
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    for node in _nodes(graph):
+    for node in all_nodes(graph):
         if _since(node, opset) != _since(node, default.version) and node.op_type not in _WIDENED:
             _lower(node, opset, {name: constants[name].tolist() for name in node.input[1:] if name in constants})
-    used = {name for node in _nodes(graph) for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+    used = {name for node in all_nodes(graph) for name in node.input}
+    replace(graph.initializer, [tensor for tensor in graph.initializer if tensor.name in used])
     default.version = opset
     return result
 
@@ -76,9 +74,7 @@ def _lower(node: NodeProto, opset: int, constants: dict[str, list[int]]) -> None
         del node.input[1:]
     elif node.op_type != "Split":
         raise ExportError(f"opset {opset}: has no equal of the model's {node.op_type}; write it in opset 18 or newer")
-    kept = [attribute for attribute in node.attribute if attribute.name not in _NEW_AND_IDLE]
-    del node.attribute[:]
-    node.attribute.extend(kept)
+    replace(node.attribute, [attribute for attribute in node.attribute if attribute.name not in _NEW_AND_IDLE])
 
 
 def _since(node: NodeProto, opset: int) -> int | None:
@@ -86,12 +82,3 @@ def _since(node: NodeProto, opset: int) -> int | None:
     if not defs.has(node.op_type, opset, node.domain):
         return None
     return defs.get_schema(node.op_type, opset, node.domain).since_version
-
-
-def _nodes(graph: GraphProto) -> Iterator[NodeProto]:
-    """Yield the nodes of a graph and of the loops in it."""
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from _nodes(attribute.g)

@@ -215,7 +215,7 @@ def replay(
             with _named(form, scenario.name, scenario):
                 found = differences(at_once(run, scenario), expected)
             for tensor, one in zip(interface.tensor_names, found, strict=True):
-                finding = Finding(*one.but_for(np.zeros(one.values.shape, bool)))
+                finding = Finding(*one.but_for())
                 checks.append(_check(form, scenario.name, scenario, tensor, finding, tolerance))
     return Report(tuple(checks), longest, strict=True)
 
@@ -286,7 +286,7 @@ def exact_row_checks(
         pairs = zip((*found[0], *found[1]), (*whole[0], *whole[1]), strict=True)
         same = [ours.tobytes() == theirs.tobytes() for ours, theirs in pairs]
         for tensor, one, equal in zip(interface.tensor_names, differences(found, whole), same, strict=True):
-            difference, where = one.but_for(np.zeros(one.values.shape, bool))
+            difference, where = one.but_for()
             finding = Finding() if equal else Finding(max(difference, np.finfo(float).tiny), where)  # -0 is not 0
             yield _check(form, f"equal bits, {name}", scenario, tensor, finding, 0.0)
 

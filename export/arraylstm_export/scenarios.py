@@ -56,10 +56,6 @@ class Scenario:
         """Return the scenario of some of its rows."""
         return Scenario(self.name, self.items[wanted], self.lengths[wanted], [tensor[wanted] for tensor in self.state])
 
-    def until(self, steps: int) -> "Scenario":
-        """Return the scenario cut after so many steps."""
-        return self.piece(0, steps, self.state)
-
     def piece(self, start: int, end: int, state: list[Array]) -> "Scenario":
         """Return the scenario's steps from start to end, begun in the given state."""
         return Scenario(self.name, self.items[:, start:end], np.clip(self.lengths - start, 0, end - start), state)

@@ -4,15 +4,16 @@ What the step computes beside, such as the scores, has no place in the loop: it 
 rows at once.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from arraylstm_export.dataflow import dims, handed_on, needed_for, rows_of, without
 from arraylstm_export.graphs import check_signature, finish, value_of
+from arraylstm_export.naming import constant_name
 from arraylstm_export.runners import Array
 from arraylstm_export.signature import Interface, State, Tensor
 
@@ -35,7 +36,7 @@ def sequence_graph(step: ModelProto, interface: Interface) -> ModelProto:
         "sequence",
         [value_of(tensor) for tensor in interface.sequence.inputs],
         [value_of(tensor) for tensor in interface.sequence.outputs],
-        [*step.graph.initializer, *(numpy_helper.from_array(value, name) for name, value in nodes.constants.items())],
+        [*step.graph.initializer, *nodes.weights(but_for=cut.weights)],
     )
     model = finish(graph, step.opset_import, step.ir_version)
     check_signature(model, interface.sequence)
@@ -94,8 +95,12 @@ class _Nodes:
         self.nodes.append(helper.make_node(kind, named, [name], name=name, **attributes))
         return name
 
+    def weights(self, but_for: Collection[str]) -> list[TensorProto]:
+        """Return the constants, but for those of some names, which a graph has already."""
+        return [numpy_helper.from_array(value, name) for name, value in self.constants.items() if name not in but_for]
+
     def _constant(self, value: Array) -> str:
-        name = "_".join(["constant", value.dtype.name, *map(str, value.reshape(-1)), *(["list"] if value.ndim else [])])
+        name = constant_name(value)
         self.constants[name] = value
         return name
 

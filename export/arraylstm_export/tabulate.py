@@ -29,7 +29,7 @@ def tabulated(step: ModelProto, num_items: int) -> ModelProto:
     if num_items * sum(map(_bytes_per_item, values)) - _superfluous_bytes(graph, after) > LARGEST_GROWTH:
         return step
     tables = _evaluate(step, before, values, num_items)
-    look_ups = [helper.make_node("Gather", [f"{name}_table", "items"], [name], f"look_up_{name}") for name in names]
+    look_ups = [helper.make_node("Gather", [f"{name}_table", "items"], [name], f"{name}_look_up") for name in names]
     weights = [numpy_helper.from_array(table, f"{name}_table") for name, table in zip(names, tables, strict=True)]
     return rebuilt(step, [*look_ups, *after], weights)
 

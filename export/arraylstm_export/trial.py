@@ -136,7 +136,7 @@ class Trial:
     def _compare_runs(self, actual: Result, single: Result, start: int) -> None:
         """Judge a form that promises the same bits however its steps are cut into calls: no tie can part its runs."""
         for finding, one in zip(self.findings, differences(actual, single), strict=True):
-            finding.add(*one.but_for(np.zeros(one.values.shape, bool), start))
+            finding.add(*one.but_for(start=start))
 
     def _take(self, verdict: Verdict, rows: Array, steps: Array) -> None:
         self.ties += int(verdict.tied.sum())

@@ -70,11 +70,10 @@ def repository_config(interface: Interface) -> str:
         if not state.shape:
             raise ExportError(f"Triton: state {state.name!r} is one number per row; it keeps states of 1 dimension up")
     check_pairing([(state.input.name, state.output.name) for state in interface.states])
-    kept = {state.output for state in interface.states}
     return _CONFIG.format(
         name=_NAME,
         inputs=_tensor(interface.step.inputs[0]),
-        outputs=",".join(_tensor(tensor) for tensor in interface.step.outputs if tensor not in kept),
+        outputs=",".join(map(_tensor, interface.series)),
         states=",".join(map(_state, interface.states)),
     )
 

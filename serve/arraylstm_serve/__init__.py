@@ -2,18 +2,30 @@
 
 Data flows one way: `api` and `events` decode requests, `sessions` owns the table of sessions and hands each
 turn's walk to `batcher`, which gathers rows from `arena`, runs the stateless `engine` and scatters the new
-states back.
+states back. `client` calls a server from elsewhere, and shares with it `schemas` and `problems` alone.
 
 Glossary: B rows of a batch, V items of the vocabulary, slot a row of the arena, walk the items of one request
 stepped one after the other, turn one request's place in its session's queue.
 """
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
-from arraylstm_serve.bundle import Bundle as Bundle
-from arraylstm_serve.settings import Settings as Settings
+if TYPE_CHECKING:
+    from arraylstm_serve.bundle import Bundle as Bundle
+    from arraylstm_serve.settings import Settings as Settings
 
 try:
     __version__ = version("arraylstm")
 except PackageNotFoundError:
     __version__ = "unknown"
+
+_HOMES = {"Bundle": "arraylstm_serve.bundle", "Settings": "arraylstm_serve.settings"}
+
+
+def __getattr__(name: str) -> Any:
+    """The server's classes, imported when asked for: the client installs without what they need."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

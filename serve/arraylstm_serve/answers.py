@@ -35,9 +35,10 @@ class Answers:
             )
         )
 
-    def prediction(self, items: Sequence[Item], ask: Ask, seen: Sequence[Seen], ranking: Ranking) -> bytes:
+    def prediction(self, items: Sequence[Item], ask: Ask, outcome: Outcome) -> bytes:
         """An encoded PredictAnswer."""
-        return encode(PredictAnswer(self._fingerprint, self._predictions(ask, ranking), _observed(items, seen)))
+        predictions = self._predictions(ask, outcome.ranking)
+        return encode(PredictAnswer(self._fingerprint, predictions, _observed(items, outcome.seen)))
 
     def _predictions(self, ask: Ask, ranking: Ranking) -> list[Prediction]:
         ids, probabilities = ask.choose(ranking)

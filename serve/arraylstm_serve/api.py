@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable
@@ -16,8 +17,9 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import Message, Receive, Scope, Send
 
-from arraylstm_serve import __version__, bulk, events, logs, operations, statefile, stream
+from arraylstm_serve import __version__, bulk, events, logs, oip, oip_operations, operations, statefile, stream
 from arraylstm_serve.call import REQUEST_ID, Call
+from arraylstm_serve.console import add_console
 from arraylstm_serve.docs import add_docs
 from arraylstm_serve.metrics import CONTENT_TYPE_LATEST, Metrics
 from arraylstm_serve.openapi import Operation, document
@@ -113,6 +115,11 @@ async def model(service: Service, call: Call, request: Request) -> Response:
     return _json(service.bundle.document)
 
 
+async def vocabulary(service: Service, call: Call, request: Request) -> Response:
+    """Answer GET /v1/vocabulary."""
+    return _json(service.bundle.labels)
+
+
 async def stats(service: Service, call: Call, request: Request) -> Response:
     """Answer GET /v1/stats."""
     return _json(service.stats())
@@ -145,11 +152,20 @@ HANDLERS: tuple[tuple[Operation, Handler], ...] = (
     (operations.STREAM, stream_upgrade),
     (operations.PREDICT, predict),
     (operations.MODEL, model),
+    (operations.VOCABULARY, vocabulary),
     (operations.STATS, stats),
     (operations.METRICS, metrics),
     (operations.LIVE, live),
     (operations.READY, ready),
 )
+
+
+OPERATIONS = (*operations.OPERATIONS, *oip_operations.OPERATIONS)
+
+
+def published() -> str:
+    """The OpenAPI document as the repository has it in docs/openapi.json, the same for every version."""
+    return json.dumps(document(OPERATIONS, version="0"), indent=2) + "\n"
 
 
 class Exchange:
@@ -195,7 +211,8 @@ class Application(FastAPI):
         )
         self.service = service
         add_docs(self)
-        for operation, handler in HANDLERS:
+        add_console(self)
+        for operation, handler in (*HANDLERS, *oip.HANDLERS):
             self.add_api_route(
                 operation.path, _bound(handler, service), methods=_methods(operation), include_in_schema=False
             )
@@ -205,7 +222,7 @@ class Application(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document of every operation, those outside FastAPI included."""
-        return document(operations.OPERATIONS, __version__)
+        return document(OPERATIONS, __version__)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI request; one that the end of the server cuts off is told so."""
@@ -233,24 +250,24 @@ class Application(FastAPI):
                 exchange.status = 200
                 await send_answer(send, body, call.request_id)
         except Problem as problem:
-            await problem_response(problem)(scope, receive, exchange.send)
+            await _refusal(path, problem)(scope, receive, exchange.send)
         except ClientDisconnect:
             pass
         except CancelledError:
-            await problem_response(stopping())(scope, receive, exchange.send)
+            await _refusal(path, stopping())(scope, receive, exchange.send)
         except Exception:
             logger.exception("%s %s failed", scope["method"], path)
             if exchange.status == CLIENT_GONE:  # else FastAPI has answered, and passed the fault on
-                await problem_response(internal())(scope, receive, exchange.send)
+                await _refusal(path, internal())(scope, receive, exchange.send)
         exchange.close()
 
     async def _on_http_exception(self, request: Request, error: Exception) -> Response:
-        path = shown(request.url.path)
+        path = request.url.path
         if isinstance(error, HTTPException) and error.status_code == METHOD_NOT_ALLOWED.status:
             allowed = ", ".join(self._allowed(request))
-            detail = f"{request.method} is not allowed for {path}; allowed: {allowed}."
-            return problem_response(Problem(METHOD_NOT_ALLOWED, detail, headers={"Allow": allowed}))
-        return problem_response(Problem(NOT_FOUND, f"There is nothing at {path}; /docs lists what there is."))
+            detail = f"{request.method} is not allowed for {shown(path)}; allowed: {allowed}."
+            return _refusal(path, Problem(METHOD_NOT_ALLOWED, detail, headers={"Allow": allowed}))
+        return _refusal(path, Problem(NOT_FOUND, f"There is nothing at {shown(path)}; /docs lists what there is."))
 
     def _allowed(self, request: Request) -> list[str]:
         """The methods of the operations that the request's path matches."""
@@ -282,9 +299,14 @@ def _session_id(request: Request) -> str:
     return valid_session_id(request.path_params["session_id"])
 
 
+def _refusal(path: str, problem: Problem) -> Response:
+    """A problem in the words of the protocol that the path belongs to."""
+    return oip.error_response(problem) if oip.concerns(path) else problem_response(problem)
+
+
 async def _on_problem(request: Request, error: Exception) -> Response:
-    return problem_response(error if isinstance(error, Problem) else internal())
+    return _refusal(request.url.path, error if isinstance(error, Problem) else internal())
 
 
 async def _on_failure(request: Request, error: Exception) -> Response:
-    return problem_response(internal())
+    return _refusal(request.url.path, internal())

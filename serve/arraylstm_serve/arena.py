@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from arraylstm_serve.arrays import Flags, Integers
+from arraylstm_serve.arrays import Flags, Floats, Integers
 from arraylstm_serve.engine import Engine, row_bytes
 from arraylstm_serve.predictions import Ranking
 from arraylstm_serve.records import RECENT, Answers, Record
@@ -103,10 +103,16 @@ class Arena:
             rows, ids, counts = rows[sound], ids[sound], counts[sound]
         self._recent[rows, counts % RECENT] = ids
         self.steps[rows] = counts + 1
+        self.versions[rows] += 1
 
     def rank(self, slots: Sequence[int], reach: int) -> list[Ranking]:
         """The `reach` most likely next items of each slot."""
         return self.engine.rank(np.asarray(slots), reach)
+
+    def logits(self, slot: int) -> Floats:
+        """The scores (V,) of the slot's next item, as its last step gave them."""
+        logits: Floats = self.engine.logits(np.array([slot]))[0]
+        return logits
 
     def recent(self, slot: int) -> Integers:
         """The ids (n,) of the slot's last items, oldest first."""
@@ -115,9 +121,10 @@ class Arena:
         return recent
 
     def copy(self, source: int, target: int) -> None:
-        """Make the state of one slot equal to another's; its answers and version stay."""
+        """Make one slot equal to another, its remembered answers apart."""
         self.engine.copy(source, target)
         self.steps[target] = self.steps[source]
+        self.versions[target] = self.versions[source]
         self._recent[target] = self._recent[source]
 
     def save(self, slots: Sequence[int]) -> list[Record]:

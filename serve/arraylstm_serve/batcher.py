@@ -86,7 +86,14 @@ class Batcher:
 
     def _schedule(self) -> None:
         self._scheduled = True
-        get_running_loop().call_soon(self._flush)
+        get_running_loop().call_soon(self._look, 0)
+
+    def _look(self, before: int) -> None:
+        """Flush, or look again in the loop's next round while each round brings more."""
+        if before < len(self._queue) < self._max_batch:
+            get_running_loop().call_soon(self._look, len(self._queue))
+        else:
+            self._flush()
 
     def _flush(self) -> None:
         self._scheduled = False

@@ -12,6 +12,8 @@ from arraylstm_serve.problems import INVALID_REQUEST, Problem
 from arraylstm_serve.schemas import BulkAnswer, BulkEvent, BulkRequest, encode
 from arraylstm_serve.service import Service
 
+RETRYABLE = (429, 503)
+
 
 async def advance_all(service: Service, call: Call, request: BulkRequest) -> bytes:
     """Consume every event, as many at a time as fit a batch and the queues; an encoded BulkAnswer.
@@ -31,16 +33,24 @@ async def advance_all(service: Service, call: Call, request: BulkRequest) -> byt
         raise Problem(INVALID_REQUEST, detail)
     results: list[bytes] = []
     size = min(settings.max_batch, settings.max_session_pending, settings.max_pending)
+    held_back: dict[str, Problem] = {}
     for start in range(0, len(request.events), size):
-        results += await _Chunk(request.events[start : start + size]).advance(service, call)
+        results += await _Chunk(request.events[start : start + size], held_back).advance(service, call)
     return encode(BulkAnswer(list(map(Raw, results))))
 
 
 class _Chunk:
-    """Events that are under way together, and what was answered so far."""
+    """Events that are under way together, and what was answered so far.
 
-    def __init__(self, events: Sequence[BulkEvent]) -> None:
+    Args:
+        events: the events.
+        held_back: sessions of which an event was refused that may be sent again, with the refusal: a later event of
+            theirs must not overtake it, so it is refused likewise.
+    """
+
+    def __init__(self, events: Sequence[BulkEvent], held_back: dict[str, Problem]) -> None:
         self._events = events
+        self._held_back = held_back
         self._results = [b""] * len(events)
         self._left = len(events)
         self._answered: Future[None] = get_running_loop().create_future()
@@ -50,6 +60,8 @@ class _Chunk:
         for place, event in enumerate(self._events):
             reply = _Place(self, place)
             try:
+                if event.session_id in self._held_back:
+                    raise self._held_back[event.session_id]
                 service.advance(call, event.session_id, event, event.idempotency_key, reply)
             except Problem as problem:
                 reply.set_exception(problem)
@@ -62,6 +74,12 @@ class _Chunk:
         self._left -= 1
         if not self._left and not self._answered.done():
             self._answered.set_result(None)
+
+    def refuse(self, place: int, problem: Problem) -> None:
+        """Take one refusal."""
+        if problem.kind.status in RETRYABLE:
+            self._held_back[self._events[place].session_id] = problem
+        self.fill(place, problem.body())
 
 
 class _Place:
@@ -83,4 +101,4 @@ class _Place:
 
     def set_exception(self, exception: Problem, /) -> None:
         """Take the refusal."""
-        self._chunk.fill(self._place, exception.body())
+        self._chunk.refuse(self._place, exception)

@@ -101,12 +101,14 @@ class Bundle:
         manifest: the fields the server relies on.
         document: manifest.json as the exporter wrote it.
         vocabulary: item labels and ids.
+        labels: vocabulary.json as the exporter wrote it.
     """
 
     path: Path
     manifest: Manifest
     document: bytes
     vocabulary: Vocabulary
+    labels: bytes
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -125,7 +127,8 @@ class Bundle:
         _verify_manifest(path, raw)
         manifest = _decode(raw, Manifest, path / MANIFEST)
         _verify_contents(path, manifest)
-        return cls(path, manifest, raw, _load_vocabulary(path, manifest))
+        labels = _read(path / VOCABULARY)
+        return cls(path, manifest, raw, _decode_vocabulary(labels, path / VOCABULARY, manifest), labels)
 
     @property
     def fingerprint(self) -> str:
@@ -207,9 +210,8 @@ def _verify_file(folder: Path, name: str, entry: FileEntry) -> None:
         raise BundleError(f"{path} has sha256 {seen[:12]}...; the manifest says {entry.sha256[:12]}...")
 
 
-def _load_vocabulary(path: Path, manifest: Manifest) -> Vocabulary:
-    file = path / VOCABULARY
-    content = _decode(_read(file), VocabularyFile, file)
+def _decode_vocabulary(raw: bytes, file: Path, manifest: Manifest) -> Vocabulary:
+    content = _decode(raw, VocabularyFile, file)
     try:
         return Vocabulary(manifest.model.num_items, content.labels, content.unknown)
     except ValueError as error:

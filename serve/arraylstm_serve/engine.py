@@ -52,6 +52,9 @@ class Engine(Protocol):
     def rank(self, slots: Integers, reach: int) -> list[Ranking]:
         """The `reach` most likely next items of each slot (B,)."""
 
+    def logits(self, slots: Integers) -> Floats:
+        """What the last step of each slot (B,) gave, (B, V)."""
+
     def clear(self, slot: int) -> None:
         """Set a slot to the initial state."""
 
@@ -108,6 +111,10 @@ class HostEngine:
     def rank(self, slots: Integers, reach: int) -> list[Ranking]:
         """See `Engine.rank`."""
         return rank(self._logits[slots], self._log_sums[slots], reach)
+
+    def logits(self, slots: Integers) -> Floats:
+        """See `Engine.logits`."""
+        return self._logits[slots]
 
     def clear(self, slot: int) -> None:
         """See `Engine.clear`."""

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
+from arraylstm_serve.oip_schemas import ModelName, ModelVersion
 from arraylstm_serve.problems import MEDIA_TYPE, UNAUTHORIZED, Kind
 from arraylstm_serve.schemas import Key, ProblemBody, SessionId
 from arraylstm_serve.wire import JSON
 
 REFERENCE = "#/components/schemas/{name}"
 KEY_HEADER = {"name": "Idempotency-Key", "in": "header", "required": False, "schema": msgspec.json.schema(Key)}
+LENGTH_HEADER = {
+    "name": "Inference-Header-Content-Length",
+    "in": "header",
+    "required": False,
+    "schema": {
+        "type": "integer",
+        "minimum": 0,
+        "description": "Bytes of the JSON, where binary data follow it.",
+        "examples": [180],
+    },
+}
 
 Json = dict[str, Any]
 
@@ -23,6 +36,12 @@ SECURITY_SCHEMES = {
 }
 SECURITY: list[Json] = [*({name: []} for name in SECURITY_SCHEMES), {}]
 """Either scheme, or none where the server was started without --api-keys."""
+
+PATH_PARAMETERS: dict[str, Json] = {
+    "session_id": msgspec.json.schema(SessionId),
+    "model": msgspec.json.schema(ModelName),
+    "version": msgspec.json.schema(ModelVersion),
+}
 
 PLAIN: dict[type, tuple[str, Json]] = {
     bytes: ("application/octet-stream", {"type": "string", "format": "binary"}),
@@ -37,14 +56,16 @@ class Operation:
 
     Attributes:
         method: in upper case.
-        path: with `{session_id}` where it has one.
+        path: with `{session_id}` and the like, each one of PATH_PARAMETERS.
         name: the operation's stable id.
         summary: one line.
         answers: the type of each status's body, None for no body, bytes for a file, str for text, else a JSON type.
         body: the type of the request's body, likewise.
         query: the type whose fields are the query's parameters.
         keyed: whether Idempotency-Key is heeded.
+        binary: whether binary tensor data may follow the JSON of body and answer.
         problems: what the operation can be refused for.
+        refusal: the type of a refusal's body.
     """
 
     method: str
@@ -55,7 +76,9 @@ class Operation:
     body: type | None = None
     query: type | None = None
     keyed: bool = False
+    binary: bool = False
     problems: Sequence[Kind] = field(default=())
+    refusal: type = ProblemBody
 
 
 def document(operations: Sequence[Operation], version: str) -> Json:
@@ -79,29 +102,34 @@ def document(operations: Sequence[Operation], version: str) -> Json:
 
 
 def example(schema: Json, components: dict[str, Json]) -> Any:
-    """A value of a schema, put together from the examples of its parts."""
+    """A value of a schema, put together from the examples of its parts; what may be absent is there if it has one."""
     for known in ("examples", "enum"):
         if known in schema:
             return schema[known][0]
-    if "$ref" in schema:
-        return example(components[schema["$ref"].rpartition("/")[2]], components)
     if "anyOf" in schema:
         return example(schema["anyOf"][0], components)
     if "default" in schema:
         return schema["default"]
+    if "$ref" in schema:
+        return example(components[schema["$ref"].rpartition("/")[2]], components)
     if "properties" in schema:
-        return {name: example(part, components) for name, part in schema["properties"].items()}
+        return {
+            name: example(part, components)
+            for name, part in schema["properties"].items()
+            if name in schema.get("required", ()) or part.keys() & {"examples", "default", "anyOf"}
+        }
     if isinstance(values := schema.get("additionalProperties"), dict):
         return {"step.onnx": example(values, components)}
     if schema["type"] == "array":
         return [example(schema["items"], components)]
-    return {"integer": 128, "number": 1.5, "boolean": False}[schema["type"]]
+    return {"integer": 128, "number": 1.5, "boolean": True}[schema["type"]]
 
 
 def _types(operations: Sequence[Operation]) -> list[type]:
     named: list[type] = [ProblemBody]
     for operation in operations:
-        named += [kind for kind in (operation.body, *operation.answers.values()) if kind and kind not in PLAIN]
+        kinds = (operation.refusal, operation.body, *operation.answers.values())
+        named += [kind for kind in kinds if kind and kind not in PLAIN]
     return list(dict.fromkeys(named))
 
 
@@ -115,15 +143,14 @@ def _describe(operation: Operation) -> Json:
     if UNAUTHORIZED in operation.problems:
         described["security"] = SECURITY
     if operation.body is not None:
-        described["requestBody"] = {"required": True, "content": _content(operation.body)}
+        described["requestBody"] = {"required": True, "content": _content(operation.body, operation.binary)}
     return described
 
 
 def _parameters(operation: Operation) -> list[Json]:
     parameters: list[Json] = []
-    if "{session_id}" in operation.path:
-        schema = msgspec.json.schema(SessionId)
-        parameters.append({"name": "session_id", "in": "path", "required": True, "schema": schema})
+    for name in re.findall(r"{(\w+)}", operation.path):
+        parameters.append({"name": name, "in": "path", "required": True, "schema": PATH_PARAMETERS[name]})
     if operation.query is not None:
         _, components = msgspec.json.schema_components([operation.query])
         properties = components[operation.query.__name__]["properties"]
@@ -133,19 +160,21 @@ def _parameters(operation: Operation) -> list[Json]:
         ]
     if operation.keyed:
         parameters.append(KEY_HEADER)
+    if operation.binary:
+        parameters.append(LENGTH_HEADER)
     return parameters
 
 
 def _responses(operation: Operation) -> Json:
     responses: Json = {}
     for status, answer in operation.answers.items():
-        body = {} if answer is None else {"content": _content(answer)}
+        body = {} if answer is None else {"content": _content(answer, operation.binary)}
         responses[str(status)] = {"description": _summary(answer), **body}
     for status in sorted({kind.status for kind in operation.problems}):
         kinds = [kind for kind in operation.problems if kind.status == status]
         responses[str(status)] = {
             "description": "; ".join(f"{kind.code}: {kind.title}" for kind in kinds),
-            "content": _content(ProblemBody),
+            "content": _content(operation.refusal),
         }
     return responses
 
@@ -154,9 +183,10 @@ def _summary(answer: type | None) -> str:
     return "Done." if answer is None or answer in PLAIN else (answer.__doc__ or "").strip()
 
 
-def _content(kind: type) -> Json:
+def _content(kind: type, binary: bool = False) -> Json:
     if kind in PLAIN:
         media_type, schema = PLAIN[kind]
         return {media_type: {"schema": schema}}
     media_type = MEDIA_TYPE if kind is ProblemBody else JSON
-    return {media_type: {"schema": {"$ref": REFERENCE.format(name=kind.__name__)}}}
+    content: Json = {media_type: {"schema": {"$ref": REFERENCE.format(name=kind.__name__)}}}
+    return content | _content(bytes) if binary else content

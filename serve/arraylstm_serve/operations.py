@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 from arraylstm_serve import events, stream
-from arraylstm_serve.bundle import Manifest
-from arraylstm_serve.openapi import Operation, document
+from arraylstm_serve.bundle import Manifest, VocabularyFile
+from arraylstm_serve.openapi import Operation
 from arraylstm_serve.problems import (
     CAPACITY,
     DEADLINE_EXCEEDED,
@@ -141,6 +139,14 @@ MODEL = Operation(
     answers={200: Manifest},
     problems=(UNAUTHORIZED,),
 )
+VOCABULARY = Operation(
+    method="GET",
+    path="/v1/vocabulary",
+    name="vocabulary",
+    summary="The labels of the items by id, null where the ids are the labels, and the unknown item.",
+    answers={200: VocabularyFile},
+    problems=(UNAUTHORIZED,),
+)
 STATS = Operation(
     method="GET",
     path="/v1/stats",
@@ -177,13 +183,9 @@ OPERATIONS = (
     STREAM,
     PREDICT,
     MODEL,
+    VOCABULARY,
     STATS,
     LIVE,
     READY,
     METRICS,
 )
-
-
-def published() -> str:
-    """The OpenAPI document as the repository has it in docs/openapi.json, the same for every version."""
-    return json.dumps(document(OPERATIONS, version="0"), indent=2) + "\n"

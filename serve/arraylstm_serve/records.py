@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from arraylstm_serve.arrays import Floats, Integers
 from arraylstm_serve.problems import IDEMPOTENCY_KEY_REUSED, Problem, shown
+from arraylstm_serve.schemas import KEYS_REMEMBERED
 
-KEYS_REMEMBERED = 16
 RECENT = 32
 """How many of a session's last items are kept."""
 

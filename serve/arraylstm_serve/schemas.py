@@ -25,6 +25,8 @@ Key = Annotated[
         examples=["5f0c9a36"],
     ),
 ]
+KEYS_REMEMBERED = 16
+"""How many idempotency keys a session remembers; what is tried again must be among its last so many requests."""
 TopK = Annotated[
     Natural,
     Meta(description="How many predictions to answer; more than the model has items means all of them.", examples=[3]),
@@ -113,7 +115,7 @@ Predictions = Annotated[list[Prediction], Meta(description="Most likely first; t
 Observations = Annotated[list[Observation], Meta(description="One entry for each item sent.")]
 
 
-class PredictAnswer(Struct):
+class PredictAnswer(Struct, gc=False):
     """The predictions after a history."""
 
     model: Fingerprint
@@ -121,7 +123,7 @@ class PredictAnswer(Struct):
     observed: Observations
 
 
-class SessionAnswer(Struct):
+class SessionAnswer(Struct, gc=False):
     """The predictions for a session, and where the session stands."""
 
     session_id: SessionId
@@ -159,7 +161,7 @@ class Stats(Struct):
     num_items: int
     provider: Annotated[str, Meta(description="onnxruntime's execution provider.", examples=["CPUExecutionProvider"])]
     uptime_seconds: float
-    draining: bool
+    draining: Annotated[bool, Meta(examples=[False])]
     sessions: int
     max_sessions: int
     pending: Annotated[int, Meta(description="Requests that wait or run.")]
@@ -207,7 +209,7 @@ class BulkAnswer(Struct):
 class Health(Struct):
     """Whether the server lives or is ready."""
 
-    status: Literal["ok", "ready", "draining"]
+    status: Annotated[Literal["ok", "ready", "draining"], Meta(examples=["ready"])]
 
 
 encode = msgspec.json.encode

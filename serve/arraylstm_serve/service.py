@@ -26,7 +26,7 @@ from arraylstm_serve.records import Record
 from arraylstm_serve.schemas import EventsRequest, Item, PredictRequest, SessionInfo, Stats, encode
 from arraylstm_serve.sessions import Reply, Session, Sessions
 from arraylstm_serve.settings import Settings
-from arraylstm_serve.turns import Advance, IdempotencyKey, Peek, Remove, Restore, Save
+from arraylstm_serve.turns import Advance, IdempotencyKey, Outcome, Peek, Remove, Render, Restore, Save
 
 Clock = Callable[[], float]
 
@@ -130,7 +130,7 @@ class Service:
             Problem: the request is refused; the reply may raise further ones.
         """
         ask = self._ask(top_k)
-        return self._submit(Peek, call, session_id, ask=ask, render=partial(self._answers.session, session_id, (), ask))
+        return self.submit(Peek, call, session_id, ask=ask, render=partial(self._answers.session, session_id, (), ask))
 
     def remove(self, call: Call, session_id: str) -> Awaitable[None]:
         """Forget a session.
@@ -138,7 +138,7 @@ class Service:
         Raises:
             Problem: the request is refused; the reply may raise further ones.
         """
-        return self._submit(Remove, call, session_id)
+        return self.submit(Remove, call, session_id)
 
     async def save(self, call: Call, session_id: str) -> bytes:
         """A session's state as a safetensors file.
@@ -146,7 +146,7 @@ class Service:
         Raises:
             Problem: `unknown_session`, or the request is refused.
         """
-        record: Record = await self._submit(Save, call, session_id)
+        record: Record = await self.submit(Save, call, session_id)
         return statefile.dump(record, self.bundle.fingerprint)
 
     def restore(self, call: Call, session_id: str, body: bytes) -> Awaitable[bytes]:
@@ -156,7 +156,7 @@ class Service:
             Problem: `model_mismatch`, `invalid_state`, or the request is refused; the reply may raise further ones.
         """
         record = statefile.parse(body, self.bundle.fingerprint, self.arena.engine.shapes)
-        return self._submit(Restore, call, session_id, record=record, render=partial(self._info, session_id))
+        return self.submit(Restore, call, session_id, record=record, render=partial(self._info, session_id))
 
     def inspect(self, call: Call, session_id: str) -> bytes:
         """An encoded SessionInfo of the session as it stands now.
@@ -174,9 +174,16 @@ class Service:
         """
         items = self.encode(request.items)
         ask = self._ask(request.top_k, request.exclude)
+        return self.stroll(call, items, ask, partial(self._answers.prediction, request.items, ask))
+
+    def stroll(self, call: Call, items: Sequence[int], ask: Ask, render: Render) -> Awaitable[bytes]:
+        """Walk item ids without a session; the reply is the rendered outcome.
+
+        Raises:
+            Problem: `overloaded`; the reply may raise further ones.
+        """
         self._gate.enter()
         reply: Future[bytes] = get_running_loop().create_future()
-        render = partial(self._answers.prediction, request.items, ask)
         stroll = _Stroll(self.arena, self._gate, reply, render)
         slot = self.arena.acquire()
         self._batcher.submit(Walk(stroll, slot, items, ask.reach, call.arrived, self._deadline(call)))
@@ -214,12 +221,21 @@ class Service:
         Raises:
             Problem: `invalid_request` for too many, `unknown_item`.
         """
-        limit = self.settings.max_items
-        if len(items) > limit:
-            raise Problem(INVALID_REQUEST, f"The request carries {len(items)} items; at most {limit} are allowed.")
+        self.check_count(len(items))
         return self.vocabulary.encode(items)
 
-    def _submit(self, turn: Callable[..., Any], call: Call, session_id: str, **wanted: Any) -> Awaitable[Any]:
+    def check_count(self, count: int) -> None:
+        """Raise Problem `invalid_request` where a request carries more items than are allowed."""
+        limit = self.settings.max_items
+        if count > limit:
+            raise Problem(INVALID_REQUEST, f"The request carries {count} items; at most {limit} are allowed.")
+
+    def submit(self, turn: Callable[..., Any], call: Call, session_id: str, **wanted: Any) -> Awaitable[Any]:
+        """Queue a turn of a session, made with what is wanted of it; the reply is the turn's.
+
+        Raises:
+            Problem: the request is refused; the reply may raise further ones.
+        """
         reply: Future[Any] = get_running_loop().create_future()
         key = call.session_key(session_id)
         self.sessions.submit(turn(key, reply, call.arrived, self._deadline(call), **wanted))
@@ -229,7 +245,9 @@ class Service:
         return call.arrived + self.settings.request_timeout
 
     def _ask(self, top_k: int, exclude: Sequence[Item] = ()) -> Ask:
-        return Ask.of(top_k, len(self.vocabulary), self.vocabulary.encode_known(exclude) if exclude else ())
+        if not exclude:
+            return Ask.of(top_k, len(self.vocabulary))
+        return Ask.of(top_k, len(self.vocabulary), frozenset(self.vocabulary.encode_known(exclude)))
 
     def _info(self, session_id: str, session: Session) -> bytes:
         return encode(
@@ -248,7 +266,7 @@ class Service:
 class _Stroll:
     """A walk of nobody's session."""
 
-    def __init__(self, arena: Arena, gate: Gate, reply: Future[bytes], render: Callable[..., bytes]) -> None:
+    def __init__(self, arena: Arena, gate: Gate, reply: Future[bytes], render: Render) -> None:
         self._arena = arena
         self._gate = gate
         self._reply = reply
@@ -256,14 +274,16 @@ class _Stroll:
 
     def walked(self, walk: Walk, error: Exception | None) -> None:
         """See `batcher.Walker`."""
-        self._arena.release(walk.slot)
-        self._gate.leave()
-        if self._reply.done():
-            return
-        if error is None:
-            self._reply.set_result(self._render(walk.seen, walk.ranking))
-        else:
-            self._reply.set_exception(late() if isinstance(error, LateError) else internal())
+        try:
+            if self._reply.done():
+                return
+            if error is None:
+                self._reply.set_result(self._render(Outcome(walk.slot, walk.position, "new", walk.seen, walk.ranking)))
+            else:
+                self._reply.set_exception(late() if isinstance(error, LateError) else internal())
+        finally:
+            self._arena.release(walk.slot)
+            self._gate.leave()
 
 
 def slots(settings: Settings) -> int:

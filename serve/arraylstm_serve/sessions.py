@@ -190,8 +190,8 @@ class Sessions:
         turn.table = self
         if queue is None:
             self._idle.pop(turn.key, None)
-            self._queues[turn.key] = deque((turn,))
-            self._proceed(turn.key)
+            queue = self._queues[turn.key] = deque((turn,))
+            self._proceed(turn.key, queue)
         else:
             queue.append(turn)
 
@@ -284,13 +284,13 @@ class Sessions:
         except Exception:
             logger.exception("a turn of session %s could not end", turn.key)
             turn.refuse(internal())
-        self._queues[turn.key].popleft()
+        queue = self._queues[turn.key]
+        queue.popleft()
         self._gate.leave()
-        self._proceed(turn.key)
+        self._proceed(turn.key, queue)
 
-    def _proceed(self, key: str) -> None:
+    def _proceed(self, key: str, queue: deque[Turn[Any]]) -> None:
         """Begin the turns of a queue until one has to wait for its walk, or none is left."""
-        queue = self._queues[key]
         while queue:
             walk = self._begin(queue[0])
             if walk is not None:
@@ -303,7 +303,8 @@ class Sessions:
         if session is not None:
             session.last_used = self.clock()
             self._idle[key] = session
-            self._trim()
+            if self._beyond_bounds():
+                self._trim()
 
     def _begin(self, turn: Turn[Any]) -> Walk | None:
         if turn.deadline < perf_counter():
@@ -322,8 +323,11 @@ class Sessions:
         """Give up ended and then idle sessions, the least recently used first, until the bounds are kept."""
         while len(self._ended) > self._max_sessions or (self._ended and self.answer_bytes > self._max_answer_bytes):
             self._forget(self._ended.popitem(last=False)[1].answers)
-        while self._idle and (len(self._held) > self._max_sessions or self.answer_bytes > self._max_answer_bytes):
+        while self._idle and self._beyond_bounds():
             self._evict(next(iter(self._idle.values())), "room")
+
+    def _beyond_bounds(self) -> bool:
+        return len(self._held) > self._max_sessions or self.answer_bytes > self._max_answer_bytes
 
     def _expire(self) -> None:
         """Give up what nobody has used for its time. Whatever goes idle from now on expires after `_next_expiry`."""

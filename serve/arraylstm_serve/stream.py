@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from asyncio import CancelledError, Future, Queue, Semaphore, create_task, get_running_loop
 from contextlib import suppress
 from time import perf_counter
@@ -10,7 +11,7 @@ import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
 from arraylstm_serve.call import BEARER_PROTOCOL, REQUEST_ID, Call
-from arraylstm_serve.problems import Problem
+from arraylstm_serve.problems import Problem, internal
 from arraylstm_serve.schemas import BulkEvent
 from arraylstm_serve.service import Service
 from arraylstm_serve.wire import decode, problem_response
@@ -22,6 +23,7 @@ IN_FLIGHT = 64
 GOING_DOWN = 1012
 """The close code of a server that stops, once what is under way has been answered."""
 
+logger = logging.getLogger(__name__)
 _decoder = msgspec.json.Decoder(BulkEvent)
 
 Replies = Queue[Future[bytes] | None]
@@ -66,6 +68,9 @@ def _advance(service: Service, call: Call, message: Message) -> Future[bytes]:
         service.advance(call, event.session_id, event, event.idempotency_key, reply)
     except Problem as problem:
         reply.set_exception(problem)
+    except Exception:
+        logger.exception("a message of %s failed", PATH)
+        reply.set_exception(internal())
     return reply
 
 

@@ -92,12 +92,7 @@ class Advance(Turn[bytes]):
             self._check_gone()
             slot = table.admit()
         else:
-            self._stood = table.step(session)
-            self._check_step()
-            slot = session.slot
-            if len(self._items) > 1:
-                slot = table.arena.acquire()
-                table.arena.copy(session.slot, slot)
+            slot = self._resume(session)
         return Walk(self, slot, self._items, self._ask.reach, self.arrived, self.deadline)
 
     def end(self, walk: Walk) -> None:
@@ -105,10 +100,9 @@ class Advance(Turn[bytes]):
         table = self.table
         arena = table.arena
         session = table.find(self.key)
-        state: Literal["new", "continued", "restored"] = "continued"
+        state: Literal["new", "continued", "restored"] = "continued" if self._stood else "new"
         if session is None:
             session = table.open(self.key, walk.slot)
-            state = "new"
         else:
             if session.slot != walk.slot:
                 arena.copy(walk.slot, session.slot)
@@ -116,7 +110,6 @@ class Advance(Turn[bytes]):
             if session.restored:
                 session.restored = False
                 state = "restored"
-        arena.versions[session.slot] += 1
         step = self._stood + len(self._items)
         answer = self._render(Outcome(session.slot, step, state, walk.seen, walk.ranking))
         table.figures.events += 1
@@ -136,6 +129,17 @@ class Advance(Turn[bytes]):
             table.arena.release(walk.slot)
         elif table.step(session) != self._stood:
             table.close(session)
+
+    def _resume(self, session: Session) -> int:
+        """The slot to walk in from where the session stands."""
+        arena = self.table.arena
+        self._stood = self.table.step(session)
+        self._check_step()
+        if len(self._items) == 1:
+            return session.slot
+        slot = arena.acquire()
+        arena.copy(session.slot, slot)
+        return slot
 
     def _recall(self, idempotency: IdempotencyKey) -> bytes | None:
         answers = self.table.answers(self.key)
@@ -161,6 +165,38 @@ class Advance(Turn[bytes]):
             session_id = plain_id(self.key)
             detail = f"Session {session_id} stands at step {step}, not at step {expected}."
             raise Problem(STEP_CONFLICT, detail, session_id=session_id, step=step)
+
+
+class Begin(Advance):
+    """Consume items as a session's first ones; they replace what was held of it, but for the answers it remembers.
+
+    What was held stays until the walk has gone well.
+    """
+
+    __slots__ = ()
+
+    def end(self, walk: Walk) -> None:
+        """See `Advance.end`."""
+        session = self.table.find(self.key)
+        if session is not None:
+            session.created = self.table.clock()
+            session.restored = False
+        super().end(walk)
+
+    def _resume(self, session: Session) -> int:
+        arena = self.table.arena
+        slot = arena.acquire()
+        arena.versions[slot] = arena.versions[session.slot]  # which never goes back
+        return slot
+
+
+class Continue(Advance):
+    """Consume items where the session is held; a further refusal is unknown_session."""
+
+    __slots__ = ()
+
+    def _check_gone(self) -> None:
+        self.table.get(self.key)
 
 
 class Peek(Turn[bytes]):

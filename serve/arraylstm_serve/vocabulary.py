@@ -20,6 +20,7 @@ class Vocabulary:
 
     Attributes:
         labels: the label of each id, the id itself where there are none.
+        unlabelled: whether there are none.
 
     Raises:
         ValueError: labels are not num_items different ones, or unknown is not among them.
@@ -28,7 +29,7 @@ class Vocabulary:
     def __init__(self, num_items: int, labels: Sequence[Item] | None, unknown: Item | None = None) -> None:
         self.labels: Sequence[Item] = range(num_items) if labels is None else labels
         self._ids = {label: index for index, label in enumerate(self.labels)}
-        self._unlabelled = labels is None
+        self.unlabelled = labels is None
         if len(self.labels) != num_items:
             raise ValueError(f"{len(self.labels)} labels are listed but the model has {num_items} items")
         if len(self._ids) != num_items:
@@ -66,8 +67,31 @@ class Vocabulary:
         except KeyError as error:
             raise Problem(UNKNOWN_ITEM, self._refusal(error.args[0])) from None
 
+    def verify(self, ids: list[int]) -> list[int]:
+        """The ids themselves.
+
+        Raises:
+            Problem: `unknown_item`, where one is not an item's.
+        """
+        for index in ids:
+            if not 0 <= index < len(self):
+                detail = f"Item id {shown(index)} is not known; allowed are the ids 0 to {len(self) - 1}."
+                raise Problem(UNKNOWN_ITEM, detail)
+        return ids
+
+    def spelt(self, text: str) -> Item:
+        """The label that a text spells: the text itself, or an integer where the model lists that and not the text."""
+        if text not in self._ids:
+            try:
+                number = int(text)
+            except ValueError:
+                return text
+            if number in self._ids and str(number) == text:
+                return number
+        return text
+
     def _refusal(self, item: Item) -> str:
-        if self._unlabelled:
+        if self.unlabelled:
             return f"Item {shown(item)} is not known; allowed are the integers 0 to {len(self) - 1}."
         examples = ", ".join(shown(label) for label in self.labels[:EXAMPLES])
         allowed = f"allowed are the model's {len(self)} labels, such as {examples}"

@@ -43,6 +43,13 @@ def test_the_item_is_only_looked_up(cell):
     assert {name for node in graph.node for name in node.input} >= set(tables)
 
 
+@pytest.mark.parametrize("cell", CELLS)
+def test_no_step_asks_how_many_rows_there_are(cell):
+    """What depends on that cannot be looked up, even where only the item decides it otherwise."""
+    model = make(cell)
+    assert "Shape" not in kinds(step_graph(model, Interface.of(model)))
+
+
 def test_the_step_of_the_array_cell_is_14_nodes():
     """As few as a graph built by hand has."""
     model = make("array")

@@ -11,20 +11,10 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from .programs import ONNX_FORMS
 
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 LOADED = 60_000  # milliseconds: 14 MB of WebAssembly on a busy machine
 MANY = 100_000
 
@@ -32,18 +22,6 @@ MANY = 100_000
 class QuietHandler(SimpleHTTPRequestHandler):
     def log_message(self, *arguments):
         pass
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    """A headless browser; closed at the module's end, as playwright's event loop would hinder asyncio's elsewhere."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if not path:
-        pytest.skip("chromium is not installed")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -22,12 +22,14 @@ from arraylstm_serve.server import Server, configure, listen
 from arraylstm_serve.service import Service, slots
 from arraylstm_serve.settings import Settings
 
+from ..devices import Chosen
+
 
 class Engine(HostEngine):
     """The real engine, with a hook before each run that may look, act or raise."""
 
     def __init__(self, bundle: Bundle, slots: int) -> None:
-        graph = open_graph(bundle, "cpu", 1)
+        graph = open_graph(bundle, Chosen.device, 1)
         super().__init__(graph, slots, bundle.manifest.states, len(bundle.vocabulary))
         self.before: Callable[[Integers], None] = lambda items: None
         self.poison: int | None = None

@@ -13,6 +13,7 @@ from arraylstm_serve.bundle import Bundle
 from arraylstm_serve.engine import HostEngine
 from arraylstm_serve.graph import StepGraph
 
+from ..devices import same_bits
 from .bundles import V
 from .harness import Engine
 
@@ -50,6 +51,7 @@ def test_unused_slots_take_no_room_beside_the_arrays() -> None:
         tracemalloc.stop()
 
 
+@same_bits
 @pytest.mark.parametrize("steps", [1, 31, 32, 33, 100])
 def test_a_record_goes_on_in_another_arena_as_it_would_have_here(bundle_path: Path, steps: int) -> None:
     """Saved sessions loaded elsewhere, a batch at a time, give the same bits, the same recent items and answers."""

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from ..devices import same_bits
 from .bundles import LABELS, V
 from .harness import Harness
 from .test_problems import check
@@ -36,6 +37,7 @@ async def results(harness: Harness, *events: Event) -> list[dict[str, Any]]:
     return found
 
 
+@same_bits
 async def test_each_result_is_what_the_event_alone_would_get(tmp_path: Path, bundle_path: Path) -> None:
     """Results come in the order of the events and equal the answers of single requests, bit for bit."""
     bulk, single = Harness(bundle_path), Harness(bundle_path)

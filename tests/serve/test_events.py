@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ..devices import same_bits
 from .bundles import FINGERPRINT, LABELS, expected_observed, expected_predictions, write_bundle
 from .harness import Harness, observed, predictions
 
@@ -123,6 +124,7 @@ async def test_bundles_without_labels_speak_ids(tmp_path: Path) -> None:
     ]
 
 
+@same_bits
 async def test_sessions_do_not_feel_each_other(bundle_path: Path) -> None:
     """Each session's answers are the same bits whether it runs alone or randomly interleaved with others."""
     chance = random.Random(3)

@@ -15,6 +15,7 @@ import pytest
 
 from arraylstm_serve.bundle import Bundle
 
+from ..devices import same_bits
 from ..servers import ServerProcess
 from .alone import Alone
 from .bundles import LABELS, V
@@ -89,6 +90,7 @@ async def insist(client: httpx.AsyncClient, name: str, items: list[Any], key: st
             return answer
 
 
+@same_bits
 async def test_events_apply_once_and_in_order_over_a_bad_network(bundle_path: Path, start_server: Start) -> None:
     """Through timeouts, hang-ups, repeats and copies at once, every session ends where its items lead, bit for bit.
 

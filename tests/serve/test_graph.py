@@ -11,13 +11,14 @@ from arraylstm_serve import Bundle, graph
 from arraylstm_serve.errors import StartupError
 from arraylstm_serve.graph import StepGraph, open_graph
 
+from ..devices import Chosen, same_bits
 from .bundles import STATES, H, Reference, V
 
 
 @pytest.fixture
 def tiny(bundle_path: Path) -> StepGraph:
     """The graph of the bundle, on the CPU."""
-    return open_graph(Bundle.load(bundle_path), "cpu", 1)
+    return open_graph(Bundle.load(bundle_path), Chosen.device, 1)
 
 
 def random_states(rows: int) -> list[np.ndarray]:
@@ -38,6 +39,7 @@ def test_a_step_is_that_of_the_float64_model(tiny: StepGraph) -> None:
         np.testing.assert_allclose(m[row], model.m, atol=1e-5)
 
 
+@same_bits
 @pytest.mark.parametrize("rows", [0, 1, 2, 3, 15, 64])
 def test_a_row_is_the_same_bits_in_any_batch(tiny: StepGraph, rows: int) -> None:
     """Each row of a batch, of no rows too, equals bit for bit that row run alone."""

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from ..devices import same_bits
 from .alone import Alone
 from .bundles import LABELS, V
 from .harness import Harness, observed, predictions
@@ -262,6 +263,7 @@ class World:
         return clients
 
 
+@same_bits
 async def test_every_answer_of_every_session_is_that_of_its_items_alone(
     bundle_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from schemathesis import checks
 from starlette.routing import Route
 
-from arraylstm_serve.operations import published
+from arraylstm_serve.api import published
+from arraylstm_serve.openapi import example
 
 from .bundles import write_bundle
 from .harness import Harness
@@ -34,9 +35,21 @@ OPERATIONS = {
     "get /v1/stream",
     "get /v1/model",
     "get /v1/stats",
+    "get /v1/vocabulary",
     "get /metrics",
     "get /healthz",
     "get /readyz",
+    "get /v2",
+    "get /v2/health/live",
+    "get /v2/health/ready",
+    "get /v2/models/{model}",
+    "get /v2/models/{model}/ready",
+    "get /v2/models/{model}/config",
+    "post /v2/models/{model}/infer",
+    "get /v2/models/{model}/versions/{version}",
+    "get /v2/models/{model}/versions/{version}/ready",
+    "get /v2/models/{model}/versions/{version}/config",
+    "post /v2/models/{model}/versions/{version}/infer",
 }
 
 
@@ -67,7 +80,7 @@ def test_the_document_holds_for_random_requests(
     key = data.draw(st.sampled_from([KEY, "wrong", None])) if guarded else None
     headers = None if key is None else {"Authorization": f"Bearer {key}"}
     response = case.call_and_validate(excluded_checks=[checks.positive_data_acceptance], headers=headers)
-    protected = guarded and path.startswith(("/v1/", "/metrics"))
+    protected = guarded and path.startswith(("/v1/", "/v2", "/metrics"))
     assert (response.status_code == 401) == (protected and key != KEY)
 
 
@@ -81,9 +94,8 @@ async def test_examples_are_accepted(tmp_path: Path, operation: str) -> None:
     described_operation = document["paths"][path][method]
     url = path
     for parameter in described_operation["parameters"]:
-        value = parameter["schema"]["examples"][0]
         if parameter["in"] == "path":
-            url = url.replace("{" + parameter["name"] + "}", value)
+            url = url.replace("{" + parameter["name"] + "}", example(parameter["schema"], {}))
     content = described_operation.get("requestBody", {}).get("content", {})
     body = None
     if content:
@@ -98,12 +110,12 @@ def test_every_example_fits_its_schema(harness: Harness) -> None:
     """Each schema has an example that is valid against it, and each parameter one too."""
     document = harness.app.openapi()
     for name, schema in document["components"]["schemas"].items():
-        for example in schema["examples"]:
-            jsonschema_rs.validate({"$ref": f"#/components/schemas/{name}", **document}, example)
+        for value in schema["examples"]:
+            jsonschema_rs.validate({"$ref": f"#/components/schemas/{name}", **document}, value)
     for methods in document["paths"].values():
         for operation in methods.values():
             for parameter in operation["parameters"]:
-                jsonschema_rs.validate(parameter["schema"], parameter["schema"]["examples"][0])
+                jsonschema_rs.validate(parameter["schema"], example(parameter["schema"], {}))
 
 
 def test_the_document_in_the_repository_is_what_the_server_says(harness: Harness) -> None:
@@ -116,13 +128,13 @@ def test_the_document_in_the_repository_is_what_the_server_says(harness: Harness
 
 
 def test_operations_that_ask_for_a_key_say_so(harness: Harness) -> None:
-    """Exactly what is under /v1 and the metrics names the two security schemes, which are described."""
+    """Exactly what is under /v1 and /v2, and the metrics, names the two security schemes, which are described."""
     document = harness.app.openapi()
     assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
     assert document["components"]["securitySchemes"]["header"]["name"] == "X-API-Key"
     for path, methods in document["paths"].items():
         for operation in methods.values():
-            expected = [{"bearer": []}, {"header": []}, {}] if path.startswith(("/v1/", "/metrics")) else None
+            expected = [{"bearer": []}, {"header": []}, {}] if path.startswith(("/v1/", "/v2", "/metrics")) else None
             assert operation.get("security") == expected
             assert ("401" in operation["responses"]) == (expected is not None)
 
@@ -132,7 +144,7 @@ def test_the_document_lists_every_operation(harness: Harness) -> None:
     paths = harness.app.openapi()["paths"]
     assert {f"{method} {path}" for path, methods in paths.items() for method in methods} == OPERATIONS
     served = {route.path for route in harness.app.routes if isinstance(route, Route)}
-    assert served - {"/docs", "/docs/oauth2-redirect", "/openapi.json"} == set(paths) - {
+    assert served - {"/", "/docs", "/docs/oauth2-redirect", "/openapi.json"} == set(paths) - {
         "/v1/sessions/{session_id}/events"
     }
 
@@ -155,6 +167,7 @@ async def test_answers_fit_their_schemas(harness: Harness) -> None:
     validate("SessionAnswer", (await harness.send("u", "a", "b")).json())
     validate("SessionInfo", (await harness.client.get("/v1/sessions/u")).json())
     validate("Manifest", (await harness.client.get("/v1/model")).json())
+    validate("VocabularyFile", (await harness.client.get("/v1/vocabulary")).json())
     validate("ProblemBody", (await harness.send("u", "a", expected_step=9)).json())
     predicted = await harness.client.post("/v1/predict", json={"items": ["a"]})
     validate("PredictAnswer", predicted.json())

@@ -65,12 +65,12 @@ def test_a_row_that_is_no_distribution_is_told_by_its_log_sum(bad: float) -> Non
 
 def test_excluded_items_give_way_to_the_next_ones() -> None:
     """Excluding items still answers as many others as were asked for."""
-    ask = Ask.of(2, 10, [3, 1])
+    ask = Ask.of(2, 10, frozenset({3, 1}))
     assert ask.reach == 4
-    assert Ask.of(2, 3, [3, 1]).reach == 3
+    assert Ask.of(2, 3, frozenset({3, 1})).reach == 3
     assert ask.choose(Ranking([3, 0, 1, 2], [0.4, 0.3, 0.2, 0.1])) == Ranking([0, 2], [0.3, 0.1])
 
 
 def test_no_predictions_need_no_ranking() -> None:
     """A top_k of 0 looks at no item, whatever is excluded."""
-    assert Ask.of(0, 10, [1]).reach == 0
+    assert Ask.of(0, 10, frozenset({1})).reach == 0

@@ -180,7 +180,9 @@ async def test_the_query_has_known_parameters_once(harness: Harness, query: str,
     assert said in check(response, "invalid_request")["detail"]
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1/model/", "/v1/sessions", "/v1/sessions/u/nothing", "/v1/x/events"])
+@pytest.mark.parametrize(
+    "path", ["/index.html", "/console/", "/v1", "/v1/model/", "/v1/sessions", "/v1/sessions/u/nothing", "/v1/x/events"]
+)
 async def test_an_unknown_path_is_not_found(harness: Harness, path: str) -> None:
     """A path that leads nowhere is a problem like any other."""
     check(await harness.client.get(path), "not_found")

@@ -7,8 +7,11 @@ import json
 import struct
 import tempfile
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -174,19 +177,53 @@ class SessionMachine(RuleBasedStateMachine):
     @rule(name=names, items=histories, at=st.integers(0, 3), poisoned=st.booleans())
     def failing_event(self, name: str, items: list[Any], at: int, poisoned: bool) -> None:
         """A run that fails, or a row without numbers, amid a request leaves the session as it was."""
-        runs = iter(range(len(items)))
+        with self.poisoning(items[at % len(items)]) if poisoned else self.failing(at % len(items)):
+            assert self.send(name, *items).json()["code"] == "internal"
+        self.use(name)
+
+    @contextmanager
+    def poisoning(self, item: Any) -> Iterator[None]:
+        """Let the model give no numbers for an item."""
+        self.harness.engine.poison = index_of(item)
+        yield
+        self.harness.engine.poison = None
+
+    @contextmanager
+    def failing(self, at: int) -> Iterator[None]:
+        """Let the run fail before which there were so many."""
+        runs = count()
 
         def fail(_: object) -> None:
-            if next(runs) == at % len(items):
+            if next(runs) == at:
                 raise RuntimeError("engine on fire")
 
-        if poisoned:
-            self.harness.engine.poison = index_of(items[at % len(items)])
-        else:
-            self.harness.engine.before = fail
-        assert self.send(name, *items).json()["code"] == "internal"
+        self.harness.engine.before = fail
+        yield
         self.harness.engine.before = lambda _: None
-        self.harness.engine.poison = None
+
+    @rule(name=names, items=histories, start=st.booleans(), at=st.none() | st.integers(0, 3))
+    def sequence(self, name: str, items: list[Any], start: bool, at: int | None) -> None:
+        """A start begins anew, a step goes on where there is something held, and a failure of either does nothing."""
+        tensor = {"name": "items", "shape": [len(items)], "datatype": "INT64", "data": list(map(index_of, items))}
+        body = {
+            "inputs": [tensor],
+            "outputs": [{"name": "step"}, {"name": "probabilities"}],
+            "parameters": {"sequence_id": name, "sequence_start": start},
+        }
+        with nullcontext() if at is None else self.failing(at % len(items)):
+            request = self.harness.client.post("/v2/models/arraylstm/infer", json=body)
+            response = self.loop.run_until_complete(request)
+        if not start and name not in self.lives:
+            assert response.status_code == 400
+        elif at is not None:
+            assert response.status_code == 500
+        else:
+            life = self.lives.get(name) or self.begin(name)
+            life.items, life.restored = ([] if start else life.items) + items, False
+            step, chances = response.json()["outputs"]
+            assert step["data"] == [len(life.items)]
+            likely, _ = self.alone.walk([life.items])[0]
+            assert chances["data"] == [float(np.float32(chance)) for _, chance in likely]
         self.use(name)
 
     @rule(name=names, items=histories)

@@ -15,6 +15,7 @@ import safetensors.numpy
 from arraylstm_serve.call import Call
 from arraylstm_serve.schemas import EventsRequest
 
+from ..devices import same_bits
 from .bundles import FINGERPRINT, LABELS, LANES, H, V, expected_predictions, step_model, write_bundle
 from .harness import Harness, predictions
 from .test_events import near
@@ -64,6 +65,7 @@ async def test_a_file_has_exactly_the_promised_content(harness: Harness) -> None
     assert [(LABELS[n], weights[n] / weights.sum()) for n in order] == near(expected)
 
 
+@same_bits
 @pytest.mark.parametrize("steps", [1, 31, 32, 33, 200])
 async def test_a_session_goes_on_elsewhere_as_it_would_have_here(tmp_path: Path, steps: int) -> None:
     """On another server, under another name, a restored session's answers equal those it gets here, bit for bit."""

@@ -1,0 +1,23 @@
+"""uvicorn with the options of arraylstm-serve, for the applications that it is compared with."""
+
+import gc
+from typing import Any
+
+import uvicorn
+
+
+def host(app: Any, port: int) -> None:
+    """Serve an application until told to stop."""
+    gc.collect()
+    gc.freeze()
+    uvicorn.run(
+        app,
+        port=port,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+    )

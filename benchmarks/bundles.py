@@ -1,0 +1,56 @@
+"""The model that the serving benchmarks run: exported once, or somebody's own bundle."""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from arraylstm import NextItemModel
+from arraylstm_export import Coverage, ExportError, Options, export
+
+_SIZES = {"num_items": 1000, "hidden_size": 128, "k": 4, "embedding_size": 64}
+_HORIZON = 20  # steps: what is timed here is proven elsewhere
+
+
+@dataclass(frozen=True)
+class Served:
+    """A bundle, and how many items its model knows."""
+
+    bundle: Path
+    num_items: int
+
+    @property
+    def step_graph(self) -> Path:
+        """The graph that steps one item a row."""
+        return self.bundle / "step.onnx"
+
+
+@contextmanager
+def served(bundle: Path | None) -> Iterator[Served]:
+    """Give a bundle that is there, or one of an untrained model that lasts as long as the context.
+
+    Raises:
+        ValueError: the bundle's items have labels; the servers beside ours know ids only.
+        ExportError: the export failed.
+    """
+    if bundle is not None:
+        yield _opened(bundle.resolve())
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "bundle"
+        torch.manual_seed(0)
+        options = Options(format=("onnx",), coverage=Coverage(horizon=_HORIZON))
+        report = export(NextItemModel("array", **_SIZES), target, options)
+        if not report.passed:
+            raise ExportError(f"the export failed: {report.failure}")
+        yield _opened(target)
+
+
+def _opened(bundle: Path) -> Served:
+    if json.loads((bundle / "vocabulary.json").read_bytes())["labels"] is not None:
+        raise ValueError(f"{bundle} has labels for its items; give one without: the other servers know ids only")
+    return Served(bundle, json.loads((bundle / "manifest.json").read_bytes())["model"]["num_items"])

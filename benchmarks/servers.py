@@ -1,0 +1,197 @@
+"""Servers to measure: processes started on one core, with the CPU time that they have taken."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from time import monotonic, sleep
+from types import TracebackType
+from typing import Self
+
+HOST = "127.0.0.1"
+APPS = Path(__file__).with_name("apps")
+_MARK = "ARRAYLSTM_BENCHMARK_SERVER"
+_TICKS = os.sysconf("SC_CLK_TCK")
+_ERROR = re.compile(r"\w(Error|Exception): ")
+_ANSWERING = 30.0  # seconds that one answer may take
+_PATIENCE = 10.0  # seconds that a server gets to stop by itself
+
+
+class ServerError(Exception):
+    """A server did not start, or stopped by itself."""
+
+
+class Server:
+    """A server and all processes that it starts, on one core.
+
+    A variable in their environment tells them from others, whoever their parents have become meanwhile.
+
+    Args:
+        name: what it is called in tables.
+        command: what starts it.
+        port: where it listens.
+        core: where it runs.
+        ready: a path that it answers 200 once it is ready.
+        environment: variables that it gets beside those of this process.
+        patience: seconds that it gets to start.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str | Path],
+        port: int,
+        core: int,
+        *,
+        ready: str = "/healthz",
+        environment: Mapping[str, str] | None = None,
+        patience: float = 30.0,
+    ) -> None:
+        self.name, self.port, self.core = name, port, core
+        self._command = ["taskset", "--cpu-list", str(core), *map(str, command)]
+        self._ready, self._patience = ready, patience
+        self._mark = f"{_MARK}={uuid.uuid4()}"
+        self._environment = os.environ | dict(environment or {}) | dict([self._mark.split("=")])
+
+    def __enter__(self) -> Self:
+        """Start it, and wait until it is ready.
+
+        Raises:
+            ServerError: it ended, or took too long.
+        """
+        self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        log = Path(self._folder.name) / "log"
+        with log.open("wb") as file:
+            self._process = subprocess.Popen(
+                self._command, stdout=file, stderr=file, env=self._environment, cwd=self._folder.name
+            )
+        try:
+            self._wait(log)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop all its processes; those that stay are killed."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for pid in self._pids():
+                _signal(pid, number)
+            deadline = monotonic() + _PATIENCE
+            while self._process.poll() is None or self._pids():
+                if monotonic() > deadline:
+                    break
+                sleep(0.05)
+        self._folder.cleanup()
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU time that its living processes have taken."""
+        return sum(map(_cpu_seconds, self._pids()))
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        """Return the status and the body of what it answers to a GET."""
+        return self.request("GET", path, b"")
+
+    def request(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        """Return the status and the body of what it answers."""
+        connection = HTTPConnection(HOST, self.port, timeout=_ANSWERING)
+        try:
+            connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
+
+    def _wait(self, log: Path) -> None:
+        deadline = monotonic() + self._patience
+        while not self._is_ready():
+            if self._process.poll() is not None:
+                raise ServerError(f"{self.name} ended with status {self._process.returncode}: {_last_words(log)}")
+            if monotonic() > deadline:
+                raise ServerError(f"{self.name} was not ready after {self._patience:.0f} seconds: {_last_words(log)}")
+            sleep(0.1)
+
+    def _is_ready(self) -> bool:
+        try:
+            return self.get(self._ready)[0] == 200
+        except (OSError, HTTPException):
+            return False
+
+    def _pids(self) -> list[int]:
+        return [int(folder.name) for folder in Path("/proc").glob("[0-9]*") if self._owns(folder)]
+
+    def _owns(self, folder: Path) -> bool:
+        try:
+            return self._mark.encode() in (folder / "environ").read_bytes().split(b"\0")
+        except OSError:  # it has ended, or is another user's
+            return False
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Return the user and system time of a process (proc_pid_stat(5)), or 0 if it has ended."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0.0
+    fields = text.rpartition(")")[2].split()  # from field 3 on, behind a name that may hold anything
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def _last_words(log: Path) -> str:
+    """Return the last error that a server's log tells of, or else its last line."""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return next((line for line in reversed(lines) if _ERROR.search(line)), lines[-1] if lines else "it said nothing")
+
+
+def free_port() -> int:
+    """Return a port that nothing listens on."""
+    with socket.socket() as listener:
+        listener.bind((HOST, 0))
+        return int(listener.getsockname()[1])
+
+
+@contextmanager
+def on_core(core: int) -> Iterator[None]:
+    """Run this thread on one core for a while."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def ours(bundle: Path, core: int) -> Server:
+    """Return arraylstm-serve over a bundle."""
+    port = free_port()
+    return Server("ours", [sys.executable, "-m", "arraylstm_serve", bundle, "--port", str(port)], port, core)
+
+
+def floor(core: int) -> Server:
+    """Return raw ASGI without inference."""
+    port = free_port()
+    return Server("raw", [sys.executable, APPS / "floor.py", str(port)], port, core)
+
+
+def naive(step_graph: Path, core: int) -> Server:
+    """Return the server that most people write."""
+    port = free_port()
+    return Server("naive", [sys.executable, APPS / "naive.py", step_graph, str(port)], port, core)

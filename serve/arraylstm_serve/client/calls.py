@@ -1,0 +1,276 @@
+"""What can be asked of a server: each operation as a value, its request and how its answer is read."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import httpx
+import msgspec
+from msgspec import Struct
+
+from arraylstm_serve.client.errors import (
+    AnswerError,
+    ClientError,
+    RefusedError,
+    UnknownSessionError,
+    UnreachableError,
+    refusal,
+    refused,
+)
+from arraylstm_serve.problems import shown
+from arraylstm_serve.schemas import (
+    KEY,
+    KEYS_REMEMBERED,
+    SESSION_ID,
+    BulkAnswer,
+    BulkEvent,
+    BulkRequest,
+    EventsRequest,
+    Health,
+    Item,
+    PredictAnswer,
+    PredictRequest,
+    ProblemBody,
+    SessionAnswer,
+    SessionInfo,
+    encode,
+)
+
+T = TypeVar("T")
+Result = SessionAnswer | RefusedError
+LOST = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError, httpx.ProxyError)
+"""How httpx says that no answer came."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call(Generic[T]):
+    """One operation, asked for.
+
+    Attributes:
+        method: of HTTP.
+        path: with the query, below the server's URL.
+        read: makes the result of the answer, or raises a ClientError.
+        content: the body.
+        headers: beyond those of every call.
+        key: the idempotency key, the same on every try.
+    """
+
+    method: str
+    path: str
+    read: Callable[[httpx.Response], T]
+    content: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    key: str | None = None
+
+    def failure(self, error: ClientError | httpx.RequestError) -> ClientError:
+        """The error that ends the call, of one that ended a try."""
+        if isinstance(error, ClientError):
+            failed = error
+        else:
+            failed = UnreachableError(f"{self.method} {error.request.url} got no answer: {described(error)}")
+            failed.__cause__ = error
+        failed.key = self.key
+        return failed
+
+
+def described(error: Exception) -> str:
+    """An error's words, or its name where it has none."""
+    return str(error) or type(error).__name__
+
+
+def new_key() -> str:
+    """A random idempotency key."""
+    return secrets.token_hex(16)
+
+
+def predict(items: Sequence[Item], top_k: int, exclude: Sequence[Item]) -> Call[PredictAnswer]:
+    """The predictions after a whole history, without a session."""
+    request = PredictRequest(_listed(items), top_k, list(exclude))
+    return _post("/v1/predict", request, _reader(PredictAnswer))
+
+
+def send_many(events: Sequence[BulkEvent]) -> Call[list[Result]]:
+    """Events of many sessions.
+
+    Raises:
+        ValueError: a session has more events than it remembers keys, so that a retry might apply the first ones twice.
+    """
+    unguarded = Counter(event.session_id for event in events if event.expected_step is None)
+    for session_id, number in unguarded.items():
+        if number > KEYS_REMEMBERED:
+            raise ValueError(
+                f"Session {session_id} has {number} events without expected_step; at most {KEYS_REMEMBERED} may be "
+                f"sent in one call, because a session remembers as many idempotency keys."
+            )
+    keyed = [with_key(event) for event in events]
+
+    def read(response: httpx.Response) -> list[Result]:
+        results = [result(raw) for raw in decode(_good(response), BulkAnswer).results]
+        if len(results) != len(keyed):
+            raise AnswerError(f"The answer has {len(results)} results for {len(keyed)} events.")
+        return [tagged(outcome, event) for outcome, event in zip(results, keyed, strict=True)]
+
+    return _post("/v1/events", BulkRequest(keyed), read)
+
+
+def model() -> Call[dict[str, Any]]:
+    """The manifest of the model served."""
+    return Call(method="GET", path="/v1/model", read=_reader(dict[str, Any]))
+
+
+def health() -> Call[Health]:
+    """Whether the server lives."""
+    return Call(method="GET", path="/healthz", read=_reader(Health))
+
+
+def ready() -> Call[bool]:
+    """Whether the server takes requests; one that answers 503 does not."""
+
+    def read(response: httpx.Response) -> bool:
+        if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+            return False
+        decode(_good(response), Health)
+        return True
+
+    return Call(method="GET", path="/readyz", read=read)
+
+
+class SessionCore:
+    """A session as its client sees it.
+
+    Args:
+        session_id: its name.
+        step: where it is to stand, None if that is not known.
+        strict: whether what is sent applies only where the session stands at `step`.
+
+    Attributes:
+        session_id: its name.
+        step: where it stands by the answers to what this object has sent; None before the first one. Set it to accept
+            where a StepConflictError says that the session stands, and to 0 to begin anew after a SessionGoneError.
+        strict: whether what is sent applies only there.
+
+    Raises:
+        ValueError: the name is not one a session can have.
+    """
+
+    def __init__(self, session_id: str, step: int | None = None, strict: bool = True) -> None:
+        if re.fullmatch(SESSION_ID, session_id) is None:
+            raise ValueError(f"The session id {shown(session_id)} does not match {SESSION_ID}.")
+        self.session_id = session_id
+        self.step = step
+        self.strict = strict
+        self._path = f"/v1/sessions/{session_id}"
+        if session_id in (".", ".."):  # segments that URLs would lose
+            self._path = f"/v1/sessions/{session_id.replace('.', '%2E')}"
+
+    def _send(
+        self, items: Sequence[Item], top_k: int, exclude: Sequence[Item], end: bool, key: str | None
+    ) -> Call[SessionAnswer]:
+        expected_step = self.step if self.strict else None
+        request = EventsRequest(_listed(items), top_k, expected_step, list(exclude), end)
+        key = new_key() if key is None else key
+        if re.fullmatch(KEY, key) is None:
+            raise ValueError(f"The idempotency key {shown(key)} does not match {KEY}.")
+
+        def read(response: httpx.Response) -> SessionAnswer:
+            answer = decode(_good(response), SessionAnswer)
+            self.step = 0 if end else answer.step
+            return answer
+
+        return _post(f"{self._path}/events", request, read, key=key, headers={"Idempotency-Key": key})
+
+    def _peek(self, top_k: int) -> Call[SessionAnswer]:
+        return Call(method="GET", path=f"{self._path}/predictions?top_k={top_k}", read=_reader(SessionAnswer))
+
+    def _info(self) -> Call[SessionInfo]:
+        return Call(method="GET", path=self._path, read=_reader(SessionInfo))
+
+    def _remove(self) -> Call[None]:
+        def read(response: httpx.Response) -> None:
+            with suppress(UnknownSessionError):  # gone, as a try before this one may have seen to
+                _good(response)
+            self.step = 0
+
+        return Call(method="DELETE", path=self._path, read=read)
+
+    def _export_state(self) -> Call[bytes]:
+        return Call(method="GET", path=f"{self._path}/state", read=_good)
+
+    def _import_state(self, state: bytes) -> Call[SessionInfo]:
+        def read(response: httpx.Response) -> SessionInfo:
+            info = decode(_good(response), SessionInfo)
+            self.step = info.step
+            return info
+
+        headers = {"Content-Type": "application/octet-stream"}
+        return Call(method="PUT", path=f"{self._path}/state", read=read, content=state, headers=headers)
+
+
+def with_key(event: BulkEvent) -> BulkEvent:
+    """The event, under a random idempotency key if it has none."""
+    return event if event.idempotency_key else msgspec.structs.replace(event, idempotency_key=new_key())
+
+
+class _Outcome(Struct):
+    code: str | None = None
+
+
+def result(message: bytes | msgspec.Raw) -> Result:
+    """What became of one event of a bulk request or of a stream."""
+    if decode(message, _Outcome).code is None:
+        return decode(message, SessionAnswer)
+    return refused(decode(message, ProblemBody))
+
+
+def tagged(outcome: Result, event: BulkEvent) -> Result:
+    """The outcome; a refusal knows the key of its event."""
+    if isinstance(outcome, RefusedError):
+        outcome.key = event.idempotency_key
+    return outcome
+
+
+def decode(body: bytes | msgspec.Raw, kind: type[T]) -> T:
+    """A body's JSON.
+
+    Raises:
+        AnswerError: it is not of that kind.
+    """
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise AnswerError(f"The answer is no {kind.__name__}: {error}.") from error
+
+
+def _listed(items: Sequence[Item]) -> list[Item]:
+    """The items as a list; a string, whose items would be its letters, is a mistake."""
+    if isinstance(items, str):
+        raise TypeError(f"The items are the string {shown(items)}; they have to be a list.")
+    return list(items)
+
+
+def _post(
+    path: str,
+    request: Struct,
+    read: Callable[[httpx.Response], T],
+    key: str | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Call[T]:
+    headers = {"Content-Type": "application/json", **(headers or {})}
+    return Call(method="POST", path=path, read=read, content=encode(request), headers=headers, key=key)
+
+
+def _reader(kind: type[T]) -> Callable[[httpx.Response], T]:
+    return lambda response: decode(_good(response), kind)
+
+
+def _good(response: httpx.Response) -> bytes:
+    """The body of an answer that is no refusal."""
+    if response.is_success:
+        return response.content
+    raise refusal(response.status_code, response.headers, response.content)

@@ -1,0 +1,96 @@
+// The shapes of what the modules hand each other; types only.
+
+/** @typedef {string | number | bigint} Item A label, or an id where the model has no labels; 5 is not "5". */
+/** @typedef {{item: Item, probability: number}} Prediction */
+/** @typedef {{item: Item, probability: number | null, rank: number | null}} Observation */
+/** @typedef {{shape: number[], data: Float32Array}} Tensor */
+
+/**
+ * @typedef {object} Answer A SessionAnswer of the API.
+ * @property {string} session_id
+ * @property {number} step
+ * @property {"new" | "continued" | "restored"} state
+ * @property {Prediction[]} predictions
+ * @property {Observation[]} observed
+ */
+
+/**
+ * @typedef {object} Moment One item that the session has consumed.
+ * @property {number} step
+ * @property {Item} item
+ * @property {number | null} probability What the item had been given; null for a session's first.
+ * @property {number | null} rank
+ * @property {boolean} seen Whether this page was told of it: what came before, it knows by name alone.
+ */
+
+/**
+ * @typedef {object} Session
+ * @property {string} id
+ * @property {number} step
+ * @property {"" | "sought" | "held" | "new" | "continued" | "restored"} standing "" where nothing is held.
+ * @property {Moment[]} history
+ * @property {Prediction[]} predictions
+ * @property {Snapshot | null} now
+ * @property {Snapshot | null} before What `now` was before the last items.
+ * @property {Record<string, number>} reach For each tensor and mode, the largest distance from zero so far.
+ */
+
+/** @typedef {{step: number, tensors: Record<string, Tensor>, file: ArrayBuffer}} Snapshot */
+
+/**
+ * @typedef {object} Stats An answer of GET /v1/stats.
+ * @property {number} uptime_seconds
+ * @property {number} sessions
+ * @property {number} max_sessions
+ * @property {number} pending
+ * @property {boolean} draining
+ * @property {number} events_total
+ * @property {number} requests_total
+ * @property {number} batches_total
+ * @property {number} steps_total
+ * @property {number} busy_seconds_total
+ * @property {number} replays_total
+ * @property {number} conflicts_total
+ * @property {{expired: number, room: number}} evicted
+ * @property {string} model
+ * @property {string} provider
+ * @property {string} version
+ */
+
+/**
+ * @typedef {object} Manifest An answer of GET /v1/model, as far as the page reads it.
+ * @property {string} fingerprint
+ * @property {Record<string, any> & {cell: string, num_items: number}} model
+ * @property {{name: string, shape: number[]}[]} states
+ * @property {string} [precision]
+ * @property {number} [opset]
+ * @property {{allowed: number, reached: number}} [tolerance]
+ */
+
+/** @typedef {{title: string, detail: string, code?: string, label?: string, action?: () => void}} Notice */
+/** @typedef {"auto" | "text" | "number"} Kind How digits that were typed are read. */
+
+/**
+ * @typedef {object} State All that the page shows.
+ * @property {"connecting" | "live" | "draining" | "gone" | "locked" | "failing"} status
+ * @property {boolean} busy
+ * @property {boolean} keyed Whether there is an API key to send.
+ * @property {boolean} asksKey
+ * @property {Manifest | null} model
+ * @property {Session} session
+ * @property {string} name What the session's field says: another name is a session to open.
+ * @property {string[]} recent
+ * @property {Map<string, Item>} known Items heard of, by what tells them apart.
+ * @property {Item[]} queue
+ * @property {string} text
+ * @property {Kind} kind
+ * @property {number} active The suggestion under the cursor, -1 for none.
+ * @property {boolean} suggests
+ * @property {number} topK
+ * @property {number | null} chosen The step that the visitor points at.
+ * @property {"values" | "change"} mode
+ * @property {import("./figures.mjs").Series} series
+ * @property {Notice | null} notice
+ */
+
+export {};

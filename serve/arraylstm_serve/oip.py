@@ -1,0 +1,148 @@
+"""The Open Inference Protocol under /v2, with Triton's sequence and binary tensor data extensions.
+
+A client of a Triton that serves the exported model repository runs unchanged against this server. Sequences are
+sessions: `sequence_start` begins one anew, `sequence_end` ends it, and /v1 sees the same sessions under the same ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from arraylstm_serve import __version__, oip_operations, oip_tensors
+from arraylstm_serve.call import Call
+from arraylstm_serve.oip_infer import ITEMS, LOGITS, Inference
+from arraylstm_serve.oip_schemas import (
+    MODEL,
+    VERSION,
+    ConfigTensor,
+    ErrorBody,
+    ModelConfiguration,
+    ModelMetadata,
+    ModelReady,
+    OldestStrategy,
+    Reshape,
+    SequenceBatching,
+    ServerLive,
+    ServerMetadata,
+    ServerReady,
+    TensorMetadata,
+)
+from arraylstm_serve.oip_tensors import FP32, INT64
+from arraylstm_serve.openapi import Operation
+from arraylstm_serve.problems import NOT_FOUND, Problem, shown
+from arraylstm_serve.schemas import encode
+from arraylstm_serve.service import Service
+from arraylstm_serve.wire import JSON, read_body
+
+PREFIX = "/v2"
+EXTENSIONS = ("binary_tensor_data", "model_configuration", "sequence", "sequence(string_id)")
+HEADER_LENGTH = "Inference-Header-Content-Length"
+
+Handler = Callable[[Service, Call, Request], Awaitable[Response]]
+
+
+def concerns(path: str) -> bool:
+    """Whether a path is one of the protocol's."""
+    return path == PREFIX or path.startswith(f"{PREFIX}/")
+
+
+def error_response(problem: Problem) -> Response:
+    """A problem in the protocol's words."""
+    status = oip_operations.in_protocol(problem.kind).status
+    body = encode(ErrorBody(problem.detail))
+    return Response(body, status_code=status, headers=problem.headers, media_type=JSON)
+
+
+async def server_metadata(service: Service, call: Call, request: Request) -> Response:
+    """Answer GET /v2."""
+    return _json(ServerMetadata("arraylstm-serve", __version__, list(EXTENSIONS)))
+
+
+async def server_live(service: Service, call: Call, request: Request) -> Response:
+    """Answer GET /v2/health/live."""
+    return _json(ServerLive(True))
+
+
+async def server_ready(service: Service, call: Call, request: Request) -> Response:
+    """Answer GET /v2/health/ready; 400 is how the protocol says no."""
+    return _json(ServerReady(not service.draining), 400 if service.draining else 200)
+
+
+async def model_ready(service: Service, call: Call, request: Request) -> Response:
+    """Answer GET /v2/models/{model}/ready."""
+    return _json(ModelReady(MODEL, not service.draining), 400 if service.draining else 200)
+
+
+async def model_metadata(service: Service, call: Call, request: Request) -> Response:
+    """Answer GET /v2/models/{model}."""
+    inputs = [TensorMetadata(ITEMS, INT64, [-1, 1])]
+    outputs = [TensorMetadata(LOGITS, FP32, [-1, len(service.vocabulary)])]
+    return _json(ModelMetadata(MODEL, [VERSION], "onnxruntime_onnx", inputs, outputs))
+
+
+async def model_config(service: Service, call: Call, request: Request) -> Response:
+    """Answer GET /v2/models/{model}/config."""
+    settings = service.settings
+    return _json(
+        ModelConfiguration(
+            name=MODEL,
+            backend="onnxruntime",
+            max_batch_size=settings.max_batch,
+            input=[ConfigTensor(ITEMS, "TYPE_INT64", [1], Reshape([]))],
+            output=[ConfigTensor(LOGITS, "TYPE_FP32", [len(service.vocabulary)])],
+            sequence_batching=SequenceBatching(
+                max_sequence_idle_microseconds=int(settings.session_ttl * 1e6),
+                oldest=OldestStrategy(settings.max_sessions),
+            ),
+        )
+    )
+
+
+async def infer(service: Service, call: Call, request: Request) -> Response:
+    """Answer POST /v2/models/{model}/infer."""
+    limit = service.settings.max_body
+    body = await read_body(request.receive, limit)
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        body = oip_tensors.inflate(body, encoding, limit)
+    answer = await Inference(service, body, request.headers.get(HEADER_LENGTH)).submit(call)
+    length = answer.find(oip_tensors.END_OF_JSON) + 1
+    if not length:
+        return Response(answer, media_type=JSON)
+    return Response(answer, media_type="application/octet-stream", headers={HEADER_LENGTH: str(length)})
+
+
+def of_model(handler: Handler) -> Handler:
+    """The handler, for requests that name a model and perhaps its version, which must be there."""
+
+    async def checked(service: Service, call: Call, request: Request) -> Response:
+        model, version = request.path_params["model"], request.path_params.get("version", VERSION)
+        if (model, version) != (MODEL, VERSION):
+            detail = f"Request for unknown model: {shown(model)} version {shown(version)} is not found"
+            raise Problem(NOT_FOUND, f"{detail}; there is {shown(MODEL)} version {shown(VERSION)}")
+        return await handler(service, call, request)
+
+    return checked
+
+
+_MODEL_HANDLERS: tuple[tuple[Operation, Handler], ...] = (
+    (oip_operations.MODEL_METADATA, of_model(model_metadata)),
+    (oip_operations.MODEL_READY, of_model(model_ready)),
+    (oip_operations.MODEL_CONFIG, of_model(model_config)),
+    (oip_operations.INFER, of_model(infer)),
+)
+HANDLERS: tuple[tuple[Operation, Handler], ...] = (
+    (oip_operations.SERVER_METADATA, server_metadata),
+    (oip_operations.SERVER_LIVE, server_live),
+    (oip_operations.SERVER_READY, server_ready),
+    *_MODEL_HANDLERS,
+    *((oip_operations.of_version(operation), handler) for operation, handler in _MODEL_HANDLERS),
+)
+
+
+def _json(body: Any, status: int = 200) -> Response:
+    return Response(encode(body), status_code=status, media_type=JSON)
