@@ -21,7 +21,8 @@ async def advance_all(service: Service, call: Call, request: BulkRequest) -> byt
     Other requests' turns come in between.
 
     Raises:
-        Problem: `invalid_request`, where there are too many events or the request as a whole has an Idempotency-Key.
+        Problem: `invalid_request`, where there are too many events, they ask for too many predictions, or the request
+            as a whole has an Idempotency-Key.
     """
     if call.idempotency_key() is not None:
         detail = "A bulk request has no Idempotency-Key header; give each event an idempotency_key."
@@ -30,6 +31,10 @@ async def advance_all(service: Service, call: Call, request: BulkRequest) -> byt
     limit = settings.max_events
     if len(request.events) > limit:
         detail = f"The request carries {len(request.events)} events; at most {limit} are allowed."
+        raise Problem(INVALID_REQUEST, detail)
+    wanted = sum(min(event.top_k, len(service.vocabulary)) for event in request.events)
+    if wanted > settings.max_predictions:
+        detail = f"The events ask for {wanted} predictions; at most {settings.max_predictions} are allowed."
         raise Problem(INVALID_REQUEST, detail)
     results: list[bytes] = []
     size = min(settings.max_batch, settings.max_session_pending, settings.max_pending)

@@ -42,7 +42,7 @@ def run(bundle: Path, /, *, settings: Settings = Settings()) -> int:
 
 @app.command
 def make_key(name: str, /) -> int:
-    """Make an API key, and print the line of an --api-keys file that lets it in.
+    """Make an API key: print the line of an --api-keys file that lets it in, and on standard error the key itself.
 
     Args:
         name: whose key it is; every name has its own sessions.
@@ -52,7 +52,8 @@ def make_key(name: str, /) -> int:
     except ValueError as error:
         sys.stderr.write(f"arraylstm-serve: {error}\n")
         return BAD_INPUT
-    sys.stdout.write(f"# give the key to the client; it is shown only now: {key}\n{line}\n")
+    sys.stderr.write(f"the key, for the client; it is shown only now: {key}\n")
+    sys.stdout.write(f"{line}\n")
     return 0
 
 

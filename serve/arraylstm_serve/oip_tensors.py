@@ -68,7 +68,8 @@ def split(body: bytes, header_length: str | None) -> tuple[bytes, bytes]:
     """
     if header_length is None:
         return body, b""
-    if not (header_length.isascii() and header_length.isdecimal()) or int(header_length[:20]) > len(body):
+    number = header_length.isascii() and header_length.isdecimal() and len(header_length) < 20
+    if not number or int(header_length) > len(body):
         allowed = f"allowed are 0 to {len(body)}, the bytes of the body"
         raise _invalid(f"Inference-Header-Content-Length is {shown(header_length)}; {allowed}.")
     length = int(header_length)

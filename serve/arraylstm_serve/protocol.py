@@ -34,6 +34,8 @@ class Protocol(HttpToolsProtocol):
     _over = False
     """Whether the connection was refused, or is a WebSocket by now."""
     _clock: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
+    """Runs while the client does not read what it is sent."""
 
     @classmethod
     def bounded(cls, max_connections: int, request_timeout: float) -> type[Protocol]:
@@ -55,20 +57,36 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._stop_clock()
+        self.resume_writing()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes, or drop them after a refusal; a head that goes on beyond MAX_HEAD of them is refused."""
+        """Take bytes, or drop them after a refusal; a head or a trailer beyond MAX_HEAD of them is refused."""
         if self._over:
             return
         self._head_bytes += len(data)
         super().data_received(data)
         if self._over:
             return
-        if self._in_head and self._head_bytes > MAX_HEAD:
+        if self._head_bytes > MAX_HEAD and (self._in_head or not self.cycle.response_started):
             self.send_400_response("")
+        elif self._head_bytes > MAX_HEAD:  # trailers without end of a request that has been answered
+            self.transport.close()
         elif self._clock is None and (self._in_request or not self._answering):
             self._start_clock()
+
+    def pause_writing(self) -> None:
+        """Give a client that does not read its time."""
+        super().pause_writing()
+        if self._unread is None:
+            self._unread = self.loop.call_later(self.request_timeout, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+        super().resume_writing()
 
     @property
     def _answering(self) -> bool:
@@ -84,6 +102,16 @@ class Protocol(HttpToolsProtocol):
         """Begin a head."""
         super().on_message_begin()
         self._in_head = self._in_request = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; what comes in the trailer is nobody's."""
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of the body, which is not part of the head."""
+        self._head_bytes = 0
+        super().on_body(body)
 
     def on_headers_complete(self) -> None:
         """Let the request begin."""

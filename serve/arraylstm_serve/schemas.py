@@ -14,13 +14,17 @@ Natural = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 SESSION_ID = "[A-Za-z0-9._:~-]{1,128}"
 SessionId = Annotated[
     str,
-    Meta(pattern=f"^{SESSION_ID}$", description="The session's name, chosen by the client.", examples=["visitor-4711"]),
+    Meta(
+        pattern=f"^{SESSION_ID}$(?!\n)",
+        description="The session's name, chosen by the client.",
+        examples=["visitor-4711"],
+    ),
 ]
 KEY = "[ -~]{1,255}"
 Key = Annotated[
     str,
     Meta(
-        pattern=f"^{KEY}$",
+        pattern=f"^{KEY}$(?!\n)",
         description="Names the request: a repeat gets the first answer and moves nothing.",
         examples=["5f0c9a36"],
     ),

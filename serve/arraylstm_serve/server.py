@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import resource
 import signal
 import socket
 import ssl
@@ -35,6 +36,9 @@ YOUNG_OBJECTS = 50_000
 
 An answered request leaves no cycles behind; a refused one may.
 """
+
+SPARE_FILES = 64
+"""Open files beside those of connections; connections that are being refused are among them."""
 
 
 class Server(uvicorn.Server):
@@ -85,11 +89,29 @@ def serve(path: Path, settings: Settings) -> None:
     bundle = Bundle.load(path)
     keys = None if settings.api_keys is None else Keys.load(settings.api_keys)
     listener = listen(settings.host, settings.port)
+    allow_files(settings.max_connections)
     service = Service(bundle, allocate(bundle, settings), settings, keys)
     service.arena.engine.warm_up(settings.max_batch)
     config = configure(service)
     settle_memory()
     Server(config, service, greeting(service, listener), signals).run([listener])
+
+
+def allow_files(connections: int) -> None:
+    """Raise this process's limit of open files so that so many connections fit.
+
+    Raises:
+        StartupError: the machine's own limit is lower.
+    """
+    needed = connections + SPARE_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise StartupError(
+            f"--max-connections {connections} needs {needed} open files, but at most {hard} are allowed (ulimit -Hn); "
+            "lower the one or raise the other."
+        )
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def allocate(bundle: Bundle, settings: Settings) -> Engine:

@@ -166,6 +166,8 @@ class Sessions:
         self._max_turns = max_turns
         self._held: dict[str, Session] = {}
         self._idle: OrderedDict[str, Session] = OrderedDict()
+        self._remembering: OrderedDict[str, Session] = OrderedDict()
+        """The idle ones that remember answers."""
         self._ended: OrderedDict[str, Ended] = OrderedDict()
         self._queues: dict[str, deque[Turn[Any]]] = {}
         self._opening = 0
@@ -189,7 +191,7 @@ class Sessions:
         self._gate.enter()
         turn.table = self
         if queue is None:
-            self._idle.pop(turn.key, None)
+            self._rouse(turn.key)
             queue = self._queues[turn.key] = deque((turn,))
             self._proceed(turn.key, queue)
         else:
@@ -268,7 +270,7 @@ class Sessions:
 
     def close(self, session: Session) -> None:
         """Hold a session no longer."""
-        self._idle.pop(session.key, None)
+        self._rouse(session.key)
         del self._held[session.key]
         self._forget(self.arena.answers.get(session.slot))
         self.arena.release(session.slot)
@@ -303,8 +305,14 @@ class Sessions:
         if session is not None:
             session.last_used = self.clock()
             self._idle[key] = session
-            if self._beyond_bounds():
-                self._trim()
+            if session.slot in self.arena.answers:
+                self._remembering[key] = session
+            self._trim()
+
+    def _rouse(self, key: str) -> None:
+        """Count a session among the idle ones no longer."""
+        if self._idle.pop(key, None) is not None:
+            self._remembering.pop(key, None)
 
     def _begin(self, turn: Turn[Any]) -> Walk | None:
         if turn.deadline < perf_counter():
@@ -320,14 +328,16 @@ class Sessions:
         return None
 
     def _trim(self) -> None:
-        """Give up ended and then idle sessions, the least recently used first, until the bounds are kept."""
+        """Give up ended and then idle sessions, the least recently used first, until the bounds are kept.
+
+        For answers only such sessions make room as remember some.
+        """
+        while len(self._held) > self._max_sessions and self._idle:
+            self._evict(next(iter(self._idle.values())), "room")
         while len(self._ended) > self._max_sessions or (self._ended and self.answer_bytes > self._max_answer_bytes):
             self._forget(self._ended.popitem(last=False)[1].answers)
-        while self._idle and self._beyond_bounds():
-            self._evict(next(iter(self._idle.values())), "room")
-
-    def _beyond_bounds(self) -> bool:
-        return len(self._held) > self._max_sessions or self.answer_bytes > self._max_answer_bytes
+        while self.answer_bytes > self._max_answer_bytes and self._remembering:
+            self._evict(next(iter(self._remembering.values())), "room")
 
     def _expire(self) -> None:
         """Give up what nobody has used for its time. Whatever goes idle from now on expires after `_next_expiry`."""

@@ -57,6 +57,9 @@ class Settings:
     max_events: Count = 1000
     """Most events one bulk request may carry."""
 
+    max_predictions: Count = 100_000
+    """Most predictions that the events of one bulk request may ask for in all."""
+
     unknown_items: Literal["model", "reject"] = "model"
     """What an item that the model has no label for is: the model's unknown item where it has one, or refused."""
 

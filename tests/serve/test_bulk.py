@@ -176,3 +176,17 @@ async def test_a_key_of_the_whole_request_is_refused(harness: Harness) -> None:
     response = await harness.client.post("/v1/events", json=body, headers={"Idempotency-Key": "k"})
     assert "idempotency_key" in check(response, "invalid_request")["detail"]
     assert len(harness.service.sessions) == 0
+
+
+async def test_the_predictions_of_a_request_are_bounded(bundle_path: Path) -> None:
+    """A request that asks for more predictions than --max-predictions in all is refused; top_k counts up to V."""
+    harness = Harness(bundle_path, max_predictions=2 * V)
+    assert (await post(harness, event("a", "a", top_k=10**9), event("b", "b", top_k=V))).status_code == 200
+    refused = await post(harness, event("a", "a", top_k=V), event("b", "b", top_k=V), event("c", "c", top_k=1))
+    assert f"ask for {2 * V + 1} predictions; at most {2 * V}" in check(refused, "invalid_request")["detail"]
+
+
+@pytest.mark.parametrize("field", ["session_id", "idempotency_key"])
+async def test_names_have_no_line_ends(harness: Harness, field: str) -> None:
+    """A name that ends in a line feed is refused here as in the path or header that it would otherwise have."""
+    check(await post(harness, event("a", "a") | {field: "abc\n"}), "invalid_request")

@@ -307,10 +307,10 @@ async def test_a_state_moves_to_another_session_and_server(start_server: Start, 
 def make_key(file: Path, name: str) -> str:
     """A new API key that the file lets in."""
     command = [sys.executable, "-m", "arraylstm_serve", "make-key", name]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     with file.open("a") as lines:
-        lines.write(printed)
-    return printed.splitlines()[0].rpartition(" ")[2]
+        lines.write(done.stdout)
+    return done.stderr.strip().rpartition(" ")[2]
 
 
 def carrier_for(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from time import monotonic
 
 import httpx
@@ -160,3 +160,29 @@ def test_refused_connections_take_nobodys_place(crowded: tuple[ServerProcess, Ex
             while answers[-1] == 503 and len(answers) < 20:  # the server hears of the leaving a moment later
                 answers.append(client.get("/healthz").status_code)
         assert answers[-1] == 200
+
+
+@pytest.mark.parametrize("answered", [False, True], ids=["before the answer", "after it"])
+def test_a_trailer_has_an_end(start_server: Start, answered: bool) -> None:
+    """A trailer that goes on and on is cut off after 64 KiB, whether or not the request has been answered."""
+    begun = b"POST %s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
+    with closing(connect(start_server())) as client:
+        if answered:
+            assert b" 404 " in answer_to(client, begun % b"/nothing")
+        else:
+            client.sendall(begun % b"/v1/sessions/u/events")
+        client.sendall((b"x: " + b"y" * 16_000 + b"\r\n") * 5)
+        assert rest(client)[:12] == (b"" if answered else b"HTTP/1.1 400")
+
+
+def test_a_client_that_does_not_read_is_cut_off(start_server: Start) -> None:
+    """Answers that nobody reads hold their connection for --request-timeout only."""
+    server = start_server("--request-timeout", "1", "--max-connections", "1")
+    with closing(connect(server)) as client:
+        client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 1000)
+        ends = monotonic() + 10
+        while monotonic() < ends:
+            with suppress(httpx.TransportError):
+                if httpx.get(f"{server.url}/healthz").status_code == 200:
+                    return
+    pytest.fail("the connection is still held")

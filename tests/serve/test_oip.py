@@ -413,6 +413,7 @@ HEAD = tensor()
     [
         (HEAD + ONE, len(HEAD) + 9, "allowed are 0 to"),
         (HEAD + ONE, "-1", 'Inference-Header-Content-Length is "-1"'),
+        (HEAD + ONE, "0" * 20 + "9" * 5000, 'Inference-Header-Content-Length is "0000'),
         (HEAD + ONE, "abc", 'Inference-Header-Content-Length is "abc"'),
         (HEAD + ONE, "9" * 5000, "allowed are 0 to"),
         (HEAD + ONE, "", 'Inference-Header-Content-Length is ""'),
