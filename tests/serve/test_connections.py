@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing, nullcontext, suppress
 from time import monotonic
 
 import httpx
@@ -172,7 +172,8 @@ def test_a_trailer_has_an_end(start_server: Start, answered: bool) -> None:
         else:
             client.sendall(begun % b"/v1/sessions/u/events")
         client.sendall((b"x: " + b"y" * 16_000 + b"\r\n") * 5)
-        assert rest(client)[:12] == (b"" if answered else b"HTTP/1.1 400")
+        with suppress(ConnectionResetError) if answered else nullcontext():
+            assert rest(client)[:12] == (b"" if answered else b"HTTP/1.1 400")
 
 
 def test_a_client_that_does_not_read_is_cut_off(start_server: Start) -> None:
