@@ -54,6 +54,8 @@ def export_graph(name: str, traceable: Traceable, signature: Signature) -> Model
         assert program is not None  # what torch.onnx.export returns with dynamo=True
         weights = Weights(traceable.module, program.model.graph)
         program.optimize()
+        for value, tensor in zip(program.model.graph.outputs, signature.outputs, strict=True):
+            value.name = tensor.name  # which it lost where the last node before an output was optimised away
     graph = program.model_proto.graph
     graph.name = name
     _strip(graph)
