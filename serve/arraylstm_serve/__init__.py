@@ -1,8 +1,9 @@
 """Serve an exported ArrayLSTM bundle over HTTP, with the recurrent state kept per session.
 
-Data flows one way: `api` and `events` decode requests, `sessions` owns the table of sessions and hands each
-turn's walk to `batcher`, which gathers rows from `arena`, runs the stateless `engine` and scatters the new
-states back. `client` calls a server from elsewhere, and shares with it `schemas` and `problems` alone.
+Data flows one way: `protocol` bounds what comes in, `api` hands it to `events`, `handlers`, `stream` and `oip`,
+which decode it for `service`; `sessions` owns the table of sessions and hands each turn's walk to `batcher`, which
+steps `arena`'s slots, whose tensors the `engine` keeps and moves. `client` calls a server from elsewhere, and
+shares with it `schemas` and `problems` alone.
 
 Glossary: B rows of a batch, V items of the vocabulary, slot a row of the arena, walk the items of one request
 stepped one after the other, turn one request's place in its session's queue.

@@ -10,7 +10,7 @@ from arraylstm_serve.schemas import Item, Observation, PredictAnswer, Prediction
 from arraylstm_serve.turns import Outcome
 
 
-class Answers:
+class Renderer:
     """Writes answers in the words of one model.
 
     Args:

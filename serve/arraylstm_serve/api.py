@@ -1,4 +1,4 @@
-"""The HTTP surface: a handler for each operation, in one FastAPI application."""
+"""The HTTP surface: every operation in one FastAPI application."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import Any
 
-import msgspec
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -17,31 +16,25 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import Message, Receive, Scope, Send
 
-from arraylstm_serve import __version__, bulk, events, logs, oip, oip_operations, operations, statefile, stream
+from arraylstm_serve import __version__, events, handlers, logs, oip, oip_operations, operations, stream
 from arraylstm_serve.call import REQUEST_ID, Call
 from arraylstm_serve.console import add_console
 from arraylstm_serve.docs import add_docs
-from arraylstm_serve.metrics import CONTENT_TYPE_LATEST, Metrics
+from arraylstm_serve.handlers import Handler
+from arraylstm_serve.metrics import Metrics
 from arraylstm_serve.openapi import Operation, document
 from arraylstm_serve.problems import (
     METHOD_NOT_ALLOWED,
     NOT_FOUND,
-    UPGRADE_REQUIRED,
     Problem,
     internal,
     shown,
     stopping,
 )
-from arraylstm_serve.schemas import BulkRequest, Health, PeekQuery, PredictRequest, encode
 from arraylstm_serve.service import Service
 from arraylstm_serve.wire import (
-    JSON,
-    decode,
-    decode_query,
     problem_response,
-    read_body,
     send_answer,
-    valid_session_id,
 )
 
 PROTECTED = ("/v1/", "/v2", "/metrics")
@@ -52,113 +45,6 @@ OTHER = "other"
 """The route of requests for what there is not."""
 
 logger = logging.getLogger(__name__)
-
-Handler = Callable[[Service, Call, Request], Awaitable[Response]]
-
-predict_decoder = msgspec.json.Decoder(PredictRequest)
-bulk_decoder = msgspec.json.Decoder(BulkRequest)
-
-
-async def inspect(service: Service, call: Call, request: Request) -> Response:
-    """Answer GET /v1/sessions/{session_id}."""
-    return _json(service.inspect(call, _session_id(request)))
-
-
-async def remove(service: Service, call: Call, request: Request) -> Response:
-    """Answer DELETE /v1/sessions/{session_id}."""
-    await service.remove(call, _session_id(request))
-    return Response(status_code=204)
-
-
-async def peek(service: Service, call: Call, request: Request) -> Response:
-    """Answer GET /v1/sessions/{session_id}/predictions."""
-    session_id = _session_id(request)
-    query = decode_query(PeekQuery, request.query_params)
-    return _json(await service.peek(call, session_id, query.top_k))
-
-
-async def save(service: Service, call: Call, request: Request) -> Response:
-    """Answer GET /v1/sessions/{session_id}/state."""
-    session_id = _session_id(request)
-    body = await service.save(call, session_id)
-    name = f'attachment; filename="{session_id}.safetensors"'
-    return Response(body, media_type=statefile.MEDIA_TYPE, headers={"Content-Disposition": name})
-
-
-async def restore(service: Service, call: Call, request: Request) -> Response:
-    """Answer PUT /v1/sessions/{session_id}/state."""
-    session_id = _session_id(request)
-    body = await read_body(request.receive, max(service.settings.max_body, service.largest_state))
-    return _json(await service.restore(call, session_id, body))
-
-
-async def predict(service: Service, call: Call, request: Request) -> Response:
-    """Answer POST /v1/predict."""
-    body = await read_body(request.receive, service.settings.max_body)
-    return _json(await service.predict(call, decode(predict_decoder, body)))
-
-
-async def advance_all(service: Service, call: Call, request: Request) -> Response:
-    """Answer POST /v1/events."""
-    body = await read_body(request.receive, service.settings.max_body)
-    return _json(await bulk.advance_all(service, call, decode(bulk_decoder, body)))
-
-
-async def stream_upgrade(service: Service, call: Call, request: Request) -> Response:
-    """Answer GET /v1/stream without an upgrade."""
-    detail = f"{stream.PATH} is a WebSocket; connect to it with one."
-    return problem_response(Problem(UPGRADE_REQUIRED, detail, headers={"Upgrade": "websocket"}))
-
-
-async def model(service: Service, call: Call, request: Request) -> Response:
-    """Answer GET /v1/model."""
-    return _json(service.bundle.document)
-
-
-async def vocabulary(service: Service, call: Call, request: Request) -> Response:
-    """Answer GET /v1/vocabulary."""
-    return _json(service.bundle.labels)
-
-
-async def stats(service: Service, call: Call, request: Request) -> Response:
-    """Answer GET /v1/stats."""
-    return _json(service.stats())
-
-
-async def metrics(service: Service, call: Call, request: Request) -> Response:
-    """Answer GET /metrics."""
-    return Response(Metrics(service).exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-
-async def live(service: Service, call: Call, request: Request) -> Response:
-    """Answer GET /healthz."""
-    return _json(encode(Health("ok")))
-
-
-async def ready(service: Service, call: Call, request: Request) -> Response:
-    """Answer GET /readyz."""
-    if service.draining:
-        return _json(encode(Health("draining")), status=503)
-    return _json(encode(Health("ready")))
-
-
-HANDLERS: tuple[tuple[Operation, Handler], ...] = (
-    (operations.INSPECT, inspect),
-    (operations.REMOVE, remove),
-    (operations.PEEK, peek),
-    (operations.SAVE, save),
-    (operations.RESTORE, restore),
-    (operations.ADVANCE_ALL, advance_all),
-    (operations.STREAM, stream_upgrade),
-    (operations.PREDICT, predict),
-    (operations.MODEL, model),
-    (operations.VOCABULARY, vocabulary),
-    (operations.STATS, stats),
-    (operations.METRICS, metrics),
-    (operations.LIVE, live),
-    (operations.READY, ready),
-)
-
 
 OPERATIONS = (*operations.OPERATIONS, *oip_operations.OPERATIONS)
 
@@ -210,9 +96,10 @@ class Application(FastAPI):
             title="arraylstm-serve", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False
         )
         self.service = service
+        self.metrics = Metrics(service)
         add_docs(self)
         add_console(self)
-        for operation, handler in (*HANDLERS, *oip.HANDLERS):
+        for operation, handler in (*handlers.HANDLERS, *oip.HANDLERS):
             self.add_api_route(
                 operation.path, _bound(handler, service), methods=_methods(operation), include_in_schema=False
             )
@@ -289,14 +176,6 @@ def _bound(handler: Handler, service: Service) -> Callable[[Request], Awaitable[
         return await handler(service, request.scope["call"], request)
 
     return endpoint
-
-
-def _json(body: bytes, status: int = 200) -> Response:
-    return Response(body, status_code=status, media_type=JSON)
-
-
-def _session_id(request: Request) -> str:
-    return valid_session_id(request.path_params["session_id"])
 
 
 def _refusal(path: str, problem: Problem) -> Response:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from arraylstm_serve.arrays import Flags, Floats, Integers
-from arraylstm_serve.engine import Engine, row_bytes
+from arraylstm_serve.engine import LOGITS, Engine, row_bytes
 from arraylstm_serve.predictions import Ranking
 from arraylstm_serve.records import RECENT, Answers, Record
 
@@ -53,7 +53,7 @@ class Arena:
     @property
     def nbytes(self) -> int:
         """Bytes of memory once every slot is in use, remembered answers apart."""
-        return self.engine.nbytes + self.steps.nbytes + self.versions.nbytes + self._recent.nbytes
+        return self._slots * slot_bytes(self.engine.shapes)
 
     @property
     def free(self) -> int:
@@ -111,7 +111,7 @@ class Arena:
 
     def logits(self, slot: int) -> Floats:
         """The scores (V,) of the slot's next item, as its last step gave them."""
-        logits: Floats = self.engine.logits(np.array([slot]))[0]
+        logits: Floats = self.engine.read(np.array([slot]))[LOGITS][0]
         return logits
 
     def recent(self, slot: int) -> Integers:

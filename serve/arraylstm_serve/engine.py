@@ -38,12 +38,10 @@ class Engine(Protocol):
 
     Attributes:
         provider: the onnxruntime execution provider in use.
-        nbytes: bytes of memory once every row is in use.
         shapes: the shape of each tensor of a row, by name: `state_<name>` and `logits`, all float32.
     """
 
     provider: str
-    nbytes: int
     shapes: dict[str, tuple[int, ...]]
 
     def step(self, slots: Integers, items: Integers) -> Step:
@@ -51,9 +49,6 @@ class Engine(Protocol):
 
     def rank(self, slots: Integers, reach: int) -> list[Ranking]:
         """The `reach` most likely next items of each slot (B,)."""
-
-    def logits(self, slots: Integers) -> Floats:
-        """What the last step of each slot (B,) gave, (B, V)."""
 
     def clear(self, slot: int) -> None:
         """Set a slot to the initial state."""
@@ -91,7 +86,6 @@ class HostEngine:
         self._logits = self._rows[LOGITS]
         self._states = [rows for name, rows in self._rows.items() if name != LOGITS]
         self._log_sums = np.zeros(slots, np.float64)
-        self.nbytes = sum(rows.nbytes for rows in self._rows.values()) + self._log_sums.nbytes
 
     def step(self, slots: Integers, items: Integers) -> Step:
         """See `Engine.step`."""
@@ -111,10 +105,6 @@ class HostEngine:
     def rank(self, slots: Integers, reach: int) -> list[Ranking]:
         """See `Engine.rank`."""
         return rank(self._logits[slots], self._log_sums[slots], reach)
-
-    def logits(self, slots: Integers) -> Floats:
-        """See `Engine.logits`."""
-        return self._logits[slots]
 
     def clear(self, slot: int) -> None:
         """See `Engine.clear`."""

@@ -6,14 +6,12 @@ sessions: `sequence_start` begins one anew, `sequence_end` ends it, and /v1 sees
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
-
 from starlette.requests import Request
 from starlette.responses import Response
 
 from arraylstm_serve import __version__, oip_operations, oip_tensors
 from arraylstm_serve.call import Call
+from arraylstm_serve.handlers import Handler
 from arraylstm_serve.oip_infer import ITEMS, LOGITS, Inference
 from arraylstm_serve.oip_schemas import (
     MODEL,
@@ -36,13 +34,11 @@ from arraylstm_serve.openapi import Operation
 from arraylstm_serve.problems import NOT_FOUND, Problem, shown
 from arraylstm_serve.schemas import encode
 from arraylstm_serve.service import Service
-from arraylstm_serve.wire import JSON, read_body
+from arraylstm_serve.wire import JSON, json_response, read_body
 
 PREFIX = "/v2"
 EXTENSIONS = ("binary_tensor_data", "model_configuration", "sequence", "sequence(string_id)")
 HEADER_LENGTH = "Inference-Header-Content-Length"
-
-Handler = Callable[[Service, Call, Request], Awaitable[Response]]
 
 
 def concerns(path: str) -> bool:
@@ -59,45 +55,47 @@ def error_response(problem: Problem) -> Response:
 
 async def server_metadata(service: Service, call: Call, request: Request) -> Response:
     """Answer GET /v2."""
-    return _json(ServerMetadata("arraylstm-serve", __version__, list(EXTENSIONS)))
+    return json_response(encode(ServerMetadata("arraylstm-serve", __version__, list(EXTENSIONS))))
 
 
 async def server_live(service: Service, call: Call, request: Request) -> Response:
     """Answer GET /v2/health/live."""
-    return _json(ServerLive(True))
+    return json_response(encode(ServerLive(True)))
 
 
 async def server_ready(service: Service, call: Call, request: Request) -> Response:
     """Answer GET /v2/health/ready; 400 is how the protocol says no."""
-    return _json(ServerReady(not service.draining), 400 if service.draining else 200)
+    return json_response(encode(ServerReady(not service.draining)), 400 if service.draining else 200)
 
 
 async def model_ready(service: Service, call: Call, request: Request) -> Response:
     """Answer GET /v2/models/{model}/ready."""
-    return _json(ModelReady(MODEL, not service.draining), 400 if service.draining else 200)
+    return json_response(encode(ModelReady(MODEL, not service.draining)), 400 if service.draining else 200)
 
 
 async def model_metadata(service: Service, call: Call, request: Request) -> Response:
     """Answer GET /v2/models/{model}."""
     inputs = [TensorMetadata(ITEMS, INT64, [-1, 1])]
     outputs = [TensorMetadata(LOGITS, FP32, [-1, len(service.vocabulary)])]
-    return _json(ModelMetadata(MODEL, [VERSION], "onnxruntime_onnx", inputs, outputs))
+    return json_response(encode(ModelMetadata(MODEL, [VERSION], "onnxruntime_onnx", inputs, outputs)))
 
 
 async def model_config(service: Service, call: Call, request: Request) -> Response:
     """Answer GET /v2/models/{model}/config."""
     settings = service.settings
-    return _json(
-        ModelConfiguration(
-            name=MODEL,
-            backend="onnxruntime",
-            max_batch_size=settings.max_batch,
-            input=[ConfigTensor(ITEMS, "TYPE_INT64", [1], Reshape([]))],
-            output=[ConfigTensor(LOGITS, "TYPE_FP32", [len(service.vocabulary)])],
-            sequence_batching=SequenceBatching(
-                max_sequence_idle_microseconds=int(settings.session_ttl * 1e6),
-                oldest=OldestStrategy(settings.max_sessions),
-            ),
+    return json_response(
+        encode(
+            ModelConfiguration(
+                name=MODEL,
+                backend="onnxruntime",
+                max_batch_size=settings.max_batch,
+                input=[ConfigTensor(ITEMS, "TYPE_INT64", [1], Reshape([]))],
+                output=[ConfigTensor(LOGITS, "TYPE_FP32", [len(service.vocabulary)])],
+                sequence_batching=SequenceBatching(
+                    max_sequence_idle_microseconds=int(settings.session_ttl * 1e6),
+                    oldest=OldestStrategy(settings.max_sessions),
+                ),
+            )
         )
     )
 
@@ -112,7 +110,7 @@ async def infer(service: Service, call: Call, request: Request) -> Response:
     answer = await Inference(service, body, request.headers.get(HEADER_LENGTH)).submit(call)
     length = answer.find(oip_tensors.END_OF_JSON) + 1
     if not length:
-        return Response(answer, media_type=JSON)
+        return json_response(answer)
     return Response(answer, media_type="application/octet-stream", headers={HEADER_LENGTH: str(length)})
 
 
@@ -142,7 +140,3 @@ HANDLERS: tuple[tuple[Operation, Handler], ...] = (
     *_MODEL_HANDLERS,
     *((oip_operations.of_version(operation), handler) for operation, handler in _MODEL_HANDLERS),
 )
-
-
-def _json(body: Any, status: int = 200) -> Response:
-    return Response(encode(body), status_code=status, media_type=JSON)

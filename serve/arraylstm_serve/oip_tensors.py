@@ -10,7 +10,7 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from msgspec import UNSET
@@ -23,6 +23,8 @@ INT64, FP32, BYTES = "INT64", "FP32", "BYTES"
 WIDTHS = {INT64: ("<i8", 8), FP32: ("<f4", 4)}
 END_OF_JSON = b"\n"
 """Ends the JSON of an answer that binary data follow; msgspec puts none into it."""
+
+Kind = TypeVar("Kind", int, str)
 
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}
 _length = struct.Struct("<I")
@@ -101,10 +103,7 @@ def integers(tensor: InputTensor, binary: bytes, size: int) -> list[int]:
     """
     data = _in_json(tensor, binary, size)
     if data is not None:
-        numbers = [value for value in data if isinstance(value, int)]
-        if len(numbers) < size:
-            raise _misfit(tensor, next(value for value in data if isinstance(value, str)))
-        return numbers
+        return _all_of(int, tensor, data)
     dtype, width = WIDTHS[INT64]
     if len(binary) != width * size:
         raise _invalid(
@@ -122,10 +121,7 @@ def texts(tensor: InputTensor, binary: bytes, size: int) -> list[str]:
     """
     data = _in_json(tensor, binary, size)
     if data is not None:
-        words = [value for value in data if isinstance(value, str)]
-        if len(words) < size:
-            raise _misfit(tensor, next(value for value in data if isinstance(value, int)))
-        return words
+        return _all_of(str, tensor, data)
     try:
         unpacked = [element.decode() for element in _elements(binary)]
     except ValueError as error:
@@ -195,8 +191,13 @@ def _packed(output: Output) -> bytes:
     return np.asarray(output.values, WIDTHS[output.datatype][0]).tobytes()
 
 
-def _misfit(tensor: InputTensor, value: int | str) -> Problem:
-    return _invalid(f"input {tensor.name} of datatype {tensor.datatype} has {shown(value)} in data")
+def _all_of(kind: type[Kind], tensor: InputTensor, data: list[int | str]) -> list[Kind]:
+    """The elements, each of which must be of that type."""
+    fitting = [value for value in data if isinstance(value, kind)]
+    if len(fitting) < len(data):
+        value = next(value for value in data if not isinstance(value, kind))
+        raise _invalid(f"input {tensor.name} of datatype {tensor.datatype} has {shown(value)} in data")
+    return fitting
 
 
 def _invalid(detail: str) -> Problem:

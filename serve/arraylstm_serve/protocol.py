@@ -1,22 +1,55 @@
-"""uvicorn's protocols with bounds and manners of their own."""
+"""uvicorn's protocols with bounds and manners of their own; all that reaches into uvicorn is here."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import ClassVar, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.types import Send
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from arraylstm_serve.call import REQUEST_ID, new_request_id
 from arraylstm_serve.problems import MALFORMED_REQUEST, MEDIA_TYPE, OVERLOADED, REQUEST_TIMEOUT, Problem, retry_later
-from arraylstm_serve.stream import GOING_DOWN
 
 MAX_HEAD = 65_536
 """Bytes of a request that may come without its headers being complete."""
 
 LINGER = 1.0
 """Seconds that a refused connection stays open, for a client that reads the refusal only after all it has to send."""
+
+
+GOING_DOWN = 1012
+"""The close code of a WebSocket whose server stops, once what is under way has been answered."""
+
+
+def send_whole(send: Send, head: bytes, body: bytes) -> bool:
+    """Answer with status 200 in one write, where uvicorn gives the way; else nothing is sent.
+
+    Args:
+        send: what the application was given; middleware that has wrapped it must not be passed by.
+        head: lines of headers, each with its end.
+        body: not empty.
+
+    Returns:
+        Whether the answer is sent.
+    """
+    cycle = getattr(send, "__self__", None)
+    if not isinstance(cycle, RequestResponseCycle) or cycle.flow.write_paused:
+        return False
+    if cycle.disconnected:
+        return True
+    cycle.response_started = cycle.response_complete = True
+    parts = [STATUS_LINE[200]]
+    for name, value in cycle.default_headers:
+        parts += (name, b": ", value, b"\r\n")
+    parts += (head, b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n", body)
+    cycle.transport.write(b"".join(parts))
+    cycle.message_event.set()
+    if not cycle.keep_alive:
+        cycle.transport.close()
+    cycle.on_response()
+    return True
 
 
 class Protocol(HttpToolsProtocol):

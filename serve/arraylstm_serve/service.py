@@ -12,19 +12,19 @@ from typing import Any
 
 from arraylstm_serve import __version__, statefile
 from arraylstm_serve.admission import Gate
-from arraylstm_serve.answers import Answers
+from arraylstm_serve.answers import Renderer
 from arraylstm_serve.arena import Arena
 from arraylstm_serve.auth import Keys
-from arraylstm_serve.batcher import Batcher, LateError, Walk
+from arraylstm_serve.batcher import Batcher, Walk
 from arraylstm_serve.bundle import Bundle
 from arraylstm_serve.call import Call
 from arraylstm_serve.engine import Engine, row_bytes
 from arraylstm_serve.figures import Figures
 from arraylstm_serve.predictions import Ask
-from arraylstm_serve.problems import INVALID_REQUEST, Problem, internal, late
+from arraylstm_serve.problems import INVALID_REQUEST, Problem
 from arraylstm_serve.records import Record
 from arraylstm_serve.schemas import EventsRequest, Item, PredictRequest, SessionInfo, Stats, encode
-from arraylstm_serve.sessions import Reply, Session, Sessions
+from arraylstm_serve.sessions import Reply, Session, Sessions, refusal
 from arraylstm_serve.settings import Settings
 from arraylstm_serve.turns import Advance, IdempotencyKey, Outcome, Peek, Remove, Render, Restore, Save
 
@@ -70,7 +70,7 @@ class Service:
         self._began = self._clock()
         self._gate = Gate(settings.max_pending)
         self._batcher = Batcher(self.arena, self.figures, settings.max_batch)
-        self._answers = Answers(bundle.fingerprint, bundle.vocabulary.labels)
+        self._renderer = Renderer(bundle.fingerprint, bundle.vocabulary.labels)
         self.sessions = Sessions(
             self.arena,
             self._batcher,
@@ -116,7 +116,7 @@ class Service:
                 self._deadline(call),
                 items=items,
                 ask=ask,
-                render=partial(self._answers.session, session_id, request.items, ask),
+                render=partial(self._renderer.session, session_id, request.items, ask),
                 expected_step=request.expected_step,
                 idempotency=None if idempotency_key is None else IdempotencyKey(idempotency_key, _digest(request)),
                 end=request.end,
@@ -130,7 +130,7 @@ class Service:
             Problem: the request is refused; the reply may raise further ones.
         """
         ask = self._ask(top_k)
-        return self.submit(Peek, call, session_id, ask=ask, render=partial(self._answers.session, session_id, (), ask))
+        return self.submit(Peek, call, session_id, ask=ask, render=partial(self._renderer.session, session_id, (), ask))
 
     def remove(self, call: Call, session_id: str) -> Awaitable[None]:
         """Forget a session.
@@ -174,7 +174,7 @@ class Service:
         """
         items = self.encode(request.items)
         ask = self._ask(request.top_k, request.exclude)
-        return self.stroll(call, items, ask, partial(self._answers.prediction, request.items, ask))
+        return self.stroll(call, items, ask, partial(self._renderer.prediction, request.items, ask))
 
     def stroll(self, call: Call, items: Sequence[int], ask: Ask, render: Render) -> Awaitable[bytes]:
         """Walk item ids without a session; the reply is the rendered outcome.
@@ -280,7 +280,7 @@ class _Stroll:
             if error is None:
                 self._reply.set_result(self._render(Outcome(walk.slot, walk.position, "new", walk.seen, walk.ranking)))
             else:
-                self._reply.set_exception(late() if isinstance(error, LateError) else internal())
+                self._reply.set_exception(refusal(error))
         finally:
             self._arena.release(walk.slot)
             self._gate.leave()

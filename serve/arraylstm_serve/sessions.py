@@ -119,6 +119,11 @@ class Turn(ABC, Generic[Value]):
             self.reply.set_exception(problem)
 
 
+def refusal(error: Exception) -> Problem:
+    """What a client is told of a walk that went wrong."""
+    return late() if isinstance(error, LateError) else internal()
+
+
 class Sessions:
     """Sessions by key, each with a first-in first-out queue of turns.
 
@@ -282,7 +287,7 @@ class Sessions:
                 turn.end(walk)
             else:
                 turn.undo(walk)
-                turn.refuse(late() if isinstance(error, LateError) else internal())
+                turn.refuse(refusal(error))
         except Exception:
             logger.exception("a turn of session %s could not end", turn.key)
             turn.refuse(internal())

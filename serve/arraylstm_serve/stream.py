@@ -12,6 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from arraylstm_serve.call import BEARER_PROTOCOL, REQUEST_ID, Call
 from arraylstm_serve.problems import Problem, internal
+from arraylstm_serve.protocol import GOING_DOWN
 from arraylstm_serve.schemas import BulkEvent
 from arraylstm_serve.service import Service
 from arraylstm_serve.wire import decode, problem_response
@@ -19,9 +20,6 @@ from arraylstm_serve.wire import decode, problem_response
 PATH = "/v1/stream"
 IN_FLIGHT = 64
 """Messages of one connection that may be under way; further ones wait in the network."""
-
-GOING_DOWN = 1012
-"""The close code of a server that stops, once what is under way has been answered."""
 
 logger = logging.getLogger(__name__)
 _decoder = msgspec.json.Decoder(BulkEvent)

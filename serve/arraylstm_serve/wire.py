@@ -10,7 +10,6 @@ from starlette.datastructures import QueryParams
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Send
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from arraylstm_serve.call import REQUEST_ID
 from arraylstm_serve.problems import (
@@ -23,6 +22,7 @@ from arraylstm_serve.problems import (
     shortened,
     shown,
 )
+from arraylstm_serve.protocol import send_whole
 from arraylstm_serve.schemas import SESSION_ID
 
 JSON = "application/json"
@@ -107,9 +107,14 @@ def problem_response(problem: Problem) -> Response:
     return Response(problem.body(), status_code=problem.kind.status, headers=problem.headers, media_type=MEDIA_TYPE)
 
 
+def json_response(body: bytes, status: int = 200) -> Response:
+    """Encoded JSON as a Starlette response."""
+    return Response(body, status_code=status, media_type=JSON)
+
+
 async def send_answer(send: Send, body: bytes, request_id: bytes) -> None:
     """Send a JSON answer with status 200."""
-    if _send_whole(send, _HEAD % (len(body), request_id), body):
+    if send_whole(send, _HEAD % (len(body), request_id), body):
         return
     await send(
         {
@@ -119,32 +124,3 @@ async def send_answer(send: Send, body: bytes, request_id: bytes) -> None:
         }
     )
     await send({"type": "http.response.body", "body": body})
-
-
-def _send_whole(send: Send, head: bytes, body: bytes) -> bool:
-    """Answer with status 200 in one write, where uvicorn gives the way; else nothing is sent.
-
-    Args:
-        send: what the application was given; middleware that has wrapped it must not be passed by.
-        head: lines of headers, each with its end.
-        body: not empty.
-
-    Returns:
-        Whether the answer is sent.
-    """
-    cycle = getattr(send, "__self__", None)
-    if not isinstance(cycle, RequestResponseCycle) or cycle.flow.write_paused:
-        return False
-    if cycle.disconnected:
-        return True
-    cycle.response_started = cycle.response_complete = True
-    parts = [STATUS_LINE[200]]
-    for name, value in cycle.default_headers:
-        parts += (name, b": ", value, b"\r\n")
-    parts += (head, b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n", body)
-    cycle.transport.write(b"".join(parts))
-    cycle.message_event.set()
-    if not cycle.keep_alive:
-        cycle.transport.close()
-    cycle.on_response()
-    return True
