@@ -86,7 +86,8 @@ def export_model(
     _succeed(parity, output, out)
     if parity.accuracy is not None:
         out.print(accuracy_table(parity.accuracy))
-    out.print(f"Wrote {output}. Next: arraylstm-serve {output}", soft_wrap=True, markup=False)
+    following = f" Next: arraylstm-serve {output}" if "onnx" in options.formats else ""
+    out.print(f"Wrote {output}.{following}", soft_wrap=True, markup=False)
     return 0
 
 

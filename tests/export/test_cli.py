@@ -72,6 +72,14 @@ def test_an_export_shows_its_files_and_what_comes_next(run_program, model_file, 
         assert 0 < float(difference) <= 1e-5
 
 
+def test_an_export_that_cannot_be_served_says_nothing_of_serving(run_program, model_file):
+    """A bundle without the step graph in ONNX is written, and the server is not what comes next."""
+    done = run_program(
+        "arraylstm-export", model_file.name, "-o", "bundle", "--horizon", "100", "--format", "torchscript"
+    )
+    assert done.stdout.splitlines()[-1] == "Wrote bundle."
+
+
 @pytest.fixture
 def two_threads():
     """Let torch use two threads for a while."""
