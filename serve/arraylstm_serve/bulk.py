@@ -88,7 +88,7 @@ class _Chunk:
 
 
 class _Place:
-    """Where one event's outcome goes; see `sessions.Reply`."""
+    """Where one event's outcome goes; see `queues.Reply`."""
 
     __slots__ = ("_chunk", "_place")
 

@@ -22,9 +22,10 @@ from arraylstm_serve.engine import Engine, row_bytes
 from arraylstm_serve.figures import Figures
 from arraylstm_serve.predictions import Ask
 from arraylstm_serve.problems import INVALID_REQUEST, Problem
+from arraylstm_serve.queues import Queues, Reply, refusal
 from arraylstm_serve.records import Record
 from arraylstm_serve.schemas import EventsRequest, Item, PredictRequest, SessionInfo, Stats, encode
-from arraylstm_serve.sessions import Reply, Session, Sessions, refusal
+from arraylstm_serve.sessions import Session, Sessions
 from arraylstm_serve.settings import Settings
 from arraylstm_serve.turns import Advance, IdempotencyKey, Outcome, Peek, Remove, Render, Restore, Save
 
@@ -73,15 +74,13 @@ class Service:
         self._renderer = Renderer(bundle.fingerprint, bundle.vocabulary.labels)
         self.sessions = Sessions(
             self.arena,
-            self._batcher,
-            self._gate,
             self.figures,
             self._clock,
             max_sessions=settings.max_sessions,
             ttl=settings.session_ttl,
             max_answer_bytes=settings.max_answer_bytes,
-            max_turns=settings.max_session_pending,
         )
+        self._queues = Queues(self.sessions, self._batcher, self._gate, settings.max_session_pending)
 
     @property
     def memory_bound(self) -> int:
@@ -108,7 +107,7 @@ class Service:
         """
         items = self.encode(request.items)
         ask = self._ask(request.top_k, request.exclude)
-        self.sessions.submit(
+        self._queues.submit(
             Advance(
                 call.session_key(session_id),
                 reply,
@@ -238,7 +237,7 @@ class Service:
         """
         reply: Future[Any] = get_running_loop().create_future()
         key = call.session_key(session_id)
-        self.sessions.submit(turn(key, reply, call.arrived, self._deadline(call), **wanted))
+        self._queues.submit(turn(key, reply, call.arrived, self._deadline(call), **wanted))
         return reply
 
     def _deadline(self, call: Call) -> float:

@@ -10,8 +10,9 @@ from arraylstm_serve.arena import Seen
 from arraylstm_serve.batcher import Walk
 from arraylstm_serve.predictions import Ask, Ranking
 from arraylstm_serve.problems import SESSION_GONE, STEP_CONFLICT, Problem, plain_id
+from arraylstm_serve.queues import Reply, Turn
 from arraylstm_serve.records import Answers, Record
-from arraylstm_serve.sessions import Reply, Session, Turn
+from arraylstm_serve.sessions import Session
 
 
 class Outcome(NamedTuple):
