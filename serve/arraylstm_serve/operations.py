@@ -42,6 +42,7 @@ from arraylstm_serve.schemas import (
 RUN_PROBLEMS = (UNAUTHORIZED, OVERLOADED, DEADLINE_EXCEEDED, STOPPING, INTERNAL)
 BODY_PROBLEMS = (INVALID_JSON, INVALID_REQUEST, UNKNOWN_ITEM, PAYLOAD_TOO_LARGE, *RUN_PROBLEMS)
 TURN_PROBLEMS = (INVALID_SESSION_ID, SESSION_BUSY, *RUN_PROBLEMS)
+KEY_PROBLEMS = (INVALID_REQUEST, IDEMPOTENCY_KEY_REUSED)
 
 SESSION = "/v1/sessions/{session_id}"
 
@@ -75,9 +76,10 @@ REMOVE = Operation(
     method="DELETE",
     path=SESSION,
     name="remove",
-    summary="Forget a session.",
+    summary="Forget a session, and what its earlier idempotency keys were answered.",
     answers={204: None},
-    problems=(*TURN_PROBLEMS, UNKNOWN_SESSION),
+    keyed=True,
+    problems=(*TURN_PROBLEMS, *KEY_PROBLEMS, UNKNOWN_SESSION),
 )
 PEEK = Operation(
     method="GET",
@@ -103,7 +105,8 @@ RESTORE = Operation(
     summary="Give a session a state that this model made, or begin it with one.",
     answers={200: SessionInfo},
     body=bytes,
-    problems=(*TURN_PROBLEMS, MODEL_MISMATCH, INVALID_STATE, PAYLOAD_TOO_LARGE, CAPACITY),
+    keyed=True,
+    problems=(*TURN_PROBLEMS, *KEY_PROBLEMS, MODEL_MISMATCH, INVALID_STATE, PAYLOAD_TOO_LARGE, CAPACITY),
 )
 ADVANCE_ALL = Operation(
     method="POST",
