@@ -127,6 +127,7 @@ class Application(FastAPI):
         exchange = Exchange(self.service, call, scope, send)
         path: str = scope["path"]
         try:
+            call.check_origin(scope, self.service.settings.cors_origin)
             if path.startswith(PROTECTED):
                 call.authorise(self.service.keys)
             if not events.concerns(path):

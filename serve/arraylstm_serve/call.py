@@ -1,21 +1,25 @@
-"""One request as it came in: who asks, under which name, since when."""
+"""One request as it came in: who asks, from where, under which name, since when."""
 
 from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Sequence
 from itertools import count
 from time import perf_counter
 
 from starlette.types import Scope
 
 from arraylstm_serve.auth import EVERYBODY, Keys
-from arraylstm_serve.problems import INVALID_REQUEST, Problem, shown
+from arraylstm_serve.problems import FOREIGN_ORIGIN, INVALID_REQUEST, Problem, shown
 from arraylstm_serve.schemas import KEY
 
 REQUEST_ID = b"x-request-id"
 BEARER_PROTOCOL = "arraylstm.bearer"
 """The WebSocket subprotocol that stands before a key, for browsers, which can set no header there."""
+
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+ANY_ORIGIN = "*"
 
 _request_ids = count()
 _process = secrets.token_hex(6).encode()
@@ -37,7 +41,7 @@ class Call:
         namespace: whose sessions it can see.
     """
 
-    __slots__ = ("_api_key", "_idempotency", "arrived", "namespace", "request_id")
+    __slots__ = ("_api_key", "_idempotency", "_origin", "_site", "arrived", "namespace", "request_id")
 
     def __init__(self, scope: Scope) -> None:
         self.arrived = perf_counter()
@@ -45,6 +49,7 @@ class Call:
         self.request_id = b""
         self._api_key: bytes | None = None
         self._idempotency: list[bytes] | None = None
+        self._origin = self._site = b""
         for name, value in scope["headers"]:
             if name == b"idempotency-key":
                 self._idempotency = [*(self._idempotency or ()), value]
@@ -54,10 +59,37 @@ class Call:
                 self._api_key = value
             elif name == b"authorization" and value[:7].lower() == b"bearer ":
                 self._api_key = value[7:].strip()
+            elif name == b"origin":
+                self._origin = value
+            elif name == b"sec-fetch-site":
+                self._site = value
         if not self.request_id:
             self.request_id = new_request_id()
         if BEARER_PROTOCOL in scope.get("subprotocols", ()):
             self._api_key = scope["subprotocols"][-1].encode()
+
+    def check_origin(self, scope: Scope, allowed: Sequence[str]) -> None:
+        """Refuse a page of another origin, unless it only reads, as Go's http.CrossOriginProtection does.
+
+        Args:
+            scope: the request's; that of a WebSocket has no method.
+            allowed: origins whose pages may ask.
+
+        Raises:
+            Problem: `foreign_origin`.
+        """
+        if not (self._site or self._origin) or scope.get("method") in SAFE_METHODS:
+            return
+        if self._site:
+            foreign = self._site not in (b"same-origin", b"none")
+        else:
+            foreign = self._origin.partition(b"://")[2] != dict(scope["headers"]).get(b"host")
+        origin = self._origin.decode("latin-1")
+        if foreign and origin not in allowed and ANY_ORIGIN not in allowed:
+            detail = (
+                f"Pages of the origin {shown(origin)} may only read here; --cors-origin lets an origin's pages call."
+            )
+            raise Problem(FOREIGN_ORIGIN, detail)
 
     def authorise(self, keys: Keys | None) -> None:
         """Find out whose sessions the call can see.

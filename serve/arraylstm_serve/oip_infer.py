@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import msgspec
 import numpy as np
 from msgspec import UNSET
@@ -57,7 +55,6 @@ class Inference:
         """
         if self._session_id is None:
             return await self._service.stroll(call, self._items, self._ask, self._render)
-        key = call.idempotency_key()
         turn = self._service.submit(
             Begin if self._wanted.parameters.sequence_start else Continue,
             call,
@@ -65,7 +62,7 @@ class Inference:
             items=self._items,
             ask=self._ask,
             render=self._render,
-            idempotency=None if key is None else IdempotencyKey(key, hashlib.sha256(self._body).digest()),
+            idempotency=IdempotencyKey.of(call.idempotency_key(), "infer", self._body),
             end=self._wanted.parameters.sequence_end,
         )
         try:

@@ -8,6 +8,7 @@ from arraylstm_serve.openapi import Operation
 from arraylstm_serve.problems import (
     CAPACITY,
     DEADLINE_EXCEEDED,
+    FOREIGN_ORIGIN,
     IDEMPOTENCY_KEY_REUSED,
     INTERNAL,
     INVALID_JSON,
@@ -40,8 +41,9 @@ from arraylstm_serve.schemas import (
 )
 
 RUN_PROBLEMS = (UNAUTHORIZED, OVERLOADED, DEADLINE_EXCEEDED, STOPPING, INTERNAL)
-BODY_PROBLEMS = (INVALID_JSON, INVALID_REQUEST, UNKNOWN_ITEM, PAYLOAD_TOO_LARGE, *RUN_PROBLEMS)
+BODY_PROBLEMS = (INVALID_JSON, INVALID_REQUEST, UNKNOWN_ITEM, PAYLOAD_TOO_LARGE, FOREIGN_ORIGIN, *RUN_PROBLEMS)
 TURN_PROBLEMS = (INVALID_SESSION_ID, SESSION_BUSY, *RUN_PROBLEMS)
+KEY_PROBLEMS = (INVALID_REQUEST, IDEMPOTENCY_KEY_REUSED)
 
 SESSION = "/v1/sessions/{session_id}"
 
@@ -75,9 +77,10 @@ REMOVE = Operation(
     method="DELETE",
     path=SESSION,
     name="remove",
-    summary="Forget a session.",
+    summary="Forget a session, and what its earlier idempotency keys were answered.",
     answers={204: None},
-    problems=(*TURN_PROBLEMS, UNKNOWN_SESSION),
+    keyed=True,
+    problems=(*TURN_PROBLEMS, *KEY_PROBLEMS, FOREIGN_ORIGIN, UNKNOWN_SESSION),
 )
 PEEK = Operation(
     method="GET",
@@ -103,7 +106,16 @@ RESTORE = Operation(
     summary="Give a session a state that this model made, or begin it with one.",
     answers={200: SessionInfo},
     body=bytes,
-    problems=(*TURN_PROBLEMS, MODEL_MISMATCH, INVALID_STATE, PAYLOAD_TOO_LARGE, CAPACITY),
+    keyed=True,
+    problems=(
+        *TURN_PROBLEMS,
+        *KEY_PROBLEMS,
+        FOREIGN_ORIGIN,
+        MODEL_MISMATCH,
+        INVALID_STATE,
+        PAYLOAD_TOO_LARGE,
+        CAPACITY,
+    ),
 )
 ADVANCE_ALL = Operation(
     method="POST",
@@ -112,7 +124,7 @@ ADVANCE_ALL = Operation(
     summary="Tell many sessions what they have just seen; an event that is refused does not disturb the others.",
     answers={200: BulkAnswer},
     body=BulkRequest,
-    problems=(INVALID_JSON, INVALID_REQUEST, PAYLOAD_TOO_LARGE, UNAUTHORIZED, STOPPING, INTERNAL),
+    problems=(INVALID_JSON, INVALID_REQUEST, PAYLOAD_TOO_LARGE, UNAUTHORIZED, FOREIGN_ORIGIN, STOPPING, INTERNAL),
 )
 STREAM = Operation(
     method="GET",
@@ -120,7 +132,7 @@ STREAM = Operation(
     name="stream",
     summary="A WebSocket: each message is a BulkEvent, answered in order with a SessionAnswer or a ProblemBody.",
     answers={101: None},
-    problems=(UNAUTHORIZED, UPGRADE_REQUIRED),
+    problems=(UNAUTHORIZED, FOREIGN_ORIGIN, UPGRADE_REQUIRED),
 )
 PREDICT = Operation(
     method="POST",

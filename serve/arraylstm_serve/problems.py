@@ -32,6 +32,7 @@ class Kind:
 MALFORMED_REQUEST = Kind("malformed_request", 400, "The request is not HTTP, or its head is too long")
 INVALID_JSON = Kind("invalid_json", 400, "The body is not valid JSON")
 UNAUTHORIZED = Kind("unauthorized", 401, "A valid API key is needed")
+FOREIGN_ORIGIN = Kind("foreign_origin", 403, "The page that asks is of another origin")
 UNKNOWN_SESSION = Kind("unknown_session", 404, "No such session is held")
 NOT_FOUND = Kind("not_found", 404, "No such resource")
 METHOD_NOT_ALLOWED = Kind("method_not_allowed", 405, "The resource does not know this method")

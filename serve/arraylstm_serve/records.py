@@ -24,6 +24,11 @@ class Remembered:
     digest: bytes
     answer: bytes
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it counts for; an empty answer is not nothing."""
+        return len(self.digest) + len(self.answer)
+
 
 @dataclass(slots=True)
 class Answers:
@@ -42,16 +47,16 @@ class Answers:
         if known is None:
             return None
         if known.digest != digest:
-            raise Problem(IDEMPOTENCY_KEY_REUSED, f"Idempotency-Key {shown(key)} was sent before with another body.")
+            raise Problem(IDEMPOTENCY_KEY_REUSED, f"Idempotency-Key {shown(key)} was sent before with another request.")
         return known.answer
 
     def remember(self, key: str, digest: bytes, answer: bytes) -> int:
         """Keep an answer, and forget the oldest beyond the last 16 keys; by how many bytes it is more now."""
         before = self.nbytes
-        self.by_key[key] = Remembered(digest, answer)
-        self.nbytes += len(answer)
+        remembered = self.by_key[key] = Remembered(digest, answer)
+        self.nbytes += remembered.nbytes
         if len(self.by_key) > KEYS_REMEMBERED:
-            self.nbytes -= len(self.by_key.pop(next(iter(self.by_key))).answer)
+            self.nbytes -= self.by_key.pop(next(iter(self.by_key))).nbytes
         return self.nbytes - before
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from asyncio import Future, get_running_loop
 from collections.abc import Awaitable, Callable, Sequence
@@ -117,7 +116,7 @@ class Service:
                 ask=ask,
                 render=partial(self._renderer.session, session_id, request.items, ask),
                 expected_step=request.expected_step,
-                idempotency=None if idempotency_key is None else IdempotencyKey(idempotency_key, _digest(request)),
+                idempotency=IdempotencyKey.of(idempotency_key, "advance", _asked(request)),
                 end=request.end,
             )
         )
@@ -131,13 +130,15 @@ class Service:
         ask = self._ask(top_k)
         return self.submit(Peek, call, session_id, ask=ask, render=partial(self._renderer.session, session_id, (), ask))
 
-    def remove(self, call: Call, session_id: str) -> Awaitable[None]:
-        """Forget a session.
+    def remove(self, call: Call, session_id: str) -> Awaitable[bytes]:
+        """Forget a session; the reply is empty.
 
         Raises:
             Problem: the request is refused; the reply may raise further ones.
         """
-        return self.submit(Remove, call, session_id)
+        return self.submit(
+            Remove, call, session_id, idempotency=IdempotencyKey.of(call.idempotency_key(), "remove", None)
+        )
 
     async def save(self, call: Call, session_id: str) -> bytes:
         """A session's state as a safetensors file.
@@ -155,7 +156,14 @@ class Service:
             Problem: `model_mismatch`, `invalid_state`, or the request is refused; the reply may raise further ones.
         """
         record = statefile.parse(body, self.bundle.fingerprint, self.arena.engine.shapes)
-        return self.submit(Restore, call, session_id, record=record, render=partial(self._info, session_id))
+        return self.submit(
+            Restore,
+            call,
+            session_id,
+            record=record,
+            render=partial(self._info, session_id),
+            idempotency=IdempotencyKey.of(call.idempotency_key(), "restore", body),
+        )
 
     def inspect(self, call: Call, session_id: str) -> bytes:
         """An encoded SessionInfo of the session as it stands now.
@@ -290,10 +298,9 @@ def slots(settings: Settings) -> int:
     return settings.max_sessions + 2 * settings.max_pending
 
 
-def _digest(request: EventsRequest) -> bytes:
+def _asked(request: EventsRequest) -> tuple[Any, ...]:
     """What a request asks for, whichever way it came."""
-    asked = (request.items, request.top_k, request.expected_step, request.exclude, request.end)
-    return hashlib.sha256(encode(asked)).digest()
+    return request.items, request.top_k, request.expected_step, request.exclude, request.end
 
 
 def _time(seconds: float) -> datetime:

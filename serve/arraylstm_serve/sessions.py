@@ -31,7 +31,7 @@ class Session:
 
 
 class Ended(NamedTuple):
-    """What outlives a session that was ended by an event: its answers, so that a retry gets them again."""
+    """What outlives a session that was ended by a request: answers, so that a retry gets them again."""
 
     answers: Answers
     at: float
@@ -176,6 +176,10 @@ class Sessions:
         answers = self.arena.answers.setdefault(session.slot, Answers())
         self.answer_bytes += answers.remember(key, digest, answer)
         self._trim()
+
+    def erase(self, session: Session) -> None:
+        """Forget what a session answered."""
+        self._forget(self.arena.answers.pop(session.slot, None))
 
     def end(self, session: Session) -> None:
         """Hold a session no longer, but what it answered."""

@@ -33,6 +33,7 @@ async def handle(service: Service, scope: Scope, receive: Receive, send: Send) -
     head = [(REQUEST_ID, call.request_id)]
     await receive()  # the client's wish to connect
     try:
+        call.check_origin(scope, service.settings.cors_origin)
         call.authorise(service.keys)
     except Problem as problem:
         problem.headers[REQUEST_ID.decode()] = call.request_id.decode()

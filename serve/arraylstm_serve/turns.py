@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
+
+import msgspec
 
 from arraylstm_serve.arena import Seen
 from arraylstm_serve.batcher import Walk
@@ -31,11 +35,71 @@ class IdempotencyKey(NamedTuple):
     key: str
     digest: bytes
 
+    @classmethod
+    def of(cls, key: str | None, kind: str, asked: Any) -> Self | None:
+        """The key, if there is one, of a request of some kind; what it asks for can be encoded as JSON."""
+        return None if key is None else cls(key, hashlib.sha256(msgspec.json.encode((kind, asked))).digest())
+
 
 Render = Callable[[Outcome], bytes]
 
 
-class Advance(Turn[bytes]):
+class Keyed(Turn[bytes]):
+    """A turn that an idempotency key lets be taken once: a repeat gets the first answer and moves nothing.
+
+    Args:
+        key: see `Turn`.
+        reply: gets the answer.
+        arrived: see `Turn`.
+        deadline: see `Turn`.
+        idempotency: the request's idempotency key.
+    """
+
+    __slots__ = ("_idempotency",)
+
+    def __init__(
+        self,
+        key: str,
+        reply: Reply[bytes],
+        arrived: float,
+        deadline: float,
+        *,
+        idempotency: IdempotencyKey | None = None,
+    ) -> None:
+        super().__init__(key, reply, arrived, deadline)
+        self._idempotency = idempotency
+
+    def begin(self) -> Walk | None:
+        """See `Turn.begin`; a refusal is idempotency_key_reused, the others are those of `start`."""
+        if self._idempotency is not None:
+            known = self._recall(self._idempotency)
+            if known is not None:
+                self.table.figures.replays += 1
+                self.answer(known)
+                return None
+        return self.start()
+
+    @abstractmethod
+    def start(self) -> Walk | None:
+        """Begin what is no repeat; see `Turn.begin`."""
+
+    def remember(self, session: Session, answer: bytes) -> None:
+        """Let the session keep the answer under the request's key, if it has one."""
+        if self._idempotency is not None:
+            self.table.remember(session, *self._idempotency, answer)
+
+    def _recall(self, idempotency: IdempotencyKey) -> bytes | None:
+        answers = self.table.answers(self.key)
+        if answers is None:
+            return None
+        try:
+            return answers.recall(*idempotency)
+        except Problem as problem:
+            problem.session_id = plain_id(self.key)
+            raise
+
+
+class Advance(Keyed):
     """Consume items, all or none.
 
     One item steps in the session's own slot, which is written only after a good run. Several walk on a copy,
@@ -43,18 +107,18 @@ class Advance(Turn[bytes]):
 
     Args:
         key: see `Turn`; the session begins with these items if it is not held.
-        reply: gets the rendered outcome, or the first one again where the idempotency key is repeated.
+        reply: gets the rendered outcome.
         arrived: see `Turn`.
         deadline: see `Turn`.
         items: item ids, at least one.
         ask: the predictions wanted.
         render: makes the reply of the outcome.
         expected_step: refuse unless the session stands there.
-        idempotency: the request's idempotency key.
+        idempotency: see `Keyed`.
         end: whether the session ends with these items.
     """
 
-    __slots__ = ("_ask", "_end", "_expected_step", "_idempotency", "_items", "_render", "_stood")
+    __slots__ = ("_ask", "_end", "_expected_step", "_items", "_render", "_stood")
 
     def __init__(
         self,
@@ -70,24 +134,17 @@ class Advance(Turn[bytes]):
         idempotency: IdempotencyKey | None = None,
         end: bool = False,
     ) -> None:
-        super().__init__(key, reply, arrived, deadline)
+        super().__init__(key, reply, arrived, deadline, idempotency=idempotency)
         self._items = items
         self._ask = ask
         self._render = render
         self._expected_step = expected_step
-        self._idempotency = idempotency
         self._end = end
         self._stood = 0
 
-    def begin(self) -> Walk | None:
-        """See `Turn.begin`; refusals are idempotency_key_reused, step_conflict, session_gone and capacity."""
+    def start(self) -> Walk:
+        """See `Keyed.start`; refusals are step_conflict, session_gone and capacity."""
         table = self.table
-        if self._idempotency is not None:
-            known = self._recall(self._idempotency)
-            if known is not None:
-                table.figures.replays += 1
-                self.answer(known)
-                return None
         session = table.find(self.key)
         if session is None:
             self._check_gone()
@@ -114,8 +171,7 @@ class Advance(Turn[bytes]):
         step = self._stood + len(self._items)
         answer = self._render(Outcome(session.slot, step, state, walk.seen, walk.ranking))
         table.figures.events += 1
-        if self._idempotency is not None:
-            table.remember(session, *self._idempotency, answer)
+        self.remember(session, answer)
         if self._end:
             table.end(session)
         self.answer(answer)
@@ -141,16 +197,6 @@ class Advance(Turn[bytes]):
         slot = arena.acquire()
         arena.copy(session.slot, slot)
         return slot
-
-    def _recall(self, idempotency: IdempotencyKey) -> bytes | None:
-        answers = self.table.answers(self.key)
-        if answers is None:
-            return None
-        try:
-            return answers.recall(*idempotency)
-        except Problem as problem:
-            problem.session_id = plain_id(self.key)
-            raise
 
     def _check_gone(self) -> None:
         if self._expected_step:
@@ -220,15 +266,18 @@ class Peek(Turn[bytes]):
         self.answer(self._render(Outcome(session.slot, self.table.step(session), state, (), ranking)))
 
 
-class Remove(Turn[None]):
-    """Forget a session."""
+class Remove(Keyed):
+    """Forget a session and all that it answered; the empty answer to the request's own key outlives it."""
 
     __slots__ = ()
 
-    def begin(self) -> None:
-        """See `Turn.begin`; the refusal is unknown_session."""
-        self.table.close(self.table.get(self.key))
-        self.answer(None)
+    def start(self) -> None:
+        """See `Keyed.start`; the refusal is unknown_session."""
+        session = self.table.get(self.key)
+        self.table.erase(session)
+        self.remember(session, b"")
+        self.table.end(session)
+        self.answer(b"")
 
 
 class Save(Turn[Record]):
@@ -243,7 +292,7 @@ class Save(Turn[Record]):
         self.answer(record)
 
 
-class Restore(Turn[bytes]):
+class Restore(Keyed):
     """Put a state in the place of a session's own, or begin a session with it; the answers it remembers stay.
 
     The reply is the rendered session, as it stands before anybody else's turn.
@@ -260,13 +309,14 @@ class Restore(Turn[bytes]):
         *,
         record: Record,
         render: Callable[[Session], bytes],
+        idempotency: IdempotencyKey | None = None,
     ) -> None:
-        super().__init__(key, reply, arrived, deadline)
+        super().__init__(key, reply, arrived, deadline, idempotency=idempotency)
         self._record = record
         self._render = render
 
-    def begin(self) -> None:
-        """See `Turn.begin`; the refusal is capacity."""
+    def start(self) -> None:
+        """See `Keyed.start`; the refusal is capacity."""
         table = self.table
         session = table.find(self.key)
         slot = table.admit() if session is None else session.slot
@@ -283,4 +333,6 @@ class Restore(Turn[bytes]):
         session.restored = True
         session.last_used = table.clock()
         table.figures.restored += 1
-        self.answer(self._render(session))
+        answer = self._render(session)
+        self.remember(session, answer)
+        self.answer(answer)

@@ -62,9 +62,9 @@ def test_every_call_is_an_operation_of_the_server() -> None:
         core._send(["a"], 1, (), False, None),
         core._peek(1),
         core._info(),
-        core._remove(),
+        core._remove(None),
         core._export_state(),
-        core._import_state(b""),
+        core._import_state(b"", None),
     ]
     known = {(operation.method, operation.path.replace("{session_id}", "anna")) for operation in OPERATIONS}
     assert {(call.method, call.path.partition("?")[0]) for call in made} <= known
@@ -187,8 +187,10 @@ async def test_mistakes_of_the_caller_are_told_at_once(connect: Connect) -> None
         for name in ("", "a/b", "x" * 129):
             with pytest.raises(ValueError, match="session id"):
                 client.session(name)
-        with pytest.raises(ValueError, match="idempotency key"):
-            await client.session("s").send(["a"], key="é")
+        session = client.session("s")
+        for keyed, *values in ((session.send, ["a"]), (session.remove,), (session.import_state, b"")):
+            with pytest.raises(ValueError, match="idempotency key"):
+                await keyed(*values, key="é")
         for call in (client.predict, client.session("s").send):
             with pytest.raises(TypeError, match="have to be a list"):
                 await call("abc")

@@ -95,20 +95,59 @@ async def test_sixteen_events_of_one_session_apply_once(proxy: FlakyProxy, conne
     check(answers[-1], history, 1)
 
 
-async def test_states_and_removals_may_be_tried_again(proxy: FlakyProxy, connect: Connect) -> None:
-    """A removal that was applied before its answer was lost is one; a state that is given twice is there once."""
+async def test_a_lost_state_does_not_roll_back_another_writer(
+    proxy: FlakyProxy, server: ServerProcess, connect: Connect
+) -> None:
+    """A state whose answers are lost is put once: what others send before it is tried again stays."""
     s, t = fresh(), fresh()
+    async with connect(proxy.url) as client:
+        await client.session(s).send(["a"])
+        proxy.faults.append(Fault(lose=True))
+        state = await client.session(s).export_state()
+        proxy.faults += [Fault(lose=True, applied=lambda: send(server, t, "b")), BUSY, Fault(lose=True)]
+        moved = client.session(t)
+        assert (await moved.import_state(state)).step == moved.step == 1
+        assert (await moved.info()).recent == ["a", "b"]
+        moved.target.step = 2
+        check(await moved.send(["c"]), ["a", "b", "c"], 1)
+
+
+async def test_a_lost_removal_leaves_what_began_since(
+    proxy: FlakyProxy, server: ServerProcess, connect: Connect
+) -> None:
+    """A session that somebody begins after its removal, before that is tried again, is not removed."""
+    s = fresh()
+    async with connect(proxy.url) as client:
+        session = client.session(s)
+        await session.send(["a", "b"])
+        proxy.faults += [Fault(lose=True), Fault(lose=True, applied=lambda: send(server, s, "c")), BUSY]
+        await session.remove()
+        assert session.step == 0
+        assert (await session.info()).recent == ["c"]
+
+
+async def test_states_and_removals_carry_one_key_on_every_try(proxy: FlakyProxy, connect: Connect) -> None:
+    """Each call has a random key of its own or the caller's, and an error tells it for a later try."""
+    s = fresh()
     async with connect(proxy.url) as client:
         session = client.session(s)
         await session.send(["a"])
-        proxy.faults.append(Fault(lose=True))
         state = await session.export_state()
-        proxy.faults.append(Fault(lose=True))
-        await session.remove()
-        proxy.faults.append(Fault(lose=True))
-        assert (await client.session(t).import_state(state)).step == 1
-        check(await client.session(t).send(["b"]), ["a", "b"], 1)
-        assert (await session.send(["a"])).state == "new"
+        for method, call in (("PUT", lambda **key: session.import_state(state, **key)), ("DELETE", session.remove)):
+            del proxy.requests[:]
+            proxy.faults.append(Fault(lose=True))
+            for given in ({}, {}, {"key": f"my {method}"}):
+                await call(**given)
+                await session.send(["a"])
+            proxy.faults += [Fault(lose=True)] * 6
+            with pytest.raises(UnreachableError) as lost:
+                await call()
+            await call(key=lost.value.key)
+            keys = [key for made, _, key in proxy.requests if made == method]
+            assert keys[:2] == keys[:1] * 2
+            assert keys[4:] == [lost.value.key] * 7
+            assert keys[3] == f"my {method}"
+            assert len({*keys, None}) == 5
 
 
 async def test_a_retry_that_comes_too_late_is_told(proxy: FlakyProxy, server: ServerProcess, connect: Connect) -> None:
@@ -235,6 +274,11 @@ def test_retry_after_may_be_a_date() -> None:
     assert seconds("Mon, 06 Sep 1999 00:00:00 GMT") == 0
     assert [seconds(text) for text in ("7", "soon", "-1", "", None)] == [7, None, None, None, None]
     assert seconds("Mon, 06 Sep 1999 00:00:00 -0000") is None
+
+
+def send(server: ServerProcess, session_id: str, item: str) -> None:
+    """Another writer's event."""
+    httpx.post(f"{server.url}/v1/sessions/{session_id}/events", json={"items": [item]})
 
 
 def free_port() -> int:

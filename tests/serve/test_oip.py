@@ -266,7 +266,7 @@ def test_a_retry_under_a_key_is_applied_once(client: Any, server: ServerProcess)
         assert again.as_numpy("step").tolist() == first.as_numpy("step").tolist() == [[place + 1]]
         assert again.as_numpy("logits").tobytes() == first.as_numpy("logits").tobytes()
         near(again.as_numpy("logits"), *range(place + 1))
-    with pytest.raises(Refused, match="was sent before with another body") as refusal:
+    with pytest.raises(Refused, match="was sent before with another request") as refusal:
         client.infer("arraylstm", item(6), sequence_id="kept", headers={"Idempotency-Key": "k2"})
     assert refusal.value.status() == "400"
 

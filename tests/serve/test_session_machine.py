@@ -32,6 +32,7 @@ from .bundles import LABELS, V, index_of, write_bundle
 from .harness import Harness, observed, predictions
 
 MAX_SESSIONS, TTL = 3, 100
+DIGEST_BYTES = 32
 NAMES = [f"s{number}" for number in range(5)]
 names = st.sampled_from(NAMES)
 keys = st.sampled_from(["k0", "k1", "k2"])
@@ -62,6 +63,11 @@ class Saved:
 def asked(items: list[Any], **fields: Any) -> Any:
     """What a request asks for, so that 5 is not "5"."""
     return json.dumps([items, fields])
+
+
+def with_key(key: str | None) -> dict[str, str]:
+    """The header that carries a key."""
+    return {} if key is None else {"Idempotency-Key": key}
 
 
 class SessionMachine(RuleBasedStateMachine):
@@ -128,9 +134,22 @@ class SessionMachine(RuleBasedStateMachine):
         self.use(name)
         return life
 
-    def remember(self, name: str, key: str, request: Any, content: bytes) -> None:
-        """Note the answer under a key."""
-        self.lives[name].answers[key] = (request, content)
+    def remember(self, name: str, key: str | None, request: Any, content: bytes) -> None:
+        """Note the answer under a key, if there is one."""
+        if key is not None:
+            self.lives[name].answers[key] = (request, content)
+
+    def recalls(self, name: str, key: str | None, request: Any, response: httpx.Response) -> bool:
+        """Whether a key was used before; the response is the first answer then, or refuses another request."""
+        if key not in self.known(name):
+            return False
+        first, content = self.known(name)[key]
+        if first == request:
+            assert response.content == content
+        else:
+            assert response.json()["code"] == "idempotency_key_reused"
+        self.use(name)
+        return True
 
     @rule(
         name=names,
@@ -144,19 +163,15 @@ class SessionMachine(RuleBasedStateMachine):
         request = asked(items, end=end, step=step)
         held = name in self.lives
         stands = len(self.lives[name].items) if held else 0
-        known = self.known(name).get(key or "")
         response = self.send(name, *items, key=key, end=end, expected_step=step)
-        if known is not None and known[0] == request:
-            assert response.content == known[1]
-        elif known is not None:
-            assert response.json()["code"] == "idempotency_key_reused"
-        elif step is not None and step != stands:
+        if self.recalls(name, key, request, response):
+            return
+        if step is not None and step != stands:
             assert response.json()["code"] == ("step_conflict" if held else "session_gone")
             assert response.json().get("step") == (stands if held else None)
         else:
             self.apply(name, items, response.json())
-            if key is not None:
-                self.remember(name, key, request, response.content)
+            self.remember(name, key, request, response.content)
             if end:
                 self.finish(name)
         self.use(name)
@@ -289,13 +304,17 @@ class SessionMachine(RuleBasedStateMachine):
         assert all(np.array_equal(tensors[part], expected[part]) for part in {*tensors, *expected})
         return Saved(body, list(items))
 
-    @rule(file=files, name=names)
-    def restore(self, file: Saved, name: str) -> None:
-        """A file takes the place of any session; the keys that this one has answered are kept."""
-        info = self.ask("PUT", f"sessions/{name}/state", content=file.body).json()
+    @rule(file=files, name=names, key=st.none() | keys)
+    def restore(self, file: Saved, name: str, key: str | None) -> None:
+        """A file takes the place of any session, once under a key; the keys that this one has answered are kept."""
+        response = self.ask("PUT", f"sessions/{name}/state", content=file.body, headers=with_key(key))
+        if self.recalls(name, key, file.body, response):
+            return
+        info = response.json()
         assert (info["step"], info["recent"]) == (len(file.items), file.items[-32:])
         life = self.lives.get(name) or self.begin(name)
         life.items, life.restored = list(file.items), True
+        self.remember(name, key, file.body, response.content)
         self.use(name)
 
     @rule(file=files, name=names, stranger=st.booleans())
@@ -318,11 +337,19 @@ class SessionMachine(RuleBasedStateMachine):
             assert response.json()["code"] == "unknown_session"
         self.use(name)
 
-    @rule(name=names)
-    def remove(self, name: str) -> None:
-        """A removal forgets a session that is held."""
-        response = self.ask("DELETE", f"sessions/{name}")
-        assert response.status_code == (204 if self.lives.pop(name, None) else 404)
+    @rule(name=names, key=st.none() | keys)
+    def remove(self, name: str, key: str | None) -> None:
+        """A removal forgets a session that is held and its answers, once under a key, which alone is kept."""
+        response = self.ask("DELETE", f"sessions/{name}", headers=with_key(key))
+        if self.recalls(name, key, "removal", response):
+            return
+        if name not in self.lives:
+            assert response.json()["code"] == "unknown_session"
+        else:
+            assert response.status_code == 204
+            self.lives[name].answers = {}
+            self.remember(name, key, "removal", b"")
+            self.finish(name)
 
     @rule(seconds=st.sampled_from([1, 60, TTL - 1, TTL]))
     def wait(self, seconds: int) -> None:
@@ -345,7 +372,8 @@ class SessionMachine(RuleBasedStateMachine):
         assert service.arena.free == self.slots - len(self.lives)
         assert service.pending == 0
         kept = [*(life.answers for life in self.lives.values()), *(answers for answers, _ in self.ended.values())]
-        assert service.sessions.answer_bytes == sum(len(answer) for part in kept for _, answer in part.values())
+        sizes = [DIGEST_BYTES + len(answer) for part in kept for _, answer in part.values()]
+        assert service.sessions.answer_bytes == sum(sizes)
 
 
 TestSessionMachine = pytest.mark.filterwarnings("error")(SessionMachine.TestCase)

@@ -132,17 +132,17 @@ class AsyncSession(SessionCore):
         """See `Session.info`."""
         return await self._client.perform(self._info())
 
-    async def remove(self) -> None:
+    async def remove(self, *, key: str | None = None) -> None:
         """See `Session.remove`."""
-        await self._client.perform(self._remove())
+        await self._client.perform(self._remove(key))
 
     async def export_state(self) -> bytes:
         """See `Session.export_state`."""
         return await self._client.perform(self._export_state())
 
-    async def import_state(self, state: bytes) -> SessionInfo:
+    async def import_state(self, state: bytes, *, key: str | None = None) -> SessionInfo:
         """See `Session.import_state`."""
-        return await self._client.perform(self._import_state(state))
+        return await self._client.perform(self._import_state(state, key))
 
 
 class AsyncStream:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import secrets
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import httpx
@@ -57,7 +57,7 @@ class Call(Generic[T]):
         path: with the query, below the server's URL.
         read: makes the result of the answer, or raises a ClientError.
         content: the body.
-        headers: beyond those of every call.
+        content_type: of the body.
         key: the idempotency key, the same on every try.
     """
 
@@ -65,8 +65,14 @@ class Call(Generic[T]):
     path: str
     read: Callable[[httpx.Response], T]
     content: bytes | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    content_type: str | None = None
     key: str | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers beyond those of every call."""
+        headers = {"Content-Type": self.content_type, "Idempotency-Key": self.key}
+        return {name: value for name, value in headers.items() if value is not None}
 
     def failure(self, error: ClientError | httpx.RequestError) -> ClientError:
         """The error that ends the call, of one that ended a try."""
@@ -87,6 +93,19 @@ def described(error: Exception) -> str:
 def new_key() -> str:
     """A random idempotency key."""
     return secrets.token_hex(16)
+
+
+def valid_key(key: str | None) -> str:
+    """The idempotency key itself, a random one for None.
+
+    Raises:
+        ValueError: it is not one that a request can have.
+    """
+    if key is None:
+        return new_key()
+    if re.fullmatch(KEY, key) is None:
+        raise ValueError(f"The idempotency key {shown(key)} does not match {KEY}.")
+    return key
 
 
 def predict(items: Sequence[Item], top_k: int, exclude: Sequence[Item]) -> Call[PredictAnswer]:
@@ -174,16 +193,13 @@ class SessionCore:
     ) -> Call[SessionAnswer]:
         expected_step = self.step if self.strict else None
         request = EventsRequest(_listed(items), top_k, expected_step, list(exclude), end)
-        key = new_key() if key is None else key
-        if re.fullmatch(KEY, key) is None:
-            raise ValueError(f"The idempotency key {shown(key)} does not match {KEY}.")
 
         def read(response: httpx.Response) -> SessionAnswer:
             answer = decode(_good(response), SessionAnswer)
             self.step = 0 if end else answer.step
             return answer
 
-        return _post(f"{self._path}/events", request, read, key=key, headers={"Idempotency-Key": key})
+        return _post(f"{self._path}/events", request, read, valid_key(key))
 
     def _peek(self, top_k: int) -> Call[SessionAnswer]:
         return Call(method="GET", path=f"{self._path}/predictions?top_k={top_k}", read=_reader(SessionAnswer))
@@ -191,25 +207,31 @@ class SessionCore:
     def _info(self) -> Call[SessionInfo]:
         return Call(method="GET", path=self._path, read=_reader(SessionInfo))
 
-    def _remove(self) -> Call[None]:
+    def _remove(self, key: str | None) -> Call[None]:
         def read(response: httpx.Response) -> None:
-            with suppress(UnknownSessionError):  # gone, as a try before this one may have seen to
+            with suppress(UnknownSessionError):
                 _good(response)
             self.step = 0
 
-        return Call(method="DELETE", path=self._path, read=read)
+        return Call(method="DELETE", path=self._path, read=read, key=valid_key(key))
 
     def _export_state(self) -> Call[bytes]:
         return Call(method="GET", path=f"{self._path}/state", read=_good)
 
-    def _import_state(self, state: bytes) -> Call[SessionInfo]:
+    def _import_state(self, state: bytes, key: str | None) -> Call[SessionInfo]:
         def read(response: httpx.Response) -> SessionInfo:
             info = decode(_good(response), SessionInfo)
             self.step = info.step
             return info
 
-        headers = {"Content-Type": "application/octet-stream"}
-        return Call(method="PUT", path=f"{self._path}/state", read=read, content=state, headers=headers)
+        return Call(
+            method="PUT",
+            path=f"{self._path}/state",
+            read=read,
+            content=state,
+            content_type="application/octet-stream",
+            key=valid_key(key),
+        )
 
 
 def with_key(event: BulkEvent) -> BulkEvent:
@@ -254,15 +276,8 @@ def _listed(items: Sequence[Item]) -> list[Item]:
     return list(items)
 
 
-def _post(
-    path: str,
-    request: Struct,
-    read: Callable[[httpx.Response], T],
-    key: str | None = None,
-    headers: Mapping[str, str] | None = None,
-) -> Call[T]:
-    headers = {"Content-Type": "application/json", **(headers or {})}
-    return Call(method="POST", path=path, read=read, content=encode(request), headers=headers, key=key)
+def _post(path: str, request: Struct, read: Callable[[httpx.Response], T], key: str | None = None) -> Call[T]:
+    return Call(method="POST", path=path, read=read, content=encode(request), content_type="application/json", key=key)
 
 
 def _reader(kind: type[T]) -> Callable[[httpx.Response], T]:

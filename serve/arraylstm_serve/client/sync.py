@@ -33,7 +33,7 @@ T = TypeVar("T")
 class Client(ClientCore):
     """A server, called synchronously; threads may share it.
 
-    Every call is tried again while it gets no answer, or 429, 502, 503 or 504; no event is applied twice by that.
+    Every call is tried again while it gets no answer, or 429, 502, 503 or 504; nothing is applied twice by that.
     Every call may raise UnreachableError, RefusedError or AnswerError.
 
     Args:
@@ -183,9 +183,13 @@ class Session(SessionCore):
         """
         return self._client.perform(self._info())
 
-    def remove(self) -> None:
-        """Let the server forget the session; one that it does not have is forgotten already."""
-        self._client.perform(self._remove())
+    def remove(self, *, key: str | None = None) -> None:
+        """Let the server forget the session; one that it does not have is forgotten already.
+
+        Args:
+            key: see `send`.
+        """
+        self._client.perform(self._remove(key))
 
     def export_state(self) -> bytes:
         """The session as a safetensors file, to keep or to give to another server with the same model.
@@ -195,9 +199,14 @@ class Session(SessionCore):
         """
         return self._client.perform(self._export_state())
 
-    def import_state(self, state: bytes) -> SessionInfo:
-        """Begin or replace the session with what `export_state` gave, of whichever session."""
-        return self._client.perform(self._import_state(state))
+    def import_state(self, state: bytes, *, key: str | None = None) -> SessionInfo:
+        """Begin or replace the session with what `export_state` gave, of whichever session.
+
+        Args:
+            state: the file.
+            key: see `send`.
+        """
+        return self._client.perform(self._import_state(state, key))
 
 
 class Stream:
