@@ -26,13 +26,13 @@ from hypothesis.stateful import Bundle as Shelf
 from hypothesis.stateful import RuleBasedStateMachine, invariant, multiple, rule
 
 from arraylstm_serve.bundle import Bundle
+from arraylstm_serve.records import OVERHEAD
 
 from .alone import Alone
 from .bundles import LABELS, V, index_of, write_bundle
 from .harness import Harness, observed, predictions
 
 MAX_SESSIONS, TTL = 3, 100
-DIGEST_BYTES = 32
 NAMES = [f"s{number}" for number in range(5)]
 names = st.sampled_from(NAMES)
 keys = st.sampled_from(["k0", "k1", "k2"])
@@ -372,7 +372,7 @@ class SessionMachine(RuleBasedStateMachine):
         assert service.arena.free == self.slots - len(self.lives)
         assert service.pending == 0
         kept = [*(life.answers for life in self.lives.values()), *(answers for answers, _ in self.ended.values())]
-        sizes = [DIGEST_BYTES + len(answer) for part in kept for _, answer in part.values()]
+        sizes = [OVERHEAD + len(key) + len(answer) for part in kept for key, (_, answer) in part.items()]
         assert service.sessions.answer_bytes == sum(sizes)
 
 
