@@ -12,7 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # spinning thread pools of torch 
 
 from arraylstm import CELLS  # after the number of threads is set
 
-from .devices import CHOICES, Chosen
+from .devices import CHOICES, choose
 from .toy import Toy
 
 CELLS["toy"] = Toy  # all that it takes to have it in every test that runs over the registry
@@ -32,21 +32,21 @@ BROWSER = [
 
 
 def pytest_addoption(parser):
-    """Let the serving tests run on another device."""
-    parser.addoption("--device", choices=CHOICES, default="cpu", help="where the served model runs")
+    """Let the tests run on another device."""
+    parser.addoption("--device", choices=CHOICES, default="cpu", help="where models run, in torch and served")
 
 
 def pytest_configure(config):
     """Choose the device."""
-    Chosen.device = config.getoption("--device")
+    choose(config.getoption("--device"))
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     """Skip what the chosen device does not promise."""
-    if Chosen.device != "cpu":
+    if config.getoption("--device") != "cpu":
         for item in items:
-            if item.get_closest_marker("same_bits"):
-                item.add_marker(pytest.mark.skip(reason="the same bits in every batch are promised on the CPU alone"))
+            for mark in item.iter_markers("cpu_only"):
+                item.add_marker(pytest.mark.skip(reason=mark.args[0]))
 
 
 @pytest.fixture(scope="session")
