@@ -116,7 +116,7 @@ def test_the_scripted_cell_gives_the_same_in_training_and_evaluation(cell):
 
 @pytest.mark.parametrize(("training", "embedding_size"), [(False, None), (True, 4)])
 def test_whatever_a_model_makes_lies_where_its_weights_do(name, training, embedding_size):
-    """On a device that is not torch's default a model, scripted too, makes no tensor elsewhere: meta takes no mixture."""
+    """Off torch's default device a model, scripted too, makes no tensor elsewhere: meta takes no mixture."""
     model = NextItemModel(name, 7, 6, k=3, num_layers=2, embedding_size=embedding_size, dropout=0.1)
     model = model.to("meta").train(training)
     items, lengths = (torch.zeros(*shape, dtype=torch.int64, device="meta") for shape in ((4, 9), (4,)))
