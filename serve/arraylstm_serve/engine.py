@@ -13,7 +13,7 @@ import numpy as np
 from arraylstm_serve.arrays import Doubles, Flags, Floats, Integers
 from arraylstm_serve.bundle import Bundle, State
 from arraylstm_serve.graph import StepGraph, open_graph
-from arraylstm_serve.predictions import Ranking, log_sum_exp, observe, rank
+from arraylstm_serve.predictions import Ranking, log_sum_exp, observe, rank, rank_each
 from arraylstm_serve.settings import Settings
 
 LOGITS = "logits"
@@ -26,11 +26,13 @@ class Step(NamedTuple):
         probabilities: (B,) float64, of each item before it was consumed; meaningless where the row was fresh.
         ranks: (B,) int64, likewise; 1 is the most likely.
         sound: (B,) bool, whether the model gave finite logits; where it did not, nothing was stored.
+        rankings: the most likely next items of each row, as many as were asked for.
     """
 
     probabilities: Doubles
     ranks: Integers
     sound: Flags
+    rankings: list[Ranking]
 
 
 class Engine(Protocol):
@@ -44,8 +46,11 @@ class Engine(Protocol):
     provider: str
     shapes: dict[str, tuple[int, ...]]
 
-    def step(self, slots: Integers, items: Integers) -> Step:
-        """Step different slots (B,) by one item (B,) each. Nothing is stored if this raises."""
+    def step(self, slots: Integers, items: Integers, reaches: Sequence[int]) -> Step:
+        """Step different slots (B,) by one item (B,) each, and rank the next `reaches` (B) items of each.
+
+        Nothing is stored if this raises.
+        """
 
     def rank(self, slots: Integers, reach: int) -> list[Ranking]:
         """The `reach` most likely next items of each slot (B,)."""
@@ -87,12 +92,13 @@ class HostEngine:
         self._states = [rows for name, rows in self._rows.items() if name != LOGITS]
         self._log_sums = np.zeros(slots, np.float64)
 
-    def step(self, slots: Integers, items: Integers) -> Step:
+    def step(self, slots: Integers, items: Integers, reaches: Sequence[int]) -> Step:
         """See `Engine.step`."""
         probabilities, ranks = observe(self._logits[slots], self._log_sums[slots], items)
         logits, states = self._graph.run(items, [rows[slots] for rows in self._states])
         log_sums = log_sum_exp(logits)
         sound = np.isfinite(log_sums)
+        rankings = rank_each(logits, log_sums, np.where(sound, reaches, 0).tolist())
         if not sound.all():
             slots, logits, log_sums = slots[sound], logits[sound], log_sums[sound]
             states = [state[sound] for state in states]
@@ -100,7 +106,7 @@ class HostEngine:
             rows[slots] = state
         self._logits[slots] = logits
         self._log_sums[slots] = log_sums
-        return Step(probabilities, ranks, sound)
+        return Step(probabilities, ranks, sound, rankings)
 
     def rank(self, slots: Integers, reach: int) -> list[Ranking]:
         """See `Engine.rank`."""

@@ -5,6 +5,7 @@ Every row is worked out by itself, so that its numbers do not depend on the rows
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple, Self
 
@@ -70,6 +71,20 @@ def rank(logits: Floats, log_sums: Doubles, reach: int) -> list[Ranking]:
     values = logits[np.arange(len(logits))[:, None], ids].astype(np.float64)
     chances = np.exp(values - log_sums[:, None])
     return [Ranking(*row) for row in zip(ids.tolist(), np.minimum(chances, 1.0).tolist(), strict=True)]
+
+
+def rank_each(logits: Floats, log_sums: Doubles, reaches: Sequence[int]) -> list[Ranking]:
+    """The reaches[n] most likely items of each row n; rows of equal reach are ranked together."""
+    groups: dict[int, list[int]] = {}
+    for row, reach in enumerate(reaches):
+        groups.setdefault(reach, []).append(row)
+    if len(groups) == 1:
+        return rank(logits, log_sums, reaches[0])
+    rankings = [NOTHING] * len(reaches)
+    for reach, rows in groups.items():
+        for row, ranking in zip(rows, rank(logits[rows], log_sums[rows], reach), strict=True):
+            rankings[row] = ranking
+    return rankings
 
 
 def top_ids(logits: Floats, k: int) -> Integers:

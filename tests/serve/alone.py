@@ -30,7 +30,7 @@ class Alone:
         for chunk in chunks:
             seen = []
             for item in chunk:
-                ((thought,), (sound,)) = self.arena.step([slot], [index_of(item)])
+                (thought,), (sound,), _ = self.arena.step([slot], [index_of(item)], [0])
                 assert sound
                 seen.append(thought)
             (ranking,) = self.arena.rank([slot], V)
@@ -43,7 +43,7 @@ class Alone:
         """The tensors that a session's state has after some items."""
         slot = self.arena.acquire()
         for item in items:
-            self.arena.step([slot], [index_of(item)])
+            self.arena.step([slot], [index_of(item)], [0])
         tensors = self.arena.engine.read(np.array([slot]))
         self.arena.release(slot)
         return {name: value[0] for name, value in tensors.items()}

@@ -42,10 +42,10 @@ class Engine(HostEngine):
 
         graph.run = poisoned  # type: ignore[method-assign]
 
-    def step(self, slots: Integers, items: Integers) -> Step:
+    def step(self, slots: Integers, items: Integers, reaches: Sequence[int]) -> Step:
         """Step, after the hook."""
         self.before(items)
-        return super().step(slots, items)
+        return super().step(slots, items, reaches)
 
 
 class Clock:

@@ -60,7 +60,7 @@ def test_a_record_goes_on_in_another_arena_as_it_would_have_here(bundle_path: Pa
     slots = [here.acquire() for _ in range(3)]
     items = np.random.default_rng(steps).integers(0, V, (steps, 3))
     for row in items:
-        here.step(slots, row.tolist())
+        here.step(slots, row.tolist(), [0] * len(slots))
     records = here.save(slots)
     assert [record.step for record in records] == [steps] * 3
     assert [record.recent.tolist() for record in records] == items[-32:].T.tolist()
@@ -68,6 +68,6 @@ def test_a_record_goes_on_in_another_arena_as_it_would_have_here(bundle_path: Pa
     there.load(others, records)
     assert [there.recent(slot).tolist() for slot in others] == items[-32:].T.tolist()
     for _ in range(2):
-        assert here.step(slots, [0, 1, 2]) == there.step(others, [0, 1, 2])
+        assert here.step(slots, [0, 1, 2], [1, 2, 2]) == there.step(others, [0, 1, 2], [1, 2, 2])
         assert here.rank(slots, V) == there.rank(others, V)
     assert here.steps[slots].tolist() == there.steps[others].tolist() == [steps + 2] * 3
