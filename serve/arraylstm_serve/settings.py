@@ -27,6 +27,12 @@ class Settings:
     device: Device = "auto"
     """Where the model runs; auto takes CUDA where onnxruntime has it, else the CPU."""
 
+    tf32: bool = False
+    """Let CUDA round what it multiplies to TF32: faster, and answers are off by more than 1e-5."""
+
+    gpu_memory: Count | None = None
+    """Most bytes that onnxruntime may take on the GPU for weights and between steps, the sessions' own apart."""
+
     threads: Count = 1
     """Threads that one run of the model may use."""
 

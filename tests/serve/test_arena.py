@@ -15,7 +15,7 @@ from arraylstm_serve.graph import StepGraph
 
 from ..devices import same_bits
 from .bundles import V
-from .harness import Engine
+from .harness import make_engine
 
 
 class NoGraph(StepGraph):
@@ -56,7 +56,7 @@ def test_unused_slots_take_no_room_beside_the_arrays() -> None:
 def test_a_record_goes_on_in_another_arena_as_it_would_have_here(bundle_path: Path, steps: int) -> None:
     """Saved sessions loaded elsewhere, a batch at a time, give the same bits, the same recent items and answers."""
     bundle = Bundle.load(bundle_path)
-    here, there = (Arena(Engine(bundle, 8), 8) for _ in range(2))
+    here, there = (Arena(make_engine(bundle, 8), 8) for _ in range(2))
     slots = [here.acquire() for _ in range(3)]
     items = np.random.default_rng(steps).integers(0, V, (steps, 3))
     for row in items:
