@@ -40,8 +40,7 @@ class DeviceEngine:
         threads: threads that one run may use, on the CPU.
 
     Raises:
-        StartupError: the graphs cannot be had on that device, or do not step rows in place there.
-        MemoryError: the device cannot hold that many rows.
+        StartupError: the device cannot hold that many rows, or does not have the graphs, or does not step in place.
     """
 
     def __init__(self, bundle: Bundle, place: Place, slots: int, max_batch: int, threads: int = 1) -> None:
@@ -51,14 +50,15 @@ class DeviceEngine:
         self._sizes = batch_sizes(max_batch)
         self._scratch = slots + np.arange(max_batch)
         self._probed = slots + max_batch + np.arange(_PROBED)
-        self._initial = np.ones(slots + max_batch + _PROBED, np.bool_)
+        rows, width = slots + max_batch + _PROBED, self._layout.width
+        try:
+            self._rows = place.empty((rows, width), np.float32)
+        except Exception as error:  # onnxruntime's exception classes share no narrower base
+            needed = f"{rows * width * 4 / 1e6:.1f} MB"
+            raise StartupError(f"{place.name} has no {needed} for sessions; lower --max-sessions. ({error})") from error
+        self._initial = np.ones(rows, np.bool_)
         self._copies: dict[int, int] = {}
         """Sources by target."""
-        width = self._layout.width
-        try:
-            self._rows = place.empty((len(self._initial), width), np.float32)
-        except Exception as error:  # onnxruntime's exception classes share no narrower base
-            raise MemoryError(str(error)) from error
         self._read, self._write, self._copy = (
             BoundGraph(make(width), self._rows, place, self._sizes) for make in (read_graph, write_graph, copy_graph)
         )
@@ -207,8 +207,7 @@ def open_cuda(bundle: Bundle, settings: Settings, slots: int) -> DeviceEngine:
     """Open a bundle's step graph on the GPU, with memory for so many sessions.
 
     Raises:
-        StartupError: onnxruntime has no CUDA, or the graph cannot be had there.
-        MemoryError: the GPU cannot hold that many rows.
+        StartupError: onnxruntime has no CUDA, the graph cannot be had there, or the GPU cannot hold that many rows.
     """
     return DeviceEngine(bundle, cuda_place(settings), slots, settings.max_batch)
 

@@ -18,8 +18,10 @@ from arraylstm_serve.engine import HostEngine, open_engine
 from arraylstm_serve.errors import StartupError
 from arraylstm_serve.settings import Settings
 
-from ..devices import Chosen
-from .bundles import V, step_model, write_bundle
+from ..devices import ENGINES, Chosen
+from .bundles import LABELS, V, step_model, write_bundle
+from .harness import Harness, observed, predictions
+from .test_events import near
 
 SLOTS, LARGEST = 40, 24
 CLOSE = 1e-6 if Chosen.device == "cpu" else 1e-5
@@ -54,8 +56,8 @@ def test_it_does_what_the_hosts_engine_does(bundle_path: Path) -> None:
         assert one.ranks[old].tolist() == other.ranks[old].tolist()
         assert one.sound.all()
         assert [ranking.ids for ranking in one.rankings] == [ranking.ids for ranking in other.rankings]
-        for near, expected in zip(one.rankings, other.rankings, strict=True):
-            np.testing.assert_allclose(near.probabilities, expected.probabilities, atol=CLOSE)
+        for ranking, expected in zip(one.rankings, other.rankings, strict=True):
+            np.testing.assert_allclose(ranking.probabilities, expected.probabilities, atol=CLOSE)
         begun.update(slots.tolist())
         for _ in range(random.integers(0, 4)):  # several that wait together, some onto or from each other's slots
             source, target = random.integers(0, SLOTS, 2).tolist()
@@ -79,8 +81,8 @@ def test_it_does_what_the_hosts_engine_does(bundle_path: Path) -> None:
     assert list(found) == list(expected)
     for name, values in expected.items():
         np.testing.assert_allclose(found[name], values, atol=CLOSE)
-    for near, row in zip(device.rank(held, 3), host.rank(held, 3), strict=True):
-        assert near.ids == row.ids
+    for one_row, row in zip(device.rank(held, 3), host.rank(held, 3), strict=True):
+        assert one_row.ids == row.ids
 
 
 def test_a_step_moves_no_other_row(bundle_path: Path) -> None:
@@ -155,10 +157,28 @@ def test_a_graph_with_its_weights_beside_it_is_found(bundle_path: Path) -> None:
     assert engine.step(np.array([0]), np.array([4]), [V]).rankings == expected.rankings
 
 
-def test_more_rows_than_there_is_memory_for_are_a_memory_error(bundle_path: Path) -> None:
-    """Rows that the device cannot hold are told as such."""
-    with pytest.raises(MemoryError):
+def test_more_rows_than_there_is_memory_for_are_an_error(bundle_path: Path) -> None:
+    """Rows that the device cannot hold are told as such, with what they would take."""
+    with pytest.raises(StartupError, match="has no [0-9.]+ MB for sessions; lower --max-sessions"):
         on_device(bundle_path, slots=10**13)
+
+
+@pytest.mark.anyio
+async def test_sessions_move_between_host_and_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session's file from either engine goes on in the other one, its answers those of a session that never moved."""
+    servers = []
+    for engine in ENGINES:
+        monkeypatch.setattr(Chosen, "engine", engine)
+        servers.append(Harness(write_bundle(tmp_path / engine)))
+    items = [LABELS[number * number % V] for number in range(40)]
+    for number, item in enumerate(items):
+        here, there = servers[number % 2], servers[1 - number % 2]
+        moved = (await here.send("moved", item)).json()
+        stayed = (await servers[0].send("stayed", item)).json()
+        assert predictions(moved) == near(predictions(stayed))
+        assert observed(moved) == near(observed(stayed))
+        state = await here.client.get("/v1/sessions/moved/state")
+        assert (await there.client.put("/v1/sessions/moved/state", content=state.content)).status_code == 200
 
 
 def test_cuda_asked_for_and_not_there_is_an_error(bundle_path: Path) -> None:
