@@ -13,6 +13,7 @@ import numpy as np
 from arraylstm_serve.arrays import Floats, Integers
 from arraylstm_serve.bundle import Bundle, Graph, State, Tensor
 from arraylstm_serve.errors import BundleError, StartupError
+from arraylstm_serve.problems import shortened
 from arraylstm_serve.runtime import onnxruntime as ort
 from arraylstm_serve.settings import Device
 
@@ -64,11 +65,21 @@ class StepGraph:
         return logits, next_states
 
     def warm_up(self, max_batch: int) -> None:
-        """Run batches of every power of two below max_batch, and of max_batch."""
+        """Run batches of every power of two below max_batch, and of max_batch.
+
+        Raises:
+            StartupError: the device cannot run that many rows at once.
+        """
         sizes = [1 << power for power in range(max_batch.bit_length()) if 1 << power < max_batch]
         for rows in [*sizes, max_batch]:
-            states = [np.zeros((rows, *state.shape), np.float32) for state in self._states]
-            self.run(np.zeros(rows, np.int64), states)
+            try:
+                states = [np.zeros((rows, *state.shape), np.float32) for state in self._states]
+                self.run(np.zeros(rows, np.int64), states)
+            except Exception as error:  # onnxruntime's exception classes share no narrower base
+                why = shortened(" ".join(str(error).split()), 400)
+                raise StartupError(
+                    f"the model cannot run a batch of {rows} sessions (--max-batch is {max_batch}): {why}"
+                ) from error
 
     def signature(self) -> Graph:
         """Inputs and outputs as the loaded graph itself states them."""

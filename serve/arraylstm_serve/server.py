@@ -20,11 +20,11 @@ from starlette.types import ASGIApp
 
 from arraylstm_serve import __version__, logs
 from arraylstm_serve.api import Application
-from arraylstm_serve.arena import slot_bytes
 from arraylstm_serve.auth import Keys
+from arraylstm_serve.budget import demands, too_much
 from arraylstm_serve.bundle import Bundle
 from arraylstm_serve.call import REQUEST_ID, new_request_id
-from arraylstm_serve.engine import Engine, open_engine, row_shapes
+from arraylstm_serve.engine import Engine, open_engine
 from arraylstm_serve.errors import StartupError, cause
 from arraylstm_serve.memory import memory_limit
 from arraylstm_serve.protocol import Protocol, StreamProtocol
@@ -115,23 +115,18 @@ def allow_files(connections: int) -> None:
 
 
 def allocate(bundle: Bundle, settings: Settings) -> Engine:
-    """The engine, with memory for every session that the settings allow.
+    """The engine, with memory for all that the settings allow.
 
     Raises:
-        StartupError: the machine cannot hold that many, or the graph cannot be had.
+        StartupError: the machine cannot hold what the bounds need, or the graph cannot be had.
     """
-    one = slot_bytes(row_shapes(bundle.manifest.states, len(bundle.vocabulary)))
-    needed = slots(settings) * one + settings.max_answer_bytes
-    refusal = StartupError(
-        f"{settings.max_sessions} sessions need {needed / 1e6:.1f} MB for states and remembered answers, but there are "
-        f"{memory_limit() / 1e6:.1f} MB; lower --max-sessions or --max-answer-bytes."
-    )
-    if needed > memory_limit():
-        raise refusal
+    needed = demands(bundle, settings)
+    if sum(needed.values()) > memory_limit():
+        raise too_much(needed, settings)
     try:
         return open_engine(bundle, settings, slots(settings))
     except MemoryError as error:
-        raise refusal from error
+        raise too_much(needed, settings) from error
 
 
 def configure(service: Service) -> uvicorn.Config:
