@@ -13,17 +13,13 @@ from pathlib import Path
 from types import FrameType
 
 import uvicorn
-from starlette.datastructures import Headers
-from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import Response
-from starlette.types import ASGIApp
 
 from arraylstm_serve import __version__, logs
 from arraylstm_serve.api import Application
 from arraylstm_serve.auth import Keys
 from arraylstm_serve.budget import demands, too_much
 from arraylstm_serve.bundle import Bundle
-from arraylstm_serve.call import REQUEST_ID, new_request_id
+from arraylstm_serve.cors import allow_origins
 from arraylstm_serve.engine import Engine, open_engine
 from arraylstm_serve.errors import StartupError, cause
 from arraylstm_serve.memory import memory_limit
@@ -160,29 +156,6 @@ def configure(service: Service) -> uvicorn.Config:
         named = f"--tls-certificate {settings.tls_certificate} with --tls-key {settings.tls_key}"
         raise StartupError(f"{named} cannot be used: {cause(error)}.") from error
     return config
-
-
-def allow_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
-    """The application, which pages of these origins may call from a browser."""
-    if not origins:
-        return app
-    return _Origins(
-        app,
-        allow_origins=origins,
-        allow_methods=["*"],
-        allow_headers=["*"],
-        expose_headers=["X-Request-ID", "Retry-After"],
-    )
-
-
-class _Origins(CORSMiddleware):
-    """Starlette's, whose answers to preflights have a request id as all others have."""
-
-    def preflight_response(self, request_headers: Headers) -> Response:
-        """Answer a preflight, in which browsers send no id."""
-        response = super().preflight_response(request_headers)
-        response.headers[REQUEST_ID.decode()] = new_request_id().decode()
-        return response
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from arraylstm_serve.cors import validate_origin
+
 Device = Literal["auto", "cpu", "cuda"]
 TRILLION = 10**12
 """More than any machine holds of anything counted here, and little enough to compute with."""
@@ -16,6 +18,7 @@ Seconds = Annotated[float, Parameter(validator=Number(gt=0, lte=TEN_YEARS))]
 LARGEST_BATCH = 4096
 """A CPU steps most rows a second in batches of some hundred; larger ones only take longer, and more memory."""
 MOST_THREADS = 1024
+Origin = Annotated[str, Parameter(validator=validate_origin)]
 
 
 @Parameter(name="*")
@@ -83,8 +86,11 @@ class Settings:
     Every name has its own sessions. Without it everybody is let in.
     """
 
-    cors_origin: tuple[str, ...] = ()
-    """Origin, such as https://shop.example, whose pages may call the server from a browser; may be repeated."""
+    cors_origin: tuple[Origin, ...] = ()
+    """Origin, such as https://shop.example, whose pages may call the server from a browser, or * for any.
+
+    May be repeated.
+    """
 
     tls_certificate: Path | None = None
     """PEM file of the certificate, for HTTPS."""
