@@ -6,7 +6,6 @@ import gc
 import resource
 import signal
 import socket
-import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +25,7 @@ from arraylstm_serve.memory import memory_limit
 from arraylstm_serve.protocol import Protocol, StreamProtocol
 from arraylstm_serve.service import Service, slots
 from arraylstm_serve.settings import Settings
+from arraylstm_serve.tls import server_context
 
 YOUNG_OBJECTS = 50_000
 """Allocations between two collections of the youngest generation.
@@ -145,16 +145,9 @@ def configure(service: Service) -> uvicorn.Config:
         proxy_headers=False,
         server_header=False,
         timeout_graceful_shutdown=settings.shutdown_timeout,
-        ssl_certfile=settings.tls_certificate,
-        ssl_keyfile=settings.tls_key,
     )
-    if settings.tls_key and not settings.tls_certificate:
-        raise StartupError("--tls-key is given without --tls-certificate; give both, or neither.")
-    try:
-        config.load()
-    except (OSError, ssl.SSLError) as error:
-        named = f"--tls-certificate {settings.tls_certificate} with --tls-key {settings.tls_key}"
-        raise StartupError(f"{named} cannot be used: {cause(error)}.") from error
+    config.load()
+    config.ssl = server_context(settings.tls_certificate, settings.tls_key)
     return config
 
 
