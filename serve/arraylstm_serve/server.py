@@ -20,6 +20,7 @@ from arraylstm_serve.budget import demands, too_much
 from arraylstm_serve.bundle import Bundle
 from arraylstm_serve.cors import allow_origins
 from arraylstm_serve.engine import Engine, open_engine
+from arraylstm_serve.environment import tell_what_is_no_setting
 from arraylstm_serve.errors import StartupError, cause
 from arraylstm_serve.memory import memory_limit
 from arraylstm_serve.protocol import Protocol, StreamProtocol
@@ -82,6 +83,7 @@ def serve(path: Path, settings: Settings) -> None:
     """
     signals = record_signals()
     logs.configure(settings)
+    tell_what_is_no_setting()
     bundle = Bundle.load(path)
     keys = None if settings.api_keys is None else Keys.load(settings.api_keys)
     listener = listen(settings.host, settings.port)
