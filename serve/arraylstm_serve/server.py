@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from ipaddress import ip_address
 from pathlib import Path
 from types import FrameType
 
@@ -190,6 +191,7 @@ def greeting(service: Service, listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     scheme = "https" if settings.tls_certificate else "http"
     url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+    here = f"{scheme}://localhost:{port}" if ip_address(host).is_unspecified else url
     keys = "asked for" if service.keys else "none asked for"
     megabytes = service.memory_bound / 1e6
     return "\n".join(
@@ -201,7 +203,8 @@ def greeting(service: Service, listener: socket.socket) -> str:
             f"  sessions  at most {settings.max_sessions}, states and remembered answers in at most {megabytes:.1f} MB",
             f"  API keys  {keys}",
             f"  serving   {url}",
-            f"  docs      {url}/docs",
+            f"  console   {here}/",
+            f"  docs      {here}/docs",
         )
     )
 

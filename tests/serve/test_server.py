@@ -50,6 +50,25 @@ def test_the_greeting_says_what_is_served_and_where(start_server: Start) -> None
     assert httpx.get(f"{server.url}/readyz").json() == {"status": "ready"}
 
 
+def test_the_greeting_leads_to_the_console_and_the_documentation(start_server: Start) -> None:
+    """The addresses that the greeting gives for them, opened as they stand, are those pages."""
+    lines = dict(line.split(maxsplit=1) for line in start_server().greeting.splitlines())
+    for name, words in (("console", "What happened?"), ("docs", "swagger-ui")):
+        page = httpx.get(lines[name])
+        assert page.headers["content-type"].startswith("text/html")
+        assert words in page.text
+
+
+def test_who_listens_everywhere_greets_with_an_address_to_open(harness: Harness) -> None:
+    """Bound to every address, which no browser can be sent to, the server names its console at localhost."""
+    with serving.listen("0.0.0.0", 0) as listener:
+        port = listener.getsockname()[1]
+        greeting = serving.greeting(harness.service, listener)
+    assert f"serving   http://0.0.0.0:{port}\n" in greeting
+    assert f"console   http://localhost:{port}/\n" in greeting
+    assert greeting.endswith(f"docs      http://localhost:{port}/docs")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_server_after_what_is_in_flight(start_server: Start, number: signal.Signals) -> None:
     """Told to stop amid a request, the server accepts no further ones, finishes this one and exits with 0."""
