@@ -18,12 +18,15 @@ from arraylstm_serve.records import RECENT, Answers, Record
 Seen = tuple[float | None, int | None]
 """An item's probability and rank before it was consumed; None for the first item of all."""
 
+NOTES_BYTES = 8 * (2 + RECENT)
+"""Bytes of a slot that lie here and not in the engine."""
+
 UNSEEN: Seen = (None, None)
 
 
 def slot_bytes(shapes: dict[str, tuple[int, ...]]) -> int:
     """Bytes that one session takes, whose tensors have these shapes."""
-    return row_bytes(shapes) + 8 * (2 + RECENT)
+    return row_bytes(shapes) + NOTES_BYTES
 
 
 class Arena:

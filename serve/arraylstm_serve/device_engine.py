@@ -15,7 +15,7 @@ from arraylstm_serve.device_card import card
 from arraylstm_serve.device_graphs import Layout, copy_graph, read_graph, step_graph, write_graph
 from arraylstm_serve.engine import LOGITS, Step, row_shapes
 from arraylstm_serve.errors import StartupError
-from arraylstm_serve.graph import CUDA, batch_sizes
+from arraylstm_serve.graph import CUDA, batch_faults, batch_sizes
 from arraylstm_serve.predictions import NOTHING, Ranking, chance, log_sum_exp, rank
 from arraylstm_serve.runtime import onnxruntime as ort
 from arraylstm_serve.settings import Settings
@@ -138,10 +138,11 @@ class DeviceEngine:
         """See `Engine.warm_up`; CUDA graphs are captured here."""
         for size in batch_sizes(max_batch):
             scratch = self._scratch[:size]
-            self._step.run(np.stack([scratch, np.zeros(size, np.int64), np.ones(size, np.int64)]))
-            (values,) = self._read.run(scratch[None])
-            self._write.run(scratch[None], values)
-            self._copy.run(np.stack([scratch, scratch]))
+            with batch_faults(size, max_batch):
+                self._step.run(np.stack([scratch, np.zeros(size, np.int64), np.ones(size, np.int64)]))
+                (values,) = self._read.run(scratch[None])
+                self._write.run(scratch[None], values)
+                self._copy.run(np.stack([scratch, scratch]))
 
     # -- rows -------------------------------------------------------------------------------------------------
 

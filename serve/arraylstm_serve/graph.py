@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from types import MappingProxyType
@@ -14,6 +15,7 @@ import numpy as np
 from arraylstm_serve.arrays import Floats, Integers
 from arraylstm_serve.bundle import Bundle, Graph, State, Tensor
 from arraylstm_serve.errors import BundleError, StartupError
+from arraylstm_serve.problems import shortened
 from arraylstm_serve.runtime import onnxruntime as ort
 
 CUDA = "CUDAExecutionProvider"
@@ -58,10 +60,15 @@ class StepGraph:
         return logits, next_states
 
     def warm_up(self, max_batch: int) -> None:
-        """Run batches of every size in `batch_sizes`."""
+        """Run batches of every size in `batch_sizes`.
+
+        Raises:
+            StartupError: the machine cannot run that many rows at once.
+        """
         for rows in batch_sizes(max_batch):
-            states = [np.zeros((rows, *state.shape), np.float32) for state in self._states]
-            self.run(np.zeros(rows, np.int64), states)
+            with batch_faults(rows, max_batch):
+                states = [np.zeros((rows, *state.shape), np.float32) for state in self._states]
+                self.run(np.zeros(rows, np.int64), states)
 
     def signature(self) -> Graph:
         """Inputs and outputs as the loaded graph itself states them."""
@@ -111,6 +118,18 @@ def _installed(name: str) -> bool:
 def batch_sizes(max_batch: int) -> list[int]:
     """The batch sizes that are prepared for: the powers of two below max_batch, and max_batch."""
     return [*(1 << power for power in range(max_batch.bit_length()) if 1 << power < max_batch), max_batch]
+
+
+@contextmanager
+def batch_faults(rows: int, max_batch: int) -> Iterator[None]:
+    """Raise StartupError where a batch cannot be run, and say which."""
+    try:
+        yield
+    except Exception as error:  # onnxruntime's exception classes share no narrower base
+        why = shortened(" ".join(str(error).split()), 400)
+        raise StartupError(
+            f"the model cannot run a batch of {rows} sessions (--max-batch is {max_batch}): {why}"
+        ) from error
 
 
 def open_session(
