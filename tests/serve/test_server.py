@@ -39,6 +39,7 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         text=True,
         env=os.environ | variables,
         check=False,
+        timeout=60,  # one that serves after all does not end
     )
 
 
