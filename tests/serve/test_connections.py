@@ -41,12 +41,19 @@ def answer_to(client: socket.socket, request: bytes) -> bytes:
     client.sendall(request)
     received = b""
     while b"\r\n\r\n" not in received:
-        received += client.recv(65_536)
+        received += more(client)
     head, _, body = received.partition(b"\r\n\r\n")
     size = int(next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")).split()[1])
     while len(body) < size:
-        body += client.recv(65_536)
+        body += more(client)
     return head
+
+
+def more(client: socket.socket) -> bytes:
+    """What comes next on a connection that the server has no reason to end."""
+    piece = client.recv(65_536)
+    assert piece, "the server has hung up"
+    return piece
 
 
 def problem(answer: bytes) -> tuple[str, str, bool]:
