@@ -13,7 +13,7 @@ from arraylstm_serve.call import REQUEST_ID, new_request_id
 from arraylstm_serve.problems import MALFORMED_REQUEST, MEDIA_TYPE, OVERLOADED, REQUEST_TIMEOUT, Problem, retry_later
 
 MAX_HEAD = 65_536
-"""Bytes of a request that may come without its headers being complete."""
+"""Bytes of a request's path and headers, and of what may come without their being complete."""
 
 LINGER = 1.0
 """Seconds that a refused connection stays open, for a client that reads the refusal only after all it has to send."""
@@ -62,6 +62,8 @@ class Protocol(HttpToolsProtocol):
     request_timeout: ClassVar[float]
 
     _head_bytes = 0
+    _largest = 0
+    """Bytes of the largest piece that came; as many `_head_bytes` lacks at most, where a head began amid one."""
     _in_head = False
     _in_request = False
     _over = False
@@ -98,10 +100,12 @@ class Protocol(HttpToolsProtocol):
         if self._over:
             return
         self._head_bytes += len(data)
+        if len(data) > self._largest:
+            self._largest = len(data)
         super().data_received(data)
         if self._over:
             return
-        if self._head_bytes > MAX_HEAD and (self._in_head or not self.cycle.response_started):
+        if self._head_bytes > MAX_HEAD and (self._in_head or self.cycle is None or not self.cycle.response_started):
             self.send_400_response("")
         elif self._head_bytes > MAX_HEAD:  # trailers without end of a request that has been answered
             self.transport.close()
@@ -147,9 +151,18 @@ class Protocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_headers_complete(self) -> None:
-        """Let the request begin."""
+        """Let the request begin.
+
+        Raises:
+            ValueError: the head is too long, though it may have come in one piece; the parser then fails.
+        """
         self._in_head = False
+        if self._head_bytes + self._largest > MAX_HEAD and self._head_size() > MAX_HEAD:
+            raise ValueError(MAX_HEAD)
         super().on_headers_complete()
+
+    def _head_size(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
 
     def on_message_complete(self) -> None:
         """Count the bytes of the next head from here."""

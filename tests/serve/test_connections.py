@@ -133,6 +133,35 @@ def test_garbage_after_a_request_is_refused_without_a_fault(impatient: ServerPro
     assert "Traceback" not in impatient.process.communicate()[1]
 
 
+LONG_HEADS = [
+    HEALTH[:-2] + b"X: " + b"x" * 66_000 + b"\r\n\r\n",
+    HEALTH[:-2] + b"X: x\r\n" * 11_000 + b"\r\n",
+    HEALTH.replace(b"/healthz", b"/healthz?" + b"x" * 66_000),
+]
+
+
+@pytest.mark.parametrize("head", LONG_HEADS, ids=["one header", "many headers", "path"])
+@pytest.mark.parametrize("first", [b"", HEAD + BODY], ids=["alone", "behind a request"])
+def test_a_long_head_is_refused_though_it_is_whole(start_server: Start, first: bytes, head: bytes) -> None:
+    """A head over 64 KiB is refused also where all of it comes at once; one just below is taken."""
+    server = start_server()
+    with closing(connect(server)) as client:
+        client.sendall(first + head)
+        assert problem(rest(client)) == ("HTTP/1.1 400 Bad Request", "malformed_request", True)
+    with closing(connect(server)) as client:
+        assert answer_to(client, HEALTH[:-2] + b"X: " + b"x" * 65_000 + b"\r\n\r\n").startswith(b"HTTP/1.1 200 OK")
+
+
+def test_empty_lines_have_an_end(start_server: Start) -> None:
+    """A connection on which nothing but empty lines come is refused after 64 KiB, without a fault."""
+    server = start_server()
+    with closing(connect(server)) as client:
+        client.sendall(b"\r\n" * 40_000)
+        assert problem(rest(client)) == ("HTTP/1.1 400 Bad Request", "malformed_request", True)
+    server.process.terminate()
+    assert server.process.communicate()[1] == ""
+
+
 @pytest.fixture
 def crowded(start_server: Start) -> Iterator[tuple[ServerProcess, ExitStack]]:
     """A server whose three connections are taken, by clients that are on the stack."""
