@@ -6,6 +6,7 @@ import asyncio
 from typing import ClassVar, cast
 
 from starlette.types import Send
+from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
@@ -68,6 +69,8 @@ class Protocol(HttpToolsProtocol):
     _in_request = False
     _over = False
     """Whether the connection was refused, or is a WebSocket by now."""
+    _running: RequestResponseCycle | None = None
+    """The latest request that the application was given; `cycle` and `pipeline` are what has come behind it since."""
     _clock: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
     """Runs while the client does not read what it is sent."""
@@ -94,6 +97,7 @@ class Protocol(HttpToolsProtocol):
         self._stop_clock()
         self.resume_writing()
         super().connection_lost(exc)
+        self._drop_requests()
 
     def data_received(self, data: bytes) -> None:
         """Take bytes, or drop them after a refusal; a head or a trailer beyond MAX_HEAD of them is refused."""
@@ -191,11 +195,20 @@ class Protocol(HttpToolsProtocol):
         self.transport.write("\r\n".join([*lines, "", ""]).encode() + body)
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        if self.cycle is not None:
-            self.cycle.disconnected = True
+        self._drop_requests()
         self._over = True
         self._stop_clock()
         self.loop.call_later(LINGER, self.transport.close)
+
+    def _drop_requests(self) -> None:
+        """Let nobody hear the answer to the request under way; those behind it are not begun."""
+        self.pipeline.clear()
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _too_slow(self) -> None:
         """Refuse a request that did not come in whole in time; close a connection that has none to answer."""

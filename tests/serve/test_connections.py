@@ -123,11 +123,12 @@ def test_an_early_answer_does_not_wait_for_the_body(start_server: Start) -> None
     assert answer.count(b"HTTP/1.1") == 1
 
 
-def test_garbage_after_a_request_is_refused_without_a_fault(impatient: ServerProcess) -> None:
-    """Bytes that are no HTTP behind a whole request are refused, and the log has no traceback."""
+@pytest.mark.parametrize("requests", [1, 2, 3])
+def test_garbage_after_requests_is_refused_without_a_fault(impatient: ServerProcess, requests: int) -> None:
+    """Bytes that are no HTTP behind whole requests are refused, and the log has no traceback."""
     with closing(connect(impatient)) as client:
-        client.sendall(HEAD + BODY + b"no http\r\n\r\n")
-        assert b"malformed_request" in rest(client)
+        client.sendall((HEAD + BODY) * requests + b"no http\r\n\r\n")
+        assert problem(rest(client)) == ("HTTP/1.1 400 Bad Request", "malformed_request", True)
     httpx.get(f"{impatient.url}/healthz")
     impatient.process.terminate()
     assert "Traceback" not in impatient.process.communicate()[1]
