@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from http import HTTPStatus
 from typing import ClassVar, cast
 
-from starlette.types import Send
+from starlette.types import Receive, Scope, Send
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Request
 
 from arraylstm_serve.call import REQUEST_ID, new_request_id
+from arraylstm_serve.figures import Figures
 from arraylstm_serve.problems import MALFORMED_REQUEST, MEDIA_TYPE, OVERLOADED, REQUEST_TIMEOUT, Problem, retry_later
 
 MAX_HEAD = 65_536
@@ -24,8 +27,18 @@ GOING_DOWN = 1012
 """The close code of a WebSocket whose server stops, once what is under way has been answered."""
 
 
+REFUSED = "arraylstm.refused"
+"""What a request's scope has the status under that the client was told instead of the application's answer."""
+
+
+def has_gone(receive: Receive) -> bool:
+    """Whether the client had gone, or been refused, before it was answered in whole, as far as uvicorn lets know."""
+    cycle = getattr(receive, "__self__", None)
+    return isinstance(cycle, RequestResponseCycle) and cycle.disconnected
+
+
 def send_whole(send: Send, head: bytes, body: bytes) -> bool:
-    """Answer with status 200 in one write, where uvicorn gives the way; else nothing is sent.
+    """Answer with status 200 in one write, where uvicorn gives the way and the client is there; else send nothing.
 
     Args:
         send: what the application was given; middleware that has wrapped it must not be passed by.
@@ -36,10 +49,8 @@ def send_whole(send: Send, head: bytes, body: bytes) -> bool:
         Whether the answer is sent.
     """
     cycle = getattr(send, "__self__", None)
-    if not isinstance(cycle, RequestResponseCycle) or cycle.flow.write_paused:
+    if not isinstance(cycle, RequestResponseCycle) or cycle.flow.write_paused or cycle.disconnected:
         return False
-    if cycle.disconnected:
-        return True
     cycle.response_started = cycle.response_complete = True
     parts = [STATUS_LINE[200]]
     for name, value in cycle.default_headers:
@@ -59,6 +70,7 @@ class Protocol(HttpToolsProtocol):
     A clock runs whenever a client has to send something, and stops once a request has come in whole.
     """
 
+    figures: ClassVar[Figures]
     max_connections: ClassVar[int]
     request_timeout: ClassVar[float]
 
@@ -76,9 +88,9 @@ class Protocol(HttpToolsProtocol):
     """Runs while the client does not read what it is sent."""
 
     @classmethod
-    def bounded(cls, max_connections: int, request_timeout: float) -> type[Protocol]:
+    def bounded(cls, figures: Figures, max_connections: int, request_timeout: float) -> type[Protocol]:
         """The protocol with these bounds: connections open at once, and seconds for a request to come in whole."""
-        bounds = {"max_connections": max_connections, "request_timeout": request_timeout}
+        bounds = {"figures": figures, "max_connections": max_connections, "request_timeout": request_timeout}
         return cast(type[Protocol], type(cls.__name__, (cls,), bounds))
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
@@ -195,6 +207,10 @@ class Protocol(HttpToolsProtocol):
         self.transport.write("\r\n".join([*lines, "", ""]).encode() + body)
         if self.transport.can_write_eof():
             self.transport.write_eof()
+        if self._running is None or self._running.response_complete:
+            self.figures.refused(kind.status)
+        else:
+            cast(Scope, self._running.scope)[REFUSED] = kind.status
         self._drop_requests()
         self._over = True
         self._stop_clock()
@@ -233,6 +249,19 @@ class Protocol(HttpToolsProtocol):
 
 class StreamProtocol(WebSocketsSansIOProtocol):
     """WebSocket. Told to stop, it lets the application answer what is under way and close the connection."""
+
+    figures: ClassVar[Figures]
+
+    @classmethod
+    def counted(cls, figures: Figures) -> type[StreamProtocol]:
+        """The protocol that counts what it refuses there."""
+        return cast(type[StreamProtocol], type(cls.__name__, (cls,), {"figures": figures}))
+
+    def handle_connect(self, event: Request) -> None:
+        """Begin the handshake, or refuse one that is none."""
+        super().handle_connect(event)
+        if self.response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
+            self.figures.refused(self.response.status_code)
 
     def shutdown(self) -> None:
         """Stop to listen."""
