@@ -138,8 +138,8 @@ def configure(service: Service) -> uvicorn.Config:
     config = uvicorn.Config(
         allow_origins(Application(service), settings.cors_origin),
         loop="uvloop",
-        http=Protocol.bounded(settings.max_connections, settings.request_timeout),
-        ws=StreamProtocol,
+        http=Protocol.bounded(service.figures, settings.max_connections, settings.request_timeout),
+        ws=StreamProtocol.counted(service.figures),
         ws_max_size=settings.max_body,
         ws_per_message_deflate=False,
         lifespan="off",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,8 +36,8 @@ def start_server(bundle_path: Path) -> Iterator[Callable[..., ServerProcess]]:
     """Starts servers over the bundle; they are stopped after the test."""
     servers: list[ServerProcess] = []
 
-    def start(*arguments: str) -> ServerProcess:
-        servers.append(ServerProcess(bundle_path, *arguments))
+    def start(*arguments: str, **options: Any) -> ServerProcess:
+        servers.append(ServerProcess(bundle_path, *arguments, **options))
         return servers[-1]
 
     yield start
