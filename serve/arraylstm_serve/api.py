@@ -112,7 +112,7 @@ class Application(FastAPI):
         path = request.url.path
         if isinstance(error, HTTPException) and error.status_code == METHOD_NOT_ALLOWED.status:
             methods = {method for route in self._matching(request.scope) for method in route.methods or ()}
-            allowed = ", ".join(sorted(methods))
+            allowed = ", ".join(sorted(methods or {"GET", "HEAD"}))  # the console's files know these
             detail = f"{request.method} is not allowed for {shown(path)}; allowed: {allowed}."
             return _refusal(path, Problem(METHOD_NOT_ALLOWED, detail, headers={"Allow": allowed}))
         return _refusal(path, Problem(NOT_FOUND, f"There is nothing at {shown(path)}; /docs lists what there is."))
