@@ -9,6 +9,7 @@ import socket
 import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -26,6 +27,7 @@ from arraylstm_serve.bundle import Bundle
 from arraylstm_serve.call import REQUEST_ID, new_request_id
 from arraylstm_serve.engine import Engine, open_engine, row_shapes
 from arraylstm_serve.errors import StartupError, cause
+from arraylstm_serve.handshakes import Listener
 from arraylstm_serve.memory import memory_limit
 from arraylstm_serve.protocol import Protocol, StreamProtocol
 from arraylstm_serve.service import Service, slots
@@ -69,8 +71,19 @@ class Server(uvicorn.Server):
         for listener in sockets or ():
             with address_faults(*listener.getsockname()[:2]):
                 listener.listen(self.config.backlog)
-        await super().startup(sockets)
+        if self.config.ssl is None:
+            await super().startup(sockets)
+        else:
+            await super().startup([])
+            for listener in sockets or ():
+                self.servers.append(self._listen(listener, self.config.ssl))  # type: ignore[arg-type]
         print(self._greeting, flush=True)  # noqa: T201 - a command line prints
+
+    def _listen(self, listener: socket.socket, context: ssl.SSLContext) -> Listener:
+        """Accept connections that are to be encrypted."""
+        config, state = self.config, self.server_state
+        new_protocol = partial(config.http_protocol_class, config, state, self.lifespan.state)  # type: ignore[call-arg]
+        return Listener(listener, context, new_protocol, state.connections, self._service.settings)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop."""
