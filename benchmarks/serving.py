@@ -28,11 +28,14 @@ from servers import Server, ServerError, floor, naive, on_core, ours
 from timing import TimingOptions, single_thread
 
 from arraylstm import console
+from arraylstm_serve.bundle import Bundle
+from arraylstm_serve.engine import open_engine
+from arraylstm_serve.settings import Settings
 
 app = App(name="serving", help=__doc__, result_action="return_value")
 
 OURS, RAW, NAIVE = "ours", "raw", "naive"
-ALONE, HTTP = "graph alone", "HTTP"
+ALONE, ENGINE, HTTP = "graph alone", "the engine", "HTTP"
 FAILED, NOT_FOUND = 1, 404
 PACKAGES = ("onnxruntime", "uvicorn", "uvloop", "httptools", "fastapi", "pydantic", "picows", "numpy")
 
@@ -41,6 +44,7 @@ _MANY = 256  # connections, more than do a server good
 _BULK_CONNECTIONS = 4
 _STREAMS = ((64, 1), (16, 16))  # connections, messages in flight on each
 _ENGINE_BATCH = 64
+_TOP_K = 10  # as requests that do not say
 _PROBES = 50.0  # of /healthz, a second: few beside the load
 _PROBE_CONNECTIONS = 16  # so few that to accept them is not what takes the time
 _LEAD = 0.3  # seconds that the saturating load has to itself, before them and after
@@ -151,19 +155,31 @@ def _connections(count: int) -> str:
 
 
 def bulk(bench: Bench) -> list[Table]:
-    """Compare events of bulk requests with steps of the graph alone."""
-    title = f"Bulk requests, {_BULK_CONNECTIONS} connections, beside the step graph alone at B={_ENGINE_BATCH}"
+    """Compare events of bulk requests with the engine's own steps, and those with the graph alone."""
+    title = f"Bulk requests, {_BULK_CONNECTIONS} connections, beside the engine's own steps at B={_ENGINE_BATCH}"
     if bench.servers[OURS].request("POST", BULK, b"{}")[0] == NOT_FOUND:
         return [Table(title, [], [f"POST {BULK}: not there"])]
-    runs = {ALONE: partial(engine, bench.model, bench.sizes.server_core, bench.sizes.seconds)}
+    core, seconds = bench.sizes.server_core, bench.sizes.seconds
+    runs: dict[str, Run] = {
+        ALONE: lambda: steps(graph_alone(bench.model), core, seconds),
+        ENGINE: lambda: steps(engine(bench.model), core, seconds),
+    }
     for size in bench.sizes.bulk:
         run = bench.closed(OURS, bulk_events(bench.model, size), _BULK_CONNECTIONS)
         runs[f"{size} events a request"] = partial(_per_event, run, size)
     loads = bench.in_turn(runs)
-    alone = loads.pop(ALONE)
+    alone, own = loads.pop(ALONE), loads.pop(ENGINE)
     shown = (EVENTS, CPU, P50, P99)
-    rows = [row(name, loads[name], shown, to=(ALONE, alone), compared=(EVENTS, CPU)) for name in loads]
-    return [Table(title, [*rows, row(ALONE, alone, shown)])]
+    return [
+        Table(
+            title,
+            [
+                *(row(name, loads[name], shown, to=(ENGINE, own), compared=(EVENTS, CPU)) for name in loads),
+                row(ENGINE, own, shown, to=(ALONE, alone), compared=(EVENTS, CPU)),
+                row(ALONE, alone, shown),
+            ],
+        )
+    ]
 
 
 def _per_event(run: Run, size: int) -> Load:
@@ -171,19 +187,31 @@ def _per_event(run: Run, size: int) -> Load:
     return replace(load, rate=load.rate * size, cpu=load.cpu / size)
 
 
-def engine(model: Served, core: int, seconds: float) -> Load:
-    """Run the step graph alone on the servers' core, on one thread; a row counts as an answer."""
+def graph_alone(model: Served) -> Callable[[], object]:
+    """Return a run of the bare step graph."""
     graph = open_graph(str(model.step_graph))
     feeds = zero_states(graph, _ENGINE_BATCH) | {"items": np.arange(_ENGINE_BATCH) % model.num_items}
+    return partial(graph.run, None, feeds)
+
+
+def engine(model: Served) -> Callable[[], object]:
+    """Return a step of the server's own engine with all that an event asks of it: what was observed, the top ten."""
+    opened = open_engine(Bundle.load(model.bundle), Settings(device="cpu"), 2 * _ENGINE_BATCH)
+    slots, items = np.arange(_ENGINE_BATCH), np.arange(_ENGINE_BATCH) % model.num_items
+    return partial(opened.step, slots, items, [_TOP_K] * _ENGINE_BATCH)
+
+
+def steps(step: Callable[[], object], core: int, seconds: float) -> Load:
+    """Step a batch again and again on the servers' core, on one thread; a row counts as an answer."""
     with on_core(core):
-        graph.run(None, feeds)
+        step()
         start, used, runs = perf_counter(), process_time(), 0
         while perf_counter() < start + seconds:
-            graph.run(None, feeds)
+            step()
             runs += 1
         duration, cpu = perf_counter() - start, process_time() - used
-    steps = runs * _ENGINE_BATCH
-    return Load(steps / duration, cpu / steps)
+    rows = runs * _ENGINE_BATCH
+    return Load(rows / duration, cpu / rows)
 
 
 def streams(bench: Bench) -> list[Table]:

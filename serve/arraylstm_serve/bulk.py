@@ -16,7 +16,7 @@ RETRYABLE = (429, 503)
 
 
 async def advance_all(service: Service, call: Call, request: BulkRequest) -> bytes:
-    """Consume every event, as many at a time as fit a batch and the queues; an encoded BulkAnswer.
+    """Consume every event, a chunk at a time; an encoded BulkAnswer.
 
     Other requests' turns come in between.
 
@@ -37,10 +37,11 @@ async def advance_all(service: Service, call: Call, request: BulkRequest) -> byt
         detail = f"The events ask for {wanted} predictions; at most {settings.max_predictions} are allowed."
         raise Problem(INVALID_REQUEST, detail)
     results: list[bytes] = []
-    size = min(settings.max_batch, settings.max_session_pending, settings.max_pending)
+    size = service.bulk_share.size
     held_back: dict[str, Problem] = {}
     for start in range(0, len(request.events), size):
-        results += await _Chunk(request.events[start : start + size], held_back).advance(service, call)
+        async with service.bulk_share.chunk():
+            results += await _Chunk(request.events[start : start + size], held_back).advance(service, call)
     return encode(BulkAnswer(list(map(Raw, results))))
 
 

@@ -11,6 +11,9 @@ from arraylstm_serve.schemas import KEYS_REMEMBERED
 RECENT = 32
 """How many of a session's last items are kept."""
 
+OVERHEAD = 512
+"""Bytes that a remembered answer counts for beside its key and content; Python's objects and tables take 200 to 750."""
+
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
@@ -23,11 +26,6 @@ class Remembered:
 
     digest: bytes
     answer: bytes
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that it counts for; an empty answer is not nothing."""
-        return len(self.digest) + len(self.answer)
 
 
 @dataclass(slots=True)
@@ -52,12 +50,18 @@ class Answers:
 
     def remember(self, key: str, digest: bytes, answer: bytes) -> int:
         """Keep an answer, and forget the oldest beyond the last 16 keys; by how many bytes it is more now."""
-        before = self.nbytes
-        remembered = self.by_key[key] = Remembered(digest, answer)
-        self.nbytes += remembered.nbytes
+        self.by_key[key] = Remembered(digest, answer)
+        more = _size(key, answer)
         if len(self.by_key) > KEYS_REMEMBERED:
-            self.nbytes -= self.by_key.pop(next(iter(self.by_key))).nbytes
-        return self.nbytes - before
+            oldest = next(iter(self.by_key))
+            more -= _size(oldest, self.by_key.pop(oldest).answer)
+        self.nbytes += more
+        return more
+
+
+def _size(key: str, answer: bytes) -> int:
+    """Bytes that an answer under a key counts for."""
+    return len(key) + len(answer) + OVERHEAD
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from arraylstm_serve import __version__, statefile
-from arraylstm_serve.admission import Gate
+from arraylstm_serve.admission import Gate, Share
 from arraylstm_serve.answers import Renderer
 from arraylstm_serve.arena import Arena
 from arraylstm_serve.auth import Keys
@@ -48,6 +48,7 @@ class Service:
         clock: seconds since the epoch, never going back.
 
     Attributes:
+        bulk_share: what bulk requests may have of the places of pending requests.
         draining: set once the server is on its way out.
     """
 
@@ -69,6 +70,7 @@ class Service:
         self._clock = clock or steady_clock()
         self._began = self._clock()
         self._gate = Gate(settings.max_pending)
+        self.bulk_share = Share(settings.max_pending, min(settings.max_batch, settings.max_session_pending))
         self._batcher = Batcher(self.arena, self.figures, settings.max_batch)
         self._renderer = Renderer(bundle.fingerprint, bundle.vocabulary.labels)
         self.sessions = Sessions(

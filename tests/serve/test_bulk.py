@@ -124,6 +124,20 @@ async def test_other_requests_get_their_turn_in_between(harness: Harness) -> Non
     assert {result.get("step", result.get("code")) for result in found} <= {5, "capacity"}
 
 
+async def test_bulk_requests_leave_single_events_their_places(bundle_path: Path) -> None:
+    """However many bulk requests come at once, their events wait for one another; none is refused, single or bulk."""
+    harness = Harness(bundle_path, max_pending=8)
+    bulks = [asyncio.create_task(post(harness, *[event(f"b{n}-{m}", "a", "b") for m in range(50)])) for n in range(6)]
+    singles = 0
+    while not all(bulk.done() for bulk in bulks):
+        sent = await asyncio.gather(*(harness.send(f"s{n}", "a") for n in range(4)))
+        assert [answer.status_code for answer in sent] == [200] * 4
+        singles += 1
+    assert singles > 5
+    for bulk in bulks:
+        assert [result.get("step") for result in bulk.result().json()["results"]] == [2] * 50
+
+
 async def test_a_client_that_leaves_has_its_events_applied_once(bundle_path: Path) -> None:
     """A request cut off and sent again with the same keys has moved each session once."""
     harness = Harness(bundle_path, max_batch=4)

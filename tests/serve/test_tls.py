@@ -28,13 +28,18 @@ pytestmark = pytest.mark.skipif(OPENSSL is None, reason="openssl, which makes th
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a certificate of 127.0.0.1, its key, both in one file, and another key."""
+    """A folder with a certificate of 127.0.0.1, its key, both in one file, another key, and the key encrypted."""
     folder = tmp_path_factory.mktemp("tls")
     make = f"{OPENSSL} req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=test"
     for name in ("", "other-"):
         files = ["-keyout", f"{name}key.pem", "-out", f"{name}cert.pem", "-addext", "subjectAltName=IP:127.0.0.1"]
         subprocess.run([*make.split(), *files], cwd=folder, check=True, capture_output=True)
-    (folder / "both.pem").write_text((folder / "key.pem").read_text() + (folder / "cert.pem").read_text())
+    for name, form in (("encrypted", []), ("old", ["-traditional"])):
+        encrypt = f"{OPENSSL} pkey -in key.pem -out {name}-key.pem -aes256 -passout pass:secret"
+        subprocess.run([*encrypt.split(), *form], cwd=folder, check=True, capture_output=True)
+    for name in ("", "encrypted-"):
+        texts = [(folder / file).read_text() for file in (f"{name}key.pem", "cert.pem")]
+        (folder / f"{name}both.pem").write_text("".join(texts))
     return folder
 
 
@@ -207,8 +212,21 @@ def ended(client: socket.socket) -> bool:
         (["--tls-certificate", "cert.pem", "--tls-key", "nowhere.pem"], "No such file"),
         (["--tls-certificate", "cert.pem", "--tls-key", "other-key.pem"], "cannot be used"),
         (["--tls-certificate", "key.pem", "--tls-key", "key.pem"], "cannot be used"),
+        (["--tls-certificate", "cert.pem", "--tls-key", "encrypted-key.pem"], "the key is encrypted"),
+        (["--tls-certificate", "cert.pem", "--tls-key", "old-key.pem"], "the key is encrypted"),
+        (["--tls-certificate", "encrypted-both.pem"], "the key is encrypted"),
     ],
-    ids=["no certificate", "no file", "no key", "no key file", "another's key", "no certificate in it"],
+    ids=[
+        "no certificate",
+        "no file",
+        "no key",
+        "no key file",
+        "another's key",
+        "no certificate in it",
+        "an encrypted key",
+        "an encrypted key of the older form",
+        "an encrypted key in the certificate's file",
+    ],
 )
 def test_a_certificate_that_cannot_be_used_is_a_fault_at_the_start(
     bundle_path: Path, folder: Path, arguments: list[str], said: str
