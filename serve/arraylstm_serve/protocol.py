@@ -215,6 +215,7 @@ class Protocol(HttpToolsProtocol):
         self._over = True
         self._stop_clock()
         self.loop.call_later(LINGER, self.transport.close)
+        self.loop.call_later(2 * LINGER, self.transport.abort)  # where it is encrypted, close waits for the client
 
     def _drop_requests(self) -> None:
         """Let nobody hear the answer to the request under way; those behind it are not begun."""

@@ -6,8 +6,10 @@ import gc
 import resource
 import signal
 import socket
+import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from types import FrameType
@@ -23,6 +25,7 @@ from arraylstm_serve.cors import allow_origins
 from arraylstm_serve.engine import Engine, open_engine
 from arraylstm_serve.environment import tell_what_is_no_setting
 from arraylstm_serve.errors import StartupError, cause
+from arraylstm_serve.handshakes import Listener
 from arraylstm_serve.memory import memory_limit
 from arraylstm_serve.protocol import Protocol, StreamProtocol
 from arraylstm_serve.service import Service, slots
@@ -67,8 +70,19 @@ class Server(uvicorn.Server):
         for listener in sockets or ():
             with address_faults(*listener.getsockname()[:2]):
                 listener.listen(self.config.backlog)
-        await super().startup(sockets)
+        if self.config.ssl is None:
+            await super().startup(sockets)
+        else:
+            await super().startup([])
+            for listener in sockets or ():
+                self.servers.append(self._listen(listener, self.config.ssl))  # type: ignore[arg-type]
         print(self._greeting, flush=True)  # noqa: T201 - a command line prints
+
+    def _listen(self, listener: socket.socket, context: ssl.SSLContext) -> Listener:
+        """Accept connections that are to be encrypted."""
+        config, state = self.config, self.server_state
+        new_protocol = partial(config.http_protocol_class, config, state, self.lifespan.state)  # type: ignore[call-arg]
+        return Listener(listener, context, new_protocol, state.connections, self._service.settings)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop."""

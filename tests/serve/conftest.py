@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -43,3 +44,16 @@ def start_server(bundle_path: Path) -> Iterator[Callable[..., ServerProcess]]:
     yield start
     for server in servers:
         server.stop()
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Callable[[str, int], Path]:
+    """A Python interpreter in a shell that allows so many open files, by `ulimit -Sn` or `ulimit -n`."""
+
+    def write(flag: str, files: int) -> Path:
+        program = tmp_path / f"python{flag}{files}"
+        program.write_text(f'#!/bin/sh\nulimit {flag} {files}\nexec "{sys.executable}" "$@"\n')
+        program.chmod(0o755)
+        return program
+
+    return write

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import resource
 import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 import httpx
-import pytest
 
 from arraylstm_serve.server import SPARE_FILES
 
@@ -18,19 +16,6 @@ from ..servers import ServerProcess
 from .test_connections import HEALTH, answer_to, connect
 
 Start = Callable[..., ServerProcess]
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> Callable[[str, int], Path]:
-    """A Python interpreter in a shell that allows so many open files, by `ulimit -Sn` or `ulimit -n`."""
-
-    def write(flag: str, files: int) -> Path:
-        program = tmp_path / f"python{flag}{files}"
-        program.write_text(f'#!/bin/sh\nulimit {flag} {files}\nexec "{sys.executable}" "$@"\n')
-        program.chmod(0o755)
-        return program
-
-    return write
 
 
 def test_connections_may_be_more_than_the_soft_limit(start_server: Start, shell: Callable[[str, int], Path]) -> None:
