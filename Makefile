@@ -16,12 +16,17 @@ help:
 	@echo "make openapi write docs/openapi.json anew"
 	@echo "make clean   remove .venv, dist and demo"
 
+# What runs a second time, with the engine of the GPU on the CPU.
+ENGINE_TESTS := $(patsubst %,tests/serve/test_%.py,arena bulk deadlines events idempotency interleaved oip \
+	session_machine sessions state stream)
+
 demo: .venv/demo
 	@$(BIN)/python examples/demo.py
 
 test: .venv/dev
 	@sh tests/system-packages.sh
 	$(BIN)/pytest --numprocesses auto --dist loadfile
+	$(BIN)/pytest --numprocesses auto --dist loadfile --engine device $(ENGINE_TESTS)
 
 lint: .venv/dev
 	$(BIN)/ruff format --check .

@@ -18,7 +18,7 @@ from typing import Self
 
 HOST = "127.0.0.1"
 APPS = Path(__file__).with_name("apps")
-_MARK = "ARRAYLSTM_BENCHMARK_SERVER"
+_MARK = "BENCHMARK_SERVER"
 _TICKS = os.sysconf("SC_CLK_TCK")
 _ERROR = re.compile(r"\w(Error|Exception): ")
 _ANSWERING = 30.0  # seconds that one answer may take

@@ -198,12 +198,7 @@ def engine(model: Served) -> Callable[[], object]:
     """Return a step of the server's own engine with all that an event asks of it: what was observed, the top ten."""
     opened = open_engine(Bundle.load(model.bundle), Settings(device="cpu"), 2 * _ENGINE_BATCH)
     slots, items = np.arange(_ENGINE_BATCH), np.arange(_ENGINE_BATCH) % model.num_items
-
-    def step() -> None:
-        opened.step(slots, items)
-        opened.rank(slots, _TOP_K)
-
-    return step
+    return partial(opened.step, slots, items, [_TOP_K] * _ENGINE_BATCH)
 
 
 def steps(step: Callable[[], object], core: int, seconds: float) -> Load:

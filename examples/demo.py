@@ -59,13 +59,14 @@ def announce(*words):
 
 
 def wait_until_ready(server):
-    """Pass on what the server says of itself; its last lines name its address, once it is ready."""
+    """Pass on what the server says of itself, once it is ready, and find its address in it."""
     url = ""
     for line in server.stdout:
         print(line, end="")
+        if "serving" in line:
+            url = line.split()[-1]
         if "docs" in line:
             return url
-        url = line.split()[-1]
     raise SystemExit("The server did not start.")
 
 

@@ -12,7 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # spinning thread pools of torch 
 
 from arraylstm import CELLS  # after the number of threads is set
 
-from .devices import CHOICES, choose
+from .devices import DEVICES, ENGINES, choose, unpromised
 from .toy import Toy
 
 CELLS["toy"] = Toy  # all that it takes to have it in every test that runs over the registry
@@ -32,20 +32,21 @@ BROWSER = [
 
 
 def pytest_addoption(parser):
-    """Let the tests run on another device."""
-    parser.addoption("--device", choices=CHOICES, default="cpu", help="where models run, in torch and served")
+    """Let the tests run on another device, and the serving ones with another engine."""
+    parser.addoption("--device", choices=DEVICES, default="cpu", help="where models run, in torch and served")
+    parser.addoption("--engine", choices=ENGINES, help="where session state lies; cuda has but the device's")
 
 
 def pytest_configure(config):
-    """Choose the device."""
-    choose(config.getoption("--device"))
+    """Choose the device and the engine."""
+    choose(config.getoption("--device"), config.getoption("--engine"))
 
 
-def pytest_collection_modifyitems(config, items):
-    """Skip what the chosen device does not promise."""
-    if config.getoption("--device") != "cpu":
-        for item in items:
-            for mark in item.iter_markers("cpu_only"):
+def pytest_collection_modifyitems(items):
+    """Skip what the chosen device and engine do not promise."""
+    for item in items:
+        for mark in item.iter_markers():
+            if mark.name in unpromised():
                 item.add_marker(pytest.mark.skip(reason=mark.args[0]))
 
 

@@ -1,25 +1,30 @@
-"""Where this run of the suite computes, models in torch and served ones alike: `pytest --device cuda` for the GPU."""
+"""Where this run of the suite computes, models in torch and served ones alike: `pytest --device cuda` for the GPU.
+
+`pytest --engine device` has the server's engine for the GPU run on the CPU.
+"""
 
 import pytest
 import torch
 
-CHOICES = ("cpu", "cuda")
+DEVICES = ("cpu", "cuda")
+ENGINES = ("host", "device")
 
-same_bits = pytest.mark.cpu_only("the same bits in every batch are promised on the CPU alone")
-"""CUDA's results may depend, below 1e-5, on the rows beside."""
+same_bits = pytest.mark.host_only("the same bits in every batch are promised of the host's engine alone")
+"""A device's results may depend, below 1e-5, on the rows beside."""
 
 checked_values = pytest.mark.cpu_only("item ids and lengths that lie on an accelerator are not read to be checked")
 """To read them would wait for it; there, an id out of range ends the process's use of the device."""
 
 
 class Chosen:
-    """The device, set before any test runs."""
+    """The device and the engine, set before any test runs."""
 
     device = "cpu"
+    engine = "host"
 
 
-def choose(device: str) -> None:
-    """Set the device, and torch to float32 throughout: for the oracle nn.LSTM, cuDNN's default is TF32.
+def choose(device: str, engine: str | None) -> None:
+    """Set the device and the engine, and torch to float32 throughout: for the oracle nn.LSTM, cuDNN's default is TF32.
 
     Raises:
         pytest.UsageError: CUDA is chosen and torch has none.
@@ -29,3 +34,10 @@ def choose(device: str) -> None:
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
     Chosen.device = device
+    Chosen.engine = engine or ("host" if device == "cpu" else "device")
+
+
+def unpromised() -> set[str]:
+    """Return the marks of what the chosen device and engine do not promise."""
+    holds = {"cpu_only": Chosen.device == "cpu", "host_only": Chosen.engine == "host"}
+    return {mark for mark, held in holds.items() if not held}

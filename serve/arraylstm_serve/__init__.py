@@ -1,9 +1,10 @@
 """Serve an exported ArrayLSTM bundle over HTTP, with the recurrent state kept per session.
 
 Data flows one way: `protocol` bounds what comes in, `api` hands it to `events`, `handlers`, `stream` and `oip`,
-which decode it for `service`; `sessions` owns the table of sessions and hands each turn's walk to `batcher`, which
-steps `arena`'s slots, whose tensors the `engine` keeps and moves. `client` calls a server from elsewhere, and
-shares with it `schemas` and `problems` alone.
+which decode it for `service`; `queues` gives each request its turn with its session, which `sessions` has in a table,
+and hands the turn's walk to `batcher`, which steps `arena`'s slots, whose tensors the `engine` keeps and moves, in the
+host's memory or, as `device_engine`, in a GPU's. `client` calls a server from elsewhere, and shares with it `schemas`
+and `problems` alone.
 
 Glossary: B rows of a batch, V items of the vocabulary, slot a row of the arena, walk the items of one request
 stepped one after the other, turn one request's place in its session's queue.

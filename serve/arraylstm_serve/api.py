@@ -6,7 +6,6 @@ import json
 import logging
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable
-from time import perf_counter
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -14,12 +13,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Match, Route
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
-from arraylstm_serve import __version__, events, handlers, logs, oip, oip_operations, operations, stream
-from arraylstm_serve.call import REQUEST_ID, Call
+from arraylstm_serve import __version__, events, handlers, oip, oip_operations, operations, stream
+from arraylstm_serve.call import Call
 from arraylstm_serve.console import add_console
 from arraylstm_serve.docs import add_docs
+from arraylstm_serve.exchange import CLIENT_GONE, OTHER, Exchange
 from arraylstm_serve.handlers import Handler
 from arraylstm_serve.metrics import Metrics
 from arraylstm_serve.openapi import Operation, document
@@ -32,17 +32,10 @@ from arraylstm_serve.problems import (
     stopping,
 )
 from arraylstm_serve.service import Service
-from arraylstm_serve.wire import (
-    problem_response,
-    send_answer,
-)
+from arraylstm_serve.wire import problem_response
 
 PROTECTED = ("/v1/", "/v2", "/metrics")
 """Where an API key is asked for, if any are."""
-
-CLIENT_GONE = 499
-OTHER = "other"
-"""The route of requests for what there is not."""
 
 logger = logging.getLogger(__name__)
 
@@ -52,40 +45,6 @@ OPERATIONS = (*operations.OPERATIONS, *oip_operations.OPERATIONS)
 def published() -> str:
     """The OpenAPI document as the repository has it in docs/openapi.json, the same for every version."""
     return json.dumps(document(OPERATIONS, version="0"), indent=2) + "\n"
-
-
-class Exchange:
-    """An HTTP request and the answer on its way.
-
-    Attributes:
-        route: the path of the operation, as the metrics call it.
-        status: the answer's, 499 while the client has none.
-    """
-
-    __slots__ = ("_call", "_scope", "_send", "_service", "route", "status")
-
-    def __init__(self, service: Service, call: Call, scope: Scope, send: Send) -> None:
-        self._service = service
-        self._call = call
-        self._scope = scope
-        self._send = send
-        self.route = ""
-        self.status = CLIENT_GONE
-
-    async def send(self, message: Message) -> None:
-        """Pass a message on; the answer's head gets the request's id."""
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            message["headers"] = [*message.get("headers", ()), (REQUEST_ID, self._call.request_id)]
-        await self._send(message)
-
-    def close(self) -> None:
-        """Count the answer, and log it where that is wanted."""
-        seconds = perf_counter() - self._call.arrived
-        route = self.route or getattr(self._scope.get("route"), "path", OTHER)
-        self._service.figures.answered(route, self.status, seconds)
-        if self._service.settings.access_log:
-            logs.access(self._scope, self._call, self.status, seconds)
 
 
 class Application(FastAPI):
@@ -116,7 +75,7 @@ class Application(FastAPI):
         kind = scope["type"]
         if kind == "http":
             await self._answer(scope, receive, send)
-        elif kind == "websocket" and scope["path"] == stream.PATH:
+        elif kind == "websocket":
             await stream.handle(self.service, scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
@@ -124,20 +83,20 @@ class Application(FastAPI):
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer an HTTP request, and count it."""
         call = scope["call"] = Call(scope)
-        exchange = Exchange(self.service, call, scope, send)
+        exchange = Exchange(self.service, call, scope, receive, send)
         path: str = scope["path"]
+        if events.concerns(path):
+            exchange.route = events.PATH
         try:
             call.check_origin(scope, self.service.settings.cors_origin)
             if path.startswith(PROTECTED):
                 call.authorise(self.service.keys)
-            if not events.concerns(path):
-                await super().__call__(scope, receive, exchange.send)
+            if exchange.route:
+                await exchange.answer(await events.answer(self.service, call, scope, receive))
             else:
-                exchange.route = events.PATH
-                body = await events.answer(self.service, call, scope, receive)
-                exchange.status = 200
-                await send_answer(send, body, call.request_id)
+                await super().__call__(scope, receive, exchange.send)
         except Problem as problem:
+            exchange.route = exchange.route or self._route(scope)
             await _refusal(path, problem)(scope, receive, exchange.send)
         except ClientDisconnect:
             pass
@@ -152,19 +111,21 @@ class Application(FastAPI):
     async def _on_http_exception(self, request: Request, error: Exception) -> Response:
         path = request.url.path
         if isinstance(error, HTTPException) and error.status_code == METHOD_NOT_ALLOWED.status:
-            allowed = ", ".join(self._allowed(request))
+            methods = {method for route in self._matching(request.scope) for method in route.methods or ()}
+            allowed = ", ".join(sorted(methods or {"GET", "HEAD"}))  # the console's files know these
             detail = f"{request.method} is not allowed for {shown(path)}; allowed: {allowed}."
             return _refusal(path, Problem(METHOD_NOT_ALLOWED, detail, headers={"Allow": allowed}))
         return _refusal(path, Problem(NOT_FOUND, f"There is nothing at {shown(path)}; /docs lists what there is."))
 
-    def _allowed(self, request: Request) -> list[str]:
-        """The methods of the operations that the request's path matches."""
-        matching = [
-            route
-            for route in self.routes
-            if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
+    def _matching(self, scope: Scope) -> list[Route]:
+        """The operations that a request's path matches."""
+        return [
+            route for route in self.routes if isinstance(route, Route) and route.matches(scope)[0] is not Match.NONE
         ]
-        return sorted({method for route in matching for method in route.methods or ()})
+
+    def _route(self, scope: Scope) -> str:
+        """The route of a request that was refused before it was looked for."""
+        return next((route.path for route in self._matching(scope)), OTHER)
 
 
 def _methods(operation: Operation) -> list[str]:

@@ -18,12 +18,15 @@ from arraylstm_serve.records import RECENT, Answers, Record
 Seen = tuple[float | None, int | None]
 """An item's probability and rank before it was consumed; None for the first item of all."""
 
+NOTES_BYTES = 8 * (2 + RECENT)
+"""Bytes of a slot that lie here and not in the engine."""
+
 UNSEEN: Seen = (None, None)
 
 
 def slot_bytes(shapes: dict[str, tuple[int, ...]]) -> int:
     """Bytes that one session takes, whose tensors have these shapes."""
-    return row_bytes(shapes) + 8 * (2 + RECENT)
+    return row_bytes(shapes) + NOTES_BYTES
 
 
 class Arena:
@@ -82,21 +85,23 @@ class Arena:
         self.answers.pop(slot, None)
         self._returned.append(slot)
 
-    def step(self, slots: list[int], items: list[int]) -> tuple[list[Seen], list[bool]]:
-        """Step different slots by one item each.
+    def step(
+        self, slots: list[int], items: list[int], reaches: list[int]
+    ) -> tuple[list[Seen], list[bool], list[Ranking]]:
+        """Step different slots by one item each, and rank so many of the next ones.
 
         Returns:
-            For each what the model had thought of its item, and whether the step went well; a slot whose step
-            did not is as it was before.
+            For each what the model had thought of its item, whether the step went well, and the ranking; a slot whose
+            step did not go well is as it was before.
         """
         rows, ids = np.array(slots), np.array(items)
         counts = self.steps[rows]
-        probabilities, ranks, sound = self.engine.step(rows, ids)
+        probabilities, ranks, sound, rankings = self.engine.step(rows, ids, reaches)
         seen: list[Seen] = list(zip(probabilities.tolist(), ranks.tolist(), strict=True))
         for row in np.flatnonzero(counts == 0).tolist():
             seen[row] = UNSEEN
         self._note(rows, ids, counts, sound)
-        return seen, sound.tolist()
+        return seen, sound.tolist(), rankings
 
     def _note(self, rows: Integers, ids: Integers, counts: Integers, sound: Flags) -> None:
         if not sound.all():

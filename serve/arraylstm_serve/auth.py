@@ -13,7 +13,7 @@ from typing import Self
 from arraylstm_serve.errors import StartupError, cause
 from arraylstm_serve.problems import UNAUTHORIZED, Problem, shown
 
-_LINE = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,64})\s+(?P<digest>[0-9a-f]{64})")
+_LINE = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,64})\s+(?P<digest>[0-9A-Fa-f]{64})")
 EVERYBODY = ""
 """The namespace of all sessions where no keys are asked for."""
 
@@ -32,27 +32,32 @@ class Keys:
     def load(cls, path: Path) -> Self:
         """Read a file of lines `NAME SHA256`; empty lines and those that begin with # are skipped.
 
+        What else a line holds is never told: it may be a key.
+
         Raises:
-            StartupError: the file cannot be read, has another line, or no key.
+            StartupError: the file cannot be read, has another line, one key under two names, or no key.
         """
-        try:
-            lines = path.read_text().splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise StartupError(f"--api-keys {path} cannot be read: {cause(error)}.") from error
-        digests = []
-        for number, line in enumerate(lines, 1):
-            if not line.strip() or line.startswith("#"):
+        owners: dict[bytes, tuple[str, int]] = {}
+        for number, line in enumerate(_read(path).splitlines(), 1):
+            words = line.strip()
+            if not words or words.startswith("#"):
                 continue
-            match = _LINE.fullmatch(line.strip())
+            match = _LINE.fullmatch(words)
             if match is None:
                 raise StartupError(
-                    f"--api-keys {path} line {number} is {shown(line)}; expected a name of A-Z a-z 0-9 . _ - and the "
-                    "64 hexadecimal digits of the key's SHA-256, as `arraylstm-serve make-key NAME` prints them."
+                    f"--api-keys {path} line {number} is not a name of A-Z a-z 0-9 . _ - and the 64 hexadecimal digits "
+                    "of the key's SHA-256, as `arraylstm-serve make-key NAME` prints them."
                 )
-            digests.append((match["name"], bytes.fromhex(match["digest"])))
-        if not digests:
+            name = match["name"]
+            owner, first = owners.setdefault(bytes.fromhex(match["digest"]), (name, number))
+            if owner != name:
+                raise StartupError(
+                    f"--api-keys {path} gives one key to two names, "
+                    f"{owner} in line {first} and {name} in line {number}."
+                )
+        if not owners:
             raise StartupError(f"--api-keys {path} lists no key; nobody could be let in.")
-        return cls(digests)
+        return cls((owner, digest) for digest, (owner, _) in owners.items())
 
     def namespace(self, key: str | None) -> str:
         """The name of a key; every listed key is compared, in constant time.
@@ -71,6 +76,15 @@ class Keys:
             detail = f"The request {missing}; send `Authorization: Bearer KEY` or `X-API-Key: KEY`."
             raise Problem(UNAUTHORIZED, detail, headers={"WWW-Authenticate": "Bearer"})
         return found
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8-sig")  # editors on Windows begin a file with a mark
+    except UnicodeDecodeError as error:
+        raise StartupError(f"--api-keys {path} cannot be read: it is not text in UTF-8.") from error
+    except OSError as error:
+        raise StartupError(f"--api-keys {path} cannot be read: {cause(error)}.") from error
 
 
 def make_key(name: str) -> tuple[str, str]:

@@ -129,18 +129,15 @@ class Batcher:
 
     def _step(self, batch: list[Walk]) -> list[bool]:
         """Step each walk by one item; whether each row went well. Nothing is stored if this raises."""
-        arena = self._arena
-        seen, sound = arena.step([walk.slot for walk in batch], [walk.items[walk.position] for walk in batch])
-        ending: dict[int, list[Walk]] = {}
-        for walk, thought, fine in zip(batch, seen, sound, strict=True):
+        seen, sound, rankings = self._arena.step(
+            [walk.slot for walk in batch],
+            [walk.items[walk.position] for walk in batch],
+            [walk.reach if walk.position + 1 == len(walk.items) else 0 for walk in batch],
+        )
+        for walk, thought, fine, ranking in zip(batch, seen, sound, rankings, strict=True):
             if fine:
                 walk.seen.append(thought)
                 walk.position += 1
-                if walk.reach and walk.position == len(walk.items):
-                    ending.setdefault(walk.reach, []).append(walk)
-        for reach, walks in ending.items():  # rows of equal reach are ranked together
-            rankings = arena.rank([walk.slot for walk in walks], reach)
-            for walk, ranking in zip(walks, rankings, strict=True):
                 walk.ranking = ranking
         return sound
 

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 from cyclopts import App
-from cyclopts.config import Env
 
 from arraylstm_serve import __version__, auth
+from arraylstm_serve.environment import PREFIX, Variables
 from arraylstm_serve.errors import StartupError
 from arraylstm_serve.server import serve
 from arraylstm_serve.settings import Settings
@@ -19,7 +19,7 @@ app = App(
     name="arraylstm-serve",
     help="Serve an exported model over HTTP, its recurrent state kept per session.",
     version=__version__,
-    config=Env("ARRAYLSTM_", command=False),
+    config=Variables(PREFIX, command=False),
     result_action="return_int_as_exit_code_else_zero",
 )
 

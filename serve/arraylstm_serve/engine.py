@@ -5,6 +5,7 @@ What a device has to do is `Engine`; everything above it deals in slots, item id
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -12,9 +13,13 @@ import numpy as np
 
 from arraylstm_serve.arrays import Doubles, Flags, Floats, Integers
 from arraylstm_serve.bundle import Bundle, State
-from arraylstm_serve.graph import StepGraph, open_graph
-from arraylstm_serve.predictions import Ranking, log_sum_exp, observe, rank
+from arraylstm_serve.errors import StartupError
+from arraylstm_serve.graph import CUDA, StepGraph, open_graph
+from arraylstm_serve.predictions import Ranking, log_sum_exp, observe, rank, rank_each
+from arraylstm_serve.runtime import onnxruntime as ort
 from arraylstm_serve.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 LOGITS = "logits"
 
@@ -26,11 +31,13 @@ class Step(NamedTuple):
         probabilities: (B,) float64, of each item before it was consumed; meaningless where the row was fresh.
         ranks: (B,) int64, likewise; 1 is the most likely.
         sound: (B,) bool, whether the model gave finite logits; where it did not, nothing was stored.
+        rankings: the most likely next items of each row, as many as were asked for.
     """
 
     probabilities: Doubles
     ranks: Integers
     sound: Flags
+    rankings: list[Ranking]
 
 
 class Engine(Protocol):
@@ -38,14 +45,19 @@ class Engine(Protocol):
 
     Attributes:
         provider: the onnxruntime execution provider in use.
+        device: what it runs on, in words.
         shapes: the shape of each tensor of a row, by name: `state_<name>` and `logits`, all float32.
     """
 
     provider: str
+    device: str
     shapes: dict[str, tuple[int, ...]]
 
-    def step(self, slots: Integers, items: Integers) -> Step:
-        """Step different slots (B,) by one item (B,) each. Nothing is stored if this raises."""
+    def step(self, slots: Integers, items: Integers, reaches: Sequence[int]) -> Step:
+        """Step different slots (B,) by one item (B,) each, and rank the next `reaches` (B) items of each.
+
+        Nothing is stored if this raises.
+        """
 
     def rank(self, slots: Integers, reach: int) -> list[Ranking]:
         """The `reach` most likely next items of each slot (B,)."""
@@ -67,7 +79,7 @@ class Engine(Protocol):
 
 
 class HostEngine:
-    """An engine whose rows lie in the host's memory, wherever the graph runs.
+    """An engine whose rows lie in the host's memory, beside the CPU that steps them.
 
     The operating system commits a row's memory when the row is first used.
 
@@ -81,18 +93,20 @@ class HostEngine:
     def __init__(self, graph: StepGraph, slots: int, states: Sequence[State], num_items: int) -> None:
         self._graph = graph
         self.provider = graph.provider
+        self.device = "CPU"
         self.shapes = row_shapes(states, num_items)
         self._rows = {name: np.zeros((slots, *shape), np.float32) for name, shape in self.shapes.items()}
         self._logits = self._rows[LOGITS]
         self._states = [rows for name, rows in self._rows.items() if name != LOGITS]
         self._log_sums = np.zeros(slots, np.float64)
 
-    def step(self, slots: Integers, items: Integers) -> Step:
+    def step(self, slots: Integers, items: Integers, reaches: Sequence[int]) -> Step:
         """See `Engine.step`."""
         probabilities, ranks = observe(self._logits[slots], self._log_sums[slots], items)
         logits, states = self._graph.run(items, [rows[slots] for rows in self._states])
         log_sums = log_sum_exp(logits)
         sound = np.isfinite(log_sums)
+        rankings = rank_each(logits, log_sums, np.where(sound, reaches, 0).tolist())
         if not sound.all():
             slots, logits, log_sums = slots[sound], logits[sound], log_sums[sound]
             states = [state[sound] for state in states]
@@ -100,7 +114,7 @@ class HostEngine:
             rows[slots] = state
         self._logits[slots] = logits
         self._log_sums[slots] = log_sums
-        return Step(probabilities, ranks, sound)
+        return Step(probabilities, ranks, sound, rankings)
 
     def rank(self, slots: Integers, reach: int) -> list[Ranking]:
         """See `Engine.rank`."""
@@ -147,7 +161,16 @@ def open_engine(bundle: Bundle, settings: Settings, slots: int) -> Engine:
 
     Raises:
         StartupError: the graph cannot be had, or not on that device.
-        MemoryError: the machine cannot hold that many rows.
+        MemoryError: the device cannot hold that many rows.
     """
-    graph = open_graph(bundle, settings.device, settings.threads)
+    graph = open_graph(bundle, settings.threads)
+    if settings.device == "cuda" or (settings.device == "auto" and CUDA in ort.get_available_providers()):
+        from arraylstm_serve.device_engine import open_cuda  # it takes what comes with the extra serve-gpu alone
+
+        try:
+            return open_cuda(bundle, settings, slots)
+        except StartupError as error:
+            if settings.device == "cuda":
+                raise
+            logger.warning("--device auto takes the CPU: %s", error)
     return HostEngine(graph, slots, bundle.manifest.states, len(bundle.vocabulary))

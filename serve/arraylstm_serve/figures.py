@@ -11,6 +11,9 @@ from typing import Literal, get_args
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
 
+NO_ROUTE = "none"
+"""The route of refusals that come before any is looked for."""
+
 Eviction = Literal["expired", "room"]
 
 
@@ -45,11 +48,12 @@ def _durations() -> Histogram:
 
 @dataclass(slots=True)
 class Figures:
-    """The counters of one server process; none ever goes back.
+    """The counters of one server process; none but `streams` ever goes back.
 
     Attributes:
         requests: HTTP requests answered, by route and status.
         durations: seconds from a request's head to its answer, by route.
+        streams: WebSocket connections open.
         events: requests that moved a session.
         batch_rows: sessions stepped by each run of the model.
         run_seconds: each run of the model, with what is gathered, observed and stored around it.
@@ -62,6 +66,7 @@ class Figures:
 
     requests: Counter[tuple[str, int]] = field(default_factory=Counter)
     durations: dict[str, Histogram] = field(default_factory=dict)
+    streams: int = 0
     events: int = 0
     batch_rows: Histogram = field(default_factory=lambda: Histogram(ROWS))
     run_seconds: Histogram = field(default_factory=_durations)
@@ -78,3 +83,7 @@ class Figures:
         if histogram is None:
             histogram = self.durations[route] = _durations()
         histogram.observe(seconds)
+
+    def refused(self, status: int) -> None:
+        """Count a refusal that the application knows nothing of."""
+        self.requests[NO_ROUTE, status] += 1

@@ -1,10 +1,12 @@
-"""The step graph in onnxruntime: opened on a device, held against the manifest, run."""
+"""The step graph in onnxruntime: opened, held against the manifest, run on the CPU."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -13,8 +15,8 @@ import numpy as np
 from arraylstm_serve.arrays import Floats, Integers
 from arraylstm_serve.bundle import Bundle, Graph, State, Tensor
 from arraylstm_serve.errors import BundleError, StartupError
+from arraylstm_serve.problems import shortened
 from arraylstm_serve.runtime import onnxruntime as ort
-from arraylstm_serve.settings import Device
 
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
@@ -24,30 +26,24 @@ DTYPES = {"tensor(float)": "float32", "tensor(int64)": "int64"}
 
 
 class StepGraph:
-    """Runs one step for a batch of rows; it keeps nothing between runs.
+    """Runs one step for a batch of rows on the CPU; it keeps nothing between runs.
 
     Args:
         step_path: the step graph, `items` and `state_<name>` to `logits` and `next_state_<name>`.
-        device: auto, cpu or cuda.
         threads: threads one run may use.
         states: the states in the order in which `run` takes and gives them.
 
     Raises:
-        StartupError: onnxruntime cannot load the graph, or not on the device asked for.
+        StartupError: onnxruntime cannot load the graph.
     """
 
-    def __init__(self, step_path: Path, device: Device, threads: int, states: Sequence[State]) -> None:
+    def __init__(self, step_path: Path, threads: int, states: Sequence[State]) -> None:
         refuse_two_runtimes()
-        self._session = _open_session(step_path, device, threads)
+        self._session = open_session(step_path, [CPU], threads)
         self._states = tuple(states)
         self._inputs = [f"state_{state.name}" for state in states]
         self._outputs = ["logits", *(f"next_state_{state.name}" for state in states)]
-        self.provider = self._session.get_providers()[0]
-        if device == "cuda" and self.provider != CUDA:
-            raise StartupError(
-                f"--device cuda was asked for but onnxruntime runs on {self.provider}; "
-                "install onnxruntime-gpu with its CUDA libraries, or use --device cpu."
-            )
+        self.provider: str = self._session.get_providers()[0]
 
     def run(self, items: Integers, states: Sequence[Floats]) -> tuple[Floats, list[Floats]]:
         """Step every row by one item.
@@ -64,11 +60,15 @@ class StepGraph:
         return logits, next_states
 
     def warm_up(self, max_batch: int) -> None:
-        """Run batches of every power of two below max_batch, and of max_batch."""
-        sizes = [1 << power for power in range(max_batch.bit_length()) if 1 << power < max_batch]
-        for rows in [*sizes, max_batch]:
-            states = [np.zeros((rows, *state.shape), np.float32) for state in self._states]
-            self.run(np.zeros(rows, np.int64), states)
+        """Run batches of every size in `batch_sizes`.
+
+        Raises:
+            StartupError: the machine cannot run that many rows at once.
+        """
+        for rows in batch_sizes(max_batch):
+            with batch_faults(rows, max_batch):
+                states = [np.zeros((rows, *state.shape), np.float32) for state in self._states]
+                self.run(np.zeros(rows, np.int64), states)
 
     def signature(self) -> Graph:
         """Inputs and outputs as the loaded graph itself states them."""
@@ -79,14 +79,14 @@ class StepGraph:
         return dict(self._session.get_modelmeta().custom_metadata_map)
 
 
-def open_graph(bundle: Bundle, device: Device, threads: int) -> StepGraph:
+def open_graph(bundle: Bundle, threads: int) -> StepGraph:
     """Load a bundle's step graph and hold it against the manifest.
 
     Raises:
         BundleError: the graph's signature or metadata differ from the manifest.
         StartupError: see `StepGraph`.
     """
-    graph = StepGraph(bundle.step_path, device, threads, bundle.manifest.states)
+    graph = StepGraph(bundle.step_path, threads, bundle.manifest.states)
     seen, promised = graph.signature(), bundle.step_graph
     _compare(bundle, "inputs", seen.inputs, promised.inputs)
     _compare(bundle, "outputs", seen.outputs, promised.outputs)
@@ -115,22 +115,48 @@ def _installed(name: str) -> bool:
     return True
 
 
-def _open_session(path: Path, device: Device, threads: int) -> ort.InferenceSession:
+def batch_sizes(max_batch: int) -> list[int]:
+    """The batch sizes that are prepared for: the powers of two below max_batch, and max_batch."""
+    return [*(1 << power for power in range(max_batch.bit_length()) if 1 << power < max_batch), max_batch]
+
+
+@contextmanager
+def batch_faults(rows: int, max_batch: int) -> Iterator[None]:
+    """Raise StartupError where a batch cannot be run, and say which."""
+    try:
+        yield
+    except Exception as error:  # onnxruntime's exception classes share no narrower base
+        why = shortened(" ".join(str(error).split()), 400)
+        raise StartupError(
+            f"the model cannot run a batch of {rows} sessions (--max-batch is {max_batch}): {why}"
+        ) from error
+
+
+def open_session(
+    model: Path | bytes, providers: Sequence[Any], threads: int, entries: Mapping[str, str] = MappingProxyType({})
+) -> ort.InferenceSession:
+    """Load a graph.
+
+    Args:
+        model: its file, or what would be in one.
+        providers: onnxruntime's execution providers, in the order in which they may take nodes.
+        threads: threads that one run may use, on the CPU.
+        entries: further entries of the session's configuration.
+
+    Raises:
+        StartupError: onnxruntime cannot load it.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    for key, value in entries.items():
+        options.add_session_config_entry(key, value)
     try:
-        return ort.InferenceSession(path, options, providers=_providers(device))
+        return ort.InferenceSession(model, options, providers=providers)
     except Exception as error:  # onnxruntime's exception classes share no narrower base
-        raise StartupError(f"onnxruntime cannot load {path}: {error}") from error
-
-
-def _providers(device: Device) -> list[Any]:
-    if device == "cpu" or CUDA not in ort.get_available_providers():
-        return [CPU]
-    ort.preload_dlls()
-    return [(CUDA, {"use_tf32": "0"}), CPU]
+        named = model if isinstance(model, Path) else "a graph"
+        raise StartupError(f"onnxruntime cannot load {named}: {error}") from error
 
 
 def _tensors(nodes: Iterable[Any]) -> list[Tensor]:

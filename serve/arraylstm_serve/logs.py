@@ -42,7 +42,7 @@ def configure(settings: Settings) -> None:
 def access(scope: Scope, call: Call, status: int, seconds: float) -> None:
     """Write the line of an answered request."""
     facts = {
-        "method": scope["method"],
+        "method": scope.get("method", "GET"),  # of a WebSocket's handshake it is not told
         "path": scope["raw_path"].decode("latin-1"),  # as it was sent: decoded, it could begin a line of its own
         "status": status,
         "seconds": round(seconds, 6),

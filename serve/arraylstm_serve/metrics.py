@@ -48,7 +48,11 @@ class Metrics:
 
     def _requests(self) -> Iterator[Metric]:
         figures = self._service.figures
-        requests = CounterMetricFamily(f"{PREFIX}requests", "HTTP requests answered.", labels=("route", "code"))
+        requests = CounterMetricFamily(
+            f"{PREFIX}requests",
+            "HTTP requests and WebSocket handshakes answered.",
+            labels=("route", "code"),
+        )
         for (route, status), count in figures.requests.items():
             requests.add_metric((route, str(status)), count)
         yield requests
@@ -58,6 +62,7 @@ class Metrics:
         for route, histogram in figures.durations.items():
             durations.add_metric((route,), _buckets(histogram), histogram.total)
         yield durations
+        yield GaugeMetricFamily(f"{PREFIX}streams_active", "WebSocket connections open.", figures.streams)
         yield GaugeMetricFamily(f"{PREFIX}requests_pending", "Requests that wait or run.", self._service.pending)
         yield CounterMetricFamily(
             f"{PREFIX}idempotent_replays", "Answers given again for a repeated idempotency key.", figures.replays

@@ -5,6 +5,7 @@ Every row is worked out by itself, so that its numbers do not depend on the rows
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple, Self
 
@@ -62,14 +63,33 @@ def log_sum_exp(logits: Floats) -> Doubles:
     return log_sums
 
 
+def chance(values: Floats | Doubles, log_sums: Doubles) -> Doubles:
+    """The probabilities that logits have in rows of some log-sum-exp."""
+    chances: Doubles = np.minimum(np.exp(values - log_sums), 1.0)
+    return chances
+
+
 def rank(logits: Floats, log_sums: Doubles, reach: int) -> list[Ranking]:
     """The `reach` most likely items of each row of logits (B, V) whose log-sum-exp is log_sums (B,)."""
     if reach == 0:
         return [NOTHING] * len(logits)
     ids = top_ids(logits, reach)
-    values = logits[np.arange(len(logits))[:, None], ids].astype(np.float64)
-    chances = np.exp(values - log_sums[:, None])
-    return [Ranking(*row) for row in zip(ids.tolist(), np.minimum(chances, 1.0).tolist(), strict=True)]
+    chances = chance(logits[np.arange(len(logits))[:, None], ids], log_sums[:, None])
+    return [Ranking(*row) for row in zip(ids.tolist(), chances.tolist(), strict=True)]
+
+
+def rank_each(logits: Floats, log_sums: Doubles, reaches: Sequence[int]) -> list[Ranking]:
+    """The reaches[n] most likely items of each row n; rows of equal reach are ranked together."""
+    groups: dict[int, list[int]] = {}
+    for row, reach in enumerate(reaches):
+        groups.setdefault(reach, []).append(row)
+    if len(groups) == 1:
+        return rank(logits, log_sums, reaches[0])
+    rankings = [NOTHING] * len(reaches)
+    for reach, rows in groups.items():
+        for row, ranking in zip(rows, rank(logits[rows], log_sums[rows], reach), strict=True):
+            rankings[row] = ranking
+    return rankings
 
 
 def top_ids(logits: Floats, k: int) -> Integers:
@@ -97,4 +117,4 @@ def observe(logits: Floats, log_sums: Doubles, items: Integers) -> tuple[Doubles
     """Probabilities (B,) and ranks (B,) that rows of logits (B, V) give to items (B,); rank 1 is the top."""
     values = logits[np.arange(len(items)), items]
     ranks: Integers = 1 + (logits > values[:, None]).sum(axis=1)
-    return np.minimum(np.exp(values - log_sums), 1.0), ranks
+    return chance(values, log_sums), ranks

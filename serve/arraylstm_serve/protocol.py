@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from http import HTTPStatus
 from typing import ClassVar, cast
 
-from starlette.types import Send
+from starlette.types import Receive, Scope, Send
+from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Request
 
 from arraylstm_serve.call import REQUEST_ID, new_request_id
+from arraylstm_serve.figures import Figures
 from arraylstm_serve.problems import MALFORMED_REQUEST, MEDIA_TYPE, OVERLOADED, REQUEST_TIMEOUT, Problem, retry_later
 
 MAX_HEAD = 65_536
-"""Bytes of a request that may come without its headers being complete."""
+"""Bytes of a request's path and headers, and of what may come without their being complete."""
 
 LINGER = 1.0
 """Seconds that a refused connection stays open, for a client that reads the refusal only after all it has to send."""
@@ -23,8 +27,18 @@ GOING_DOWN = 1012
 """The close code of a WebSocket whose server stops, once what is under way has been answered."""
 
 
+REFUSED = "arraylstm.refused"
+"""What a request's scope has the status under that the client was told instead of the application's answer."""
+
+
+def has_gone(receive: Receive) -> bool:
+    """Whether the client had gone, or been refused, before it was answered in whole, as far as uvicorn lets know."""
+    cycle = getattr(receive, "__self__", None)
+    return isinstance(cycle, RequestResponseCycle) and cycle.disconnected
+
+
 def send_whole(send: Send, head: bytes, body: bytes) -> bool:
-    """Answer with status 200 in one write, where uvicorn gives the way; else nothing is sent.
+    """Answer with status 200 in one write, where uvicorn gives the way and the client is there; else send nothing.
 
     Args:
         send: what the application was given; middleware that has wrapped it must not be passed by.
@@ -35,10 +49,8 @@ def send_whole(send: Send, head: bytes, body: bytes) -> bool:
         Whether the answer is sent.
     """
     cycle = getattr(send, "__self__", None)
-    if not isinstance(cycle, RequestResponseCycle) or cycle.flow.write_paused:
+    if not isinstance(cycle, RequestResponseCycle) or cycle.flow.write_paused or cycle.disconnected:
         return False
-    if cycle.disconnected:
-        return True
     cycle.response_started = cycle.response_complete = True
     parts = [STATUS_LINE[200]]
     for name, value in cycle.default_headers:
@@ -58,22 +70,27 @@ class Protocol(HttpToolsProtocol):
     A clock runs whenever a client has to send something, and stops once a request has come in whole.
     """
 
+    figures: ClassVar[Figures]
     max_connections: ClassVar[int]
     request_timeout: ClassVar[float]
 
     _head_bytes = 0
+    _largest = 0
+    """Bytes of the largest piece that came; as many `_head_bytes` lacks at most, where a head began amid one."""
     _in_head = False
     _in_request = False
     _over = False
     """Whether the connection was refused, or is a WebSocket by now."""
+    _running: RequestResponseCycle | None = None
+    """The latest request that the application was given; `cycle` and `pipeline` are what has come behind it since."""
     _clock: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
     """Runs while the client does not read what it is sent."""
 
     @classmethod
-    def bounded(cls, max_connections: int, request_timeout: float) -> type[Protocol]:
+    def bounded(cls, figures: Figures, max_connections: int, request_timeout: float) -> type[Protocol]:
         """The protocol with these bounds: connections open at once, and seconds for a request to come in whole."""
-        bounds = {"max_connections": max_connections, "request_timeout": request_timeout}
+        bounds = {"figures": figures, "max_connections": max_connections, "request_timeout": request_timeout}
         return cast(type[Protocol], type(cls.__name__, (cls,), bounds))
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
@@ -92,16 +109,19 @@ class Protocol(HttpToolsProtocol):
         self._stop_clock()
         self.resume_writing()
         super().connection_lost(exc)
+        self._drop_requests()
 
     def data_received(self, data: bytes) -> None:
         """Take bytes, or drop them after a refusal; a head or a trailer beyond MAX_HEAD of them is refused."""
         if self._over:
             return
         self._head_bytes += len(data)
+        if len(data) > self._largest:
+            self._largest = len(data)
         super().data_received(data)
         if self._over:
             return
-        if self._head_bytes > MAX_HEAD and (self._in_head or not self.cycle.response_started):
+        if self._head_bytes > MAX_HEAD and (self._in_head or self.cycle is None or not self.cycle.response_started):
             self.send_400_response("")
         elif self._head_bytes > MAX_HEAD:  # trailers without end of a request that has been answered
             self.transport.close()
@@ -147,9 +167,18 @@ class Protocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_headers_complete(self) -> None:
-        """Let the request begin."""
+        """Let the request begin.
+
+        Raises:
+            ValueError: the head is too long, though it may have come in one piece; the parser then fails.
+        """
         self._in_head = False
+        if self._head_bytes + self._largest > MAX_HEAD and self._head_size() > MAX_HEAD:
+            raise ValueError(MAX_HEAD)
         super().on_headers_complete()
+
+    def _head_size(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
 
     def on_message_complete(self) -> None:
         """Count the bytes of the next head from here."""
@@ -178,11 +207,25 @@ class Protocol(HttpToolsProtocol):
         self.transport.write("\r\n".join([*lines, "", ""]).encode() + body)
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        if self.cycle is not None:
-            self.cycle.disconnected = True
+        if self._running is None or self._running.response_complete:
+            self.figures.refused(kind.status)
+        else:
+            cast(Scope, self._running.scope)[REFUSED] = kind.status
+        self._drop_requests()
         self._over = True
         self._stop_clock()
         self.loop.call_later(LINGER, self.transport.close)
+        self.loop.call_later(2 * LINGER, self.transport.abort)  # where it is encrypted, close waits for the client
+
+    def _drop_requests(self) -> None:
+        """Let nobody hear the answer to the request under way; those behind it are not begun."""
+        self.pipeline.clear()
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _too_slow(self) -> None:
         """Refuse a request that did not come in whole in time; close a connection that has none to answer."""
@@ -207,6 +250,19 @@ class Protocol(HttpToolsProtocol):
 
 class StreamProtocol(WebSocketsSansIOProtocol):
     """WebSocket. Told to stop, it lets the application answer what is under way and close the connection."""
+
+    figures: ClassVar[Figures]
+
+    @classmethod
+    def counted(cls, figures: Figures) -> type[StreamProtocol]:
+        """The protocol that counts what it refuses there."""
+        return cast(type[StreamProtocol], type(cls.__name__, (cls,), {"figures": figures}))
+
+    def handle_connect(self, event: Request) -> None:
+        """Begin the handshake, or refuse one that is none."""
+        super().handle_connect(event)
+        if self.response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
+            self.figures.refused(self.response.status_code)
 
     def shutdown(self) -> None:
         """Stop to listen."""

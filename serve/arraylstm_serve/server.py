@@ -9,27 +9,28 @@ import socket
 import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 from types import FrameType
 
 import uvicorn
-from starlette.datastructures import Headers
-from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import Response
-from starlette.types import ASGIApp
 
 from arraylstm_serve import __version__, logs
 from arraylstm_serve.api import Application
-from arraylstm_serve.arena import slot_bytes
 from arraylstm_serve.auth import Keys
+from arraylstm_serve.budget import demands, too_much
 from arraylstm_serve.bundle import Bundle
-from arraylstm_serve.call import REQUEST_ID, new_request_id
-from arraylstm_serve.engine import Engine, open_engine, row_shapes
+from arraylstm_serve.cors import allow_origins
+from arraylstm_serve.engine import Engine, open_engine
+from arraylstm_serve.environment import tell_what_is_no_setting
 from arraylstm_serve.errors import StartupError, cause
+from arraylstm_serve.handshakes import Listener
 from arraylstm_serve.memory import memory_limit
 from arraylstm_serve.protocol import Protocol, StreamProtocol
 from arraylstm_serve.service import Service, slots
 from arraylstm_serve.settings import Settings
+from arraylstm_serve.tls import server_context
 
 YOUNG_OBJECTS = 50_000
 """Allocations between two collections of the youngest generation.
@@ -69,8 +70,19 @@ class Server(uvicorn.Server):
         for listener in sockets or ():
             with address_faults(*listener.getsockname()[:2]):
                 listener.listen(self.config.backlog)
-        await super().startup(sockets)
+        if self.config.ssl is None:
+            await super().startup(sockets)
+        else:
+            await super().startup([])
+            for listener in sockets or ():
+                self.servers.append(self._listen(listener, self.config.ssl))  # type: ignore[arg-type]
         print(self._greeting, flush=True)  # noqa: T201 - a command line prints
+
+    def _listen(self, listener: socket.socket, context: ssl.SSLContext) -> Listener:
+        """Accept connections that are to be encrypted."""
+        config, state = self.config, self.server_state
+        new_protocol = partial(config.http_protocol_class, config, state, self.lifespan.state)  # type: ignore[call-arg]
+        return Listener(listener, context, new_protocol, state.connections, self._service.settings)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop."""
@@ -86,6 +98,7 @@ def serve(path: Path, settings: Settings) -> None:
     """
     signals = record_signals()
     logs.configure(settings)
+    tell_what_is_no_setting()
     bundle = Bundle.load(path)
     keys = None if settings.api_keys is None else Keys.load(settings.api_keys)
     listener = listen(settings.host, settings.port)
@@ -115,23 +128,18 @@ def allow_files(connections: int) -> None:
 
 
 def allocate(bundle: Bundle, settings: Settings) -> Engine:
-    """The engine, with memory for every session that the settings allow.
+    """The engine, with memory for all that the settings allow.
 
     Raises:
-        StartupError: the machine cannot hold that many, or the graph cannot be had.
+        StartupError: the machine cannot hold what the bounds need, or the graph cannot be had.
     """
-    one = slot_bytes(row_shapes(bundle.manifest.states, len(bundle.vocabulary)))
-    needed = slots(settings) * one + settings.max_answer_bytes
-    refusal = StartupError(
-        f"{settings.max_sessions} sessions need {needed / 1e6:.1f} MB for states and remembered answers, but there are "
-        f"{memory_limit() / 1e6:.1f} MB; lower --max-sessions or --max-answer-bytes."
-    )
-    if needed > memory_limit():
-        raise refusal
+    needed = demands(bundle, settings)
+    if sum(needed.values()) > memory_limit():
+        raise too_much(needed, settings)
     try:
         return open_engine(bundle, settings, slots(settings))
     except MemoryError as error:
-        raise refusal from error
+        raise too_much(needed, settings) from error
 
 
 def configure(service: Service) -> uvicorn.Config:
@@ -144,8 +152,8 @@ def configure(service: Service) -> uvicorn.Config:
     config = uvicorn.Config(
         allow_origins(Application(service), settings.cors_origin),
         loop="uvloop",
-        http=Protocol.bounded(settings.max_connections, settings.request_timeout),
-        ws=StreamProtocol,
+        http=Protocol.bounded(service.figures, settings.max_connections, settings.request_timeout),
+        ws=StreamProtocol.counted(service.figures),
         ws_max_size=settings.max_body,
         ws_per_message_deflate=False,
         lifespan="off",
@@ -154,40 +162,10 @@ def configure(service: Service) -> uvicorn.Config:
         proxy_headers=False,
         server_header=False,
         timeout_graceful_shutdown=settings.shutdown_timeout,
-        ssl_certfile=settings.tls_certificate,
-        ssl_keyfile=settings.tls_key,
     )
-    if settings.tls_key and not settings.tls_certificate:
-        raise StartupError("--tls-key is given without --tls-certificate; give both, or neither.")
-    try:
-        config.load()
-    except (OSError, ssl.SSLError) as error:
-        named = f"--tls-certificate {settings.tls_certificate} with --tls-key {settings.tls_key}"
-        raise StartupError(f"{named} cannot be used: {cause(error)}.") from error
+    config.load()
+    config.ssl = server_context(settings.tls_certificate, settings.tls_key)
     return config
-
-
-def allow_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
-    """The application, which pages of these origins may call from a browser."""
-    if not origins:
-        return app
-    return _Origins(
-        app,
-        allow_origins=origins,
-        allow_methods=["*"],
-        allow_headers=["*"],
-        expose_headers=["X-Request-ID", "Retry-After"],
-    )
-
-
-class _Origins(CORSMiddleware):
-    """Starlette's, whose answers to preflights have a request id as all others have."""
-
-    def preflight_response(self, request_headers: Headers) -> Response:
-        """Answer a preflight, in which browsers send no id."""
-        response = super().preflight_response(request_headers)
-        response.headers[REQUEST_ID.decode()] = new_request_id().decode()
-        return response
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -227,6 +205,7 @@ def greeting(service: Service, listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     scheme = "https" if settings.tls_certificate else "http"
     url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+    here = f"{scheme}://localhost:{port}" if ip_address(host).is_unspecified else url
     keys = "asked for" if service.keys else "none asked for"
     megabytes = service.memory_bound / 1e6
     return "\n".join(
@@ -234,11 +213,12 @@ def greeting(service: Service, listener: socket.socket) -> str:
             f"arraylstm-serve {__version__}",
             f"  model     {bundle.fingerprint}",
             f"  cell      {bundle.manifest.model.cell}, {len(bundle.vocabulary)} items",
-            f"  device    {service.arena.engine.provider}, threads {settings.threads}",
+            f"  device    {service.arena.engine.device} ({service.arena.engine.provider}), threads {settings.threads}",
             f"  sessions  at most {settings.max_sessions}, states and remembered answers in at most {megabytes:.1f} MB",
             f"  API keys  {keys}",
             f"  serving   {url}",
-            f"  docs      {url}/docs",
+            f"  console   {here}/",
+            f"  docs      {here}/docs",
         )
     )
 

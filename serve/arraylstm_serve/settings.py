@@ -7,10 +7,18 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from arraylstm_serve.cors import validate_origin
+
 Device = Literal["auto", "cpu", "cuda"]
-Count = Annotated[int, Parameter(validator=Number(gte=1))]
+TRILLION = 10**12
+"""More than any machine holds of anything counted here, and little enough to compute with."""
+Count = Annotated[int, Parameter(validator=Number(gte=1, lte=TRILLION))]
 TEN_YEARS = 315_360_000
 Seconds = Annotated[float, Parameter(validator=Number(gt=0, lte=TEN_YEARS))]
+LARGEST_BATCH = 4096
+"""A CPU steps most rows a second in batches of some hundred; larger ones only take longer, and more memory."""
+MOST_THREADS = 1024
+Origin = Annotated[str, Parameter(validator=validate_origin)]
 
 
 @Parameter(name="*")
@@ -27,8 +35,14 @@ class Settings:
     device: Device = "auto"
     """Where the model runs; auto takes CUDA where onnxruntime has it, else the CPU."""
 
-    threads: Count = 1
-    """Threads that one run of the model may use."""
+    tf32: bool = False
+    """Let CUDA round what it multiplies to TF32: faster, and answers are off by more than 1e-5."""
+
+    gpu_memory: Count | None = None
+    """Most bytes that onnxruntime may take on the GPU for weights and between steps, the sessions' own apart."""
+
+    threads: Annotated[int, Parameter(validator=Number(gte=1, lte=MOST_THREADS))] = 1
+    """Threads that one run of the model may use; at most 1024."""
 
     max_sessions: Count = 20_000
     """Sessions held at once; the least recently used idle one makes room for a new one."""
@@ -39,8 +53,8 @@ class Settings:
     session_ttl: Seconds = 1800.0
     """Seconds without use after which a session expires; at most ten years."""
 
-    max_batch: Count = 64
-    """Most sessions stepped by one run of the model."""
+    max_batch: Annotated[int, Parameter(validator=Number(gte=1, lte=LARGEST_BATCH))] = 64
+    """Most sessions stepped by one run of the model; at most 4096."""
 
     max_pending: Count = 1024
     """Requests waiting or running at once; further ones are answered 503."""
@@ -69,7 +83,7 @@ class Settings:
     max_body: Count = 262_144
     """Most bytes one request body may have."""
 
-    shutdown_timeout: Count = 30
+    shutdown_timeout: Annotated[int, Parameter(validator=Number(gte=1, lte=TEN_YEARS))] = 30
     """Seconds that requests in flight get to finish after SIGTERM."""
 
     api_keys: Path | None = None
@@ -78,8 +92,11 @@ class Settings:
     Every name has its own sessions. Without it everybody is let in.
     """
 
-    cors_origin: tuple[str, ...] = ()
-    """Origin, such as https://shop.example, whose pages may call the server from a browser; may be repeated."""
+    cors_origin: tuple[Origin, ...] = ()
+    """Origin, such as https://shop.example, whose pages may call the server from a browser, or * for any.
+
+    May be repeated.
+    """
 
     tls_certificate: Path | None = None
     """PEM file of the certificate, for HTTPS."""

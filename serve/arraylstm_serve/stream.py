@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 from asyncio import CancelledError, Future, Queue, Semaphore, create_task, get_running_loop
 from contextlib import suppress
+from http import HTTPStatus
 from time import perf_counter
 
 import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
 from arraylstm_serve.call import BEARER_PROTOCOL, REQUEST_ID, Call
-from arraylstm_serve.problems import Problem, internal
+from arraylstm_serve.exchange import CLIENT_GONE, OTHER, record
+from arraylstm_serve.problems import NOT_FOUND, Problem, internal, shown
 from arraylstm_serve.protocol import GOING_DOWN
 from arraylstm_serve.schemas import BulkEvent
 from arraylstm_serve.service import Service
@@ -28,19 +30,45 @@ Replies = Queue[Future[bytes] | None]
 
 
 async def handle(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
-    """Serve one connection of WS /v1/stream until the client closes it, or the server is going down."""
+    """Serve one WebSocket until the client closes it, or the server is going down."""
     call = Call(scope)
-    head = [(REQUEST_ID, call.request_id)]
     await receive()  # the client's wish to connect
+    status = CLIENT_GONE
+    try:
+        status = await _shake_hands(service, call, scope, receive, send)
+    finally:
+        record(service, call, scope, PATH if scope["path"] == PATH else OTHER, status)
+    if status == HTTPStatus.SWITCHING_PROTOCOLS:
+        service.figures.streams += 1
+        try:
+            await _converse(service, call, receive, send)
+        finally:
+            service.figures.streams -= 1
+
+
+async def _shake_hands(service: Service, call: Call, scope: Scope, receive: Receive, send: Send) -> int:
+    """Accept a connection, or refuse it; the status that the client is told."""
     try:
         call.check_origin(scope, service.settings.cors_origin)
         call.authorise(service.keys)
+        _check_path(scope["path"])
     except Problem as problem:
         problem.headers[REQUEST_ID.decode()] = call.request_id.decode()
         await problem_response(problem)(scope, receive, send)  # Starlette refuses the handshake with it
-        return
+        return problem.kind.status
     protocol = BEARER_PROTOCOL if BEARER_PROTOCOL in scope["subprotocols"] else None
+    head = [(REQUEST_ID, call.request_id)]
     await send({"type": "websocket.accept", "subprotocol": protocol, "headers": head})
+    return HTTPStatus.SWITCHING_PROTOCOLS
+
+
+def _check_path(path: str) -> None:
+    if path != PATH:
+        raise Problem(NOT_FOUND, f"There is no WebSocket at {shown(path)}; {PATH} is one.")
+
+
+async def _converse(service: Service, call: Call, receive: Receive, send: Send) -> None:
+    """Answer messages until the client closes the connection, or the server is going down."""
     settings = service.settings
     places = Semaphore(min(IN_FLIGHT, settings.max_session_pending, settings.max_pending))
     replies: Replies = Queue()

@@ -9,9 +9,8 @@ import msgspec
 from starlette.datastructures import QueryParams
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from starlette.types import Receive, Send
+from starlette.types import Receive
 
-from arraylstm_serve.call import REQUEST_ID
 from arraylstm_serve.problems import (
     INVALID_JSON,
     INVALID_REQUEST,
@@ -22,13 +21,10 @@ from arraylstm_serve.problems import (
     shortened,
     shown,
 )
-from arraylstm_serve.protocol import send_whole
 from arraylstm_serve.schemas import SESSION_ID
 
 JSON = "application/json"
-_HEAD = b"content-type: application/json\r\ncontent-length: %d\r\nx-request-id: %s\r\n"
 MAX_DETAIL = 300
-_JSON_HEADER = (b"content-type", JSON.encode())
 _is_session_id = re.compile(SESSION_ID).fullmatch
 
 Decoded = TypeVar("Decoded")
@@ -110,17 +106,3 @@ def problem_response(problem: Problem) -> Response:
 def json_response(body: bytes, status: int = 200) -> Response:
     """Encoded JSON as a Starlette response."""
     return Response(body, status_code=status, media_type=JSON)
-
-
-async def send_answer(send: Send, body: bytes, request_id: bytes) -> None:
-    """Send a JSON answer with status 200."""
-    if send_whole(send, _HEAD % (len(body), request_id), body):
-        return
-    await send(
-        {
-            "type": "http.response.start",
-            "status": 200,
-            "headers": [_JSON_HEADER, (b"content-length", b"%d" % len(body)), (REQUEST_ID, request_id)],
-        }
-    )
-    await send({"type": "http.response.body", "body": body})

@@ -1,4 +1,4 @@
-"""The reference of the fuzzes: the same engine, stepping one session's items alone, one row a run."""
+"""The reference of the fuzzes: the host's engine, stepping one session's items alone, one row a run."""
 
 from __future__ import annotations
 
@@ -6,21 +6,50 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 
 from arraylstm_serve.arena import Arena
 from arraylstm_serve.bundle import Bundle
+from arraylstm_serve.engine import open_engine
+from arraylstm_serve.settings import Settings
 
+from ..devices import Chosen
 from .bundles import V, index_of
-from .harness import Engine
 
-Facts = tuple[list[tuple[Any, float]], list[tuple[float | None, int | None]]]
+Likely = list[tuple[Any, float]]
+Seen = list[tuple[float | None, int | None]]
+Facts = tuple[Likely, Seen]
+
+
+def same_likely(found: Likely, expected: Likely) -> bool:
+    """Whether predictions are the expected ones: the same bits, but for a device's, which are within 1e-5."""
+    if Chosen.engine == "host":
+        return found == expected
+    return dict(found) == pytest.approx(dict(expected), abs=1e-5)
+
+
+def same_seen(found: Seen, expected: Seen) -> bool:
+    """Whether observations are the expected ones, likewise; ranks of nearly equal chances may differ by one."""
+    if Chosen.engine == "host":
+        return found == expected
+    return len(found) == len(expected) and all(
+        (one == other)
+        if other == (None, None)
+        else (one[0] == pytest.approx(other[0], abs=1e-5) and one[1] == pytest.approx(other[1], abs=1))
+        for one, other in zip(found, expected, strict=True)
+    )
+
+
+def same(found: Facts, expected: Facts) -> bool:
+    """Whether an answer is the expected one."""
+    return same_likely(found[0], expected[0]) and same_seen(found[1], expected[1])
 
 
 class Alone:
-    """What the engine gives a session whose items run at batch 1, with nothing beside them."""
+    """What the host's engine gives a session whose items run at batch 1, with nothing beside them."""
 
     def __init__(self, bundle: Bundle) -> None:
-        self.arena = Arena(Engine(bundle, 1), 1)
+        self.arena = Arena(open_engine(bundle, Settings(device="cpu"), 1), 1)
         self.labels = bundle.vocabulary.labels
 
     def walk(self, chunks: Sequence[Sequence[Any]]) -> list[Facts]:
@@ -30,7 +59,7 @@ class Alone:
         for chunk in chunks:
             seen = []
             for item in chunk:
-                ((thought,), (sound,)) = self.arena.step([slot], [index_of(item)])
+                (thought,), (sound,), _ = self.arena.step([slot], [index_of(item)], [0])
                 assert sound
                 seen.append(thought)
             (ranking,) = self.arena.rank([slot], V)
@@ -43,7 +72,7 @@ class Alone:
         """The tensors that a session's state has after some items."""
         slot = self.arena.acquire()
         for item in items:
-            self.arena.step([slot], [index_of(item)])
+            self.arena.step([slot], [index_of(item)], [0])
         tensors = self.arena.engine.read(np.array([slot]))
         self.arena.release(slot)
         return {name: value[0] for name, value in tensors.items()}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,10 +37,23 @@ def start_server(bundle_path: Path) -> Iterator[Callable[..., ServerProcess]]:
     """Starts servers over the bundle; they are stopped after the test."""
     servers: list[ServerProcess] = []
 
-    def start(*arguments: str) -> ServerProcess:
-        servers.append(ServerProcess(bundle_path, *arguments))
+    def start(*arguments: str, **options: Any) -> ServerProcess:
+        servers.append(ServerProcess(bundle_path, *arguments, **options))
         return servers[-1]
 
     yield start
     for server in servers:
         server.stop()
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Callable[[str, int], Path]:
+    """A Python interpreter in a shell that allows so many open files, by `ulimit -Sn` or `ulimit -n`."""
+
+    def write(flag: str, files: int) -> Path:
+        program = tmp_path / f"python{flag}{files}"
+        program.write_text(f'#!/bin/sh\nulimit {flag} {files}\nexec "{sys.executable}" "$@"\n')
+        program.chmod(0o755)
+        return program
+
+    return write

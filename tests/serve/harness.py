@@ -16,8 +16,11 @@ from arraylstm_serve.api import Application
 from arraylstm_serve.arrays import Floats, Integers
 from arraylstm_serve.auth import Keys
 from arraylstm_serve.bundle import Bundle
+from arraylstm_serve.device_binding import Place
+from arraylstm_serve.device_engine import DeviceEngine, cuda_place
 from arraylstm_serve.engine import HostEngine, Step
 from arraylstm_serve.graph import open_graph
+from arraylstm_serve.predictions import NOTHING
 from arraylstm_serve.server import Server, configure, listen
 from arraylstm_serve.service import Service, slots
 from arraylstm_serve.settings import Settings
@@ -25,27 +28,67 @@ from arraylstm_serve.settings import Settings
 from ..devices import Chosen
 
 
-class Engine(HostEngine):
-    """The real engine, with a hook before each run that may look, act or raise."""
+class Hooks:
+    """What a test may do to an engine: look, act or raise before each step, and have an item bring no finite logits."""
 
-    def __init__(self, bundle: Bundle, slots: int) -> None:
-        graph = open_graph(bundle, Chosen.device, 1)
-        super().__init__(graph, slots, bundle.manifest.states, len(bundle.vocabulary))
+    def __init__(self) -> None:
         self.before: Callable[[Integers], None] = lambda items: None
         self.poison: int | None = None
+
+
+class OnHost(Hooks, HostEngine):
+    """The host's engine."""
+
+    def __init__(self, bundle: Bundle, slots: int) -> None:
+        Hooks.__init__(self)
+        graph = open_graph(bundle, 1)
+        HostEngine.__init__(self, graph, slots, bundle.manifest.states, len(bundle.vocabulary))
         run = graph.run
 
         def poisoned(items: Integers, states: Sequence[Floats]) -> tuple[Floats, list[Floats]]:
             logits, next_states = run(items, states)
-            logits[items == self.poison] = np.nan  # rows of this item get logits that are not numbers
+            logits[items == self.poison] = np.nan
             return logits, next_states
 
         graph.run = poisoned  # type: ignore[method-assign]
 
-    def step(self, slots: Integers, items: Integers) -> Step:
+    def step(self, slots: Integers, items: Integers, reaches: Sequence[int]) -> Step:
         """Step, after the hook."""
         self.before(items)
-        return super().step(slots, items)
+        return super().step(slots, items, reaches)
+
+
+class OnDevice(Hooks, DeviceEngine):
+    """The device's engine; no poisoned row reaches it, as its logits are out of reach."""
+
+    def __init__(self, bundle: Bundle, slots: int, max_batch: int) -> None:
+        Hooks.__init__(self)
+        place = Place("cpu", "CPU", {}) if Chosen.device == "cpu" else cuda_place(Settings())
+        DeviceEngine.__init__(self, bundle, place, slots, max_batch)
+
+    def step(self, slots: Integers, items: Integers, reaches: Sequence[int]) -> Step:
+        """Step, after the hook."""
+        self.before(items)
+        sound = items != self.poison
+        if sound.all():
+            return super().step(slots, items, reaches)
+        kept = super().step(
+            slots[sound], items[sound], [reach for reach, fine in zip(reaches, sound, strict=True) if fine]
+        )
+        rankings = iter(kept.rankings)
+        step = Step(
+            np.zeros(len(items)),
+            np.zeros(len(items), int),
+            sound,
+            [next(rankings) if fine else NOTHING for fine in sound],
+        )
+        step.probabilities[sound], step.ranks[sound], step.sound[sound] = kept[:3]
+        return step
+
+
+def make_engine(bundle: Bundle, slots: int, max_batch: int = 64) -> OnHost | OnDevice:
+    """The engine that the suite was told to test."""
+    return OnHost(bundle, slots) if Chosen.engine == "host" else OnDevice(bundle, slots, max_batch)
 
 
 class Clock:
@@ -65,7 +108,7 @@ class Harness:
     def __init__(self, bundle_path: Path, **settings: Any) -> None:
         bundle = Bundle.load(bundle_path)
         chosen = Settings(**{"max_sessions": 100, **settings})
-        self.engine = Engine(bundle, slots(chosen))
+        self.engine = make_engine(bundle, slots(chosen), chosen.max_batch)
         self.clock = Clock()
         keys = None if chosen.api_keys is None else Keys.load(chosen.api_keys)
         self.service = Service(bundle, self.engine, chosen, keys, self.clock)

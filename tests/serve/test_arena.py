@@ -15,7 +15,7 @@ from arraylstm_serve.graph import StepGraph
 
 from ..devices import same_bits
 from .bundles import V
-from .harness import Engine
+from .harness import make_engine
 
 
 class NoGraph(StepGraph):
@@ -56,11 +56,11 @@ def test_unused_slots_take_no_room_beside_the_arrays() -> None:
 def test_a_record_goes_on_in_another_arena_as_it_would_have_here(bundle_path: Path, steps: int) -> None:
     """Saved sessions loaded elsewhere, a batch at a time, give the same bits, the same recent items and answers."""
     bundle = Bundle.load(bundle_path)
-    here, there = (Arena(Engine(bundle, 8), 8) for _ in range(2))
+    here, there = (Arena(make_engine(bundle, 8), 8) for _ in range(2))
     slots = [here.acquire() for _ in range(3)]
     items = np.random.default_rng(steps).integers(0, V, (steps, 3))
     for row in items:
-        here.step(slots, row.tolist())
+        here.step(slots, row.tolist(), [0] * len(slots))
     records = here.save(slots)
     assert [record.step for record in records] == [steps] * 3
     assert [record.recent.tolist() for record in records] == items[-32:].T.tolist()
@@ -68,6 +68,6 @@ def test_a_record_goes_on_in_another_arena_as_it_would_have_here(bundle_path: Pa
     there.load(others, records)
     assert [there.recent(slot).tolist() for slot in others] == items[-32:].T.tolist()
     for _ in range(2):
-        assert here.step(slots, [0, 1, 2]) == there.step(others, [0, 1, 2])
+        assert here.step(slots, [0, 1, 2], [1, 2, 2]) == there.step(others, [0, 1, 2], [1, 2, 2])
         assert here.rank(slots, V) == there.rank(others, V)
     assert here.steps[slots].tolist() == there.steps[others].tolist() == [steps + 2] * 3

@@ -218,15 +218,34 @@ DIGEST = "0" * 64
         (f"alice {DIGEST[:-1]}\n", "line 1"),
         (f"# a comment\nalice {DIGEST}\nbob\n", "line 3"),
         (f"alice bob {DIGEST}\n", "line 1"),
-        (f"alice {DIGEST.replace('0', 'A')}\n", "line 1"),
+        (f"alice {DIGEST[:-1]}g\n", "line 1"),
         (f"a/b {DIGEST}\n", "line 1"),
         ("alice's-own-key\n", "line 1"),
+        (f"alice {DIGEST}\n#\nbob {DIGEST}\n", "one key to two names, alice in line 1 and bob in line 3"),
+        (f"alice {DIGEST[:-1]}a\nbob {DIGEST[:-1]}A\n", "one key to two names, alice in line 1 and bob in line 2"),
     ],
 )
 def test_a_file_of_keys_that_is_wrong_is_a_fault_at_the_start(tmp_path: Path, text: str, said: str) -> None:
     """A line that is none, or a file without any, is told with its number and the command that makes one."""
     with pytest.raises(StartupError, match=said):
         Keys.load(write(tmp_path, text))
+
+
+@pytest.mark.parametrize("secret", [ALICE, f"alice {ALICE}", f"{ALICE} {DIGEST}", f"alice {DIGEST} {ALICE}"])
+def test_what_a_line_holds_is_not_told(bundle_path: Path, tmp_path: Path, secret: str) -> None:
+    """A line that may be a key itself is told by its number and what is expected, its content nowhere."""
+    done = run(str(bundle_path), "--port", "0", "--api-keys", str(write(tmp_path, f"{line('bob', BOB)}{secret}\n")))
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "keys line 2 is not a name of" in done.stderr
+    assert "make-key NAME" in done.stderr
+    assert ALICE not in done.stderr
+
+
+def test_lines_may_be_written_by_other_programs(tmp_path: Path) -> None:
+    """A byte order mark, CRLF, indented comments, digits in upper case and a line that is there twice are read."""
+    text = f"\ufeff{line('alice', ALICE)}  # indented\n\t#too\n{line('bob', BOB).upper()}{line('alice', ALICE)}"
+    keys = Keys.load(write(tmp_path, text.replace("\n", "\r\n")))
+    assert (keys.namespace(ALICE), keys.namespace(BOB)) == ("alice", "BOB")
 
 
 def test_a_file_of_keys_that_cannot_be_read_is_a_fault_at_the_start(bundle_path: Path, tmp_path: Path) -> None:
@@ -236,6 +255,6 @@ def test_a_file_of_keys_that_cannot_be_read_is_a_fault_at_the_start(bundle_path:
     assert "--api-keys" in done.stderr
     for path in (tmp_path, write(tmp_path, "")):
         if path.is_file():
-            path.write_bytes(b"\xff\xfe")
+            path.write_text(line("alice", ALICE), "utf-16")
         with pytest.raises(StartupError, match="cannot be read"):
             Keys.load(path)

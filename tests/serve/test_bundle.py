@@ -20,7 +20,7 @@ from .bundles import FINGERPRINT, STATES, describe, signature, step_model, write
 def opened(path: Path) -> Bundle:
     """The bundle, checked as a starting server checks it."""
     bundle = Bundle.load(path)
-    open_graph(bundle, "cpu", 1)
+    open_graph(bundle, 1)
     return bundle
 
 

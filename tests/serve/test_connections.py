@@ -41,12 +41,19 @@ def answer_to(client: socket.socket, request: bytes) -> bytes:
     client.sendall(request)
     received = b""
     while b"\r\n\r\n" not in received:
-        received += client.recv(65_536)
+        received += more(client)
     head, _, body = received.partition(b"\r\n\r\n")
     size = int(next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")).split()[1])
     while len(body) < size:
-        body += client.recv(65_536)
+        body += more(client)
     return head
+
+
+def more(client: socket.socket) -> bytes:
+    """What comes next on a connection that the server has no reason to end."""
+    piece = client.recv(65_536)
+    assert piece, "the server has hung up"
+    return piece
 
 
 def problem(answer: bytes) -> tuple[str, str, bool]:
@@ -116,14 +123,44 @@ def test_an_early_answer_does_not_wait_for_the_body(start_server: Start) -> None
     assert answer.count(b"HTTP/1.1") == 1
 
 
-def test_garbage_after_a_request_is_refused_without_a_fault(impatient: ServerProcess) -> None:
-    """Bytes that are no HTTP behind a whole request are refused, and the log has no traceback."""
+@pytest.mark.parametrize("requests", [1, 2, 3])
+def test_garbage_after_requests_is_refused_without_a_fault(impatient: ServerProcess, requests: int) -> None:
+    """Bytes that are no HTTP behind whole requests are refused, and the log has no traceback."""
     with closing(connect(impatient)) as client:
-        client.sendall(HEAD + BODY + b"no http\r\n\r\n")
-        assert b"malformed_request" in rest(client)
+        client.sendall((HEAD + BODY) * requests + b"no http\r\n\r\n")
+        assert problem(rest(client)) == ("HTTP/1.1 400 Bad Request", "malformed_request", True)
     httpx.get(f"{impatient.url}/healthz")
     impatient.process.terminate()
     assert "Traceback" not in impatient.process.communicate()[1]
+
+
+LONG_HEADS = [
+    HEALTH[:-2] + b"X: " + b"x" * 66_000 + b"\r\n\r\n",
+    HEALTH[:-2] + b"X: x\r\n" * 11_000 + b"\r\n",
+    HEALTH.replace(b"/healthz", b"/healthz?" + b"x" * 66_000),
+]
+
+
+@pytest.mark.parametrize("head", LONG_HEADS, ids=["one header", "many headers", "path"])
+@pytest.mark.parametrize("first", [b"", HEAD + BODY], ids=["alone", "behind a request"])
+def test_a_long_head_is_refused_though_it_is_whole(start_server: Start, first: bytes, head: bytes) -> None:
+    """A head over 64 KiB is refused also where all of it comes at once; one just below is taken."""
+    server = start_server()
+    with closing(connect(server)) as client:
+        client.sendall(first + head)
+        assert problem(rest(client)) == ("HTTP/1.1 400 Bad Request", "malformed_request", True)
+    with closing(connect(server)) as client:
+        assert answer_to(client, HEALTH[:-2] + b"X: " + b"x" * 65_000 + b"\r\n\r\n").startswith(b"HTTP/1.1 200 OK")
+
+
+def test_empty_lines_have_an_end(start_server: Start) -> None:
+    """A connection on which nothing but empty lines come is refused after 64 KiB, without a fault."""
+    server = start_server()
+    with closing(connect(server)) as client:
+        client.sendall(b"\r\n" * 40_000)
+        assert problem(rest(client)) == ("HTTP/1.1 400 Bad Request", "malformed_request", True)
+    server.process.terminate()
+    assert server.process.communicate()[1] == ""
 
 
 @pytest.fixture

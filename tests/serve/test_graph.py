@@ -11,14 +11,13 @@ from arraylstm_serve import Bundle, graph
 from arraylstm_serve.errors import StartupError
 from arraylstm_serve.graph import StepGraph, open_graph
 
-from ..devices import Chosen, same_bits
 from .bundles import STATES, H, Reference, V
 
 
 @pytest.fixture
 def tiny(bundle_path: Path) -> StepGraph:
     """The graph of the bundle, on the CPU."""
-    return open_graph(Bundle.load(bundle_path), Chosen.device, 1)
+    return open_graph(Bundle.load(bundle_path), 1)
 
 
 def random_states(rows: int) -> list[np.ndarray]:
@@ -39,7 +38,6 @@ def test_a_step_is_that_of_the_float64_model(tiny: StepGraph) -> None:
         np.testing.assert_allclose(m[row], model.m, atol=1e-5)
 
 
-@same_bits
 @pytest.mark.parametrize("rows", [0, 1, 2, 3, 15, 64])
 def test_a_row_is_the_same_bits_in_any_batch(tiny: StepGraph, rows: int) -> None:
     """Each row of a batch, of no rows too, equals bit for bit that row run alone."""
@@ -62,16 +60,8 @@ def test_warm_up_runs_every_batch_size_it_promises(tiny: StepGraph, monkeypatch:
     assert sizes == [1, 2, 4, 8, 16, 32, 48]
 
 
-def test_cuda_asked_for_and_not_there_is_an_error(bundle_path: Path) -> None:
-    """Asked for CUDA where onnxruntime has none, nothing falls back to the CPU."""
-    if "CUDAExecutionProvider" in graph.ort.get_available_providers():
-        pytest.skip("onnxruntime has CUDA here")
-    with pytest.raises(StartupError, match="--device cuda was asked for but onnxruntime runs on CPU"):
-        open_graph(Bundle.load(bundle_path), "cuda", 1)
-
-
 def test_two_runtimes_at_once_are_an_error(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both distributions of onnxruntime installed is told together with the remedy."""
     monkeypatch.setattr(graph, "distribution", lambda name: name)
     with pytest.raises(StartupError, match="pip uninstall -y onnxruntime onnxruntime-gpu"):
-        graph.StepGraph(bundle_path / "step.onnx", "cpu", 1, [])
+        graph.StepGraph(bundle_path / "step.onnx", 1, [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,13 @@ from playwright.sync_api import Browser, Page
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from arraylstm_serve import Settings, cli
+
 from ..servers import ServerProcess
 from .bundles import write_bundle
 from .clients import fresh
 from .test_problems import check
+from .test_server import run
 
 Start = Callable[..., ServerProcess]
 
@@ -154,6 +158,62 @@ def test_any_origin_can_be_allowed(start_server: Start) -> None:
         assert httpx.post(f"{server.url}/v1/predict", json={"items": ["a"]}, headers=said).status_code == 200
         with stream(server, said):
             pass
+
+
+NO_ORIGINS = [
+    "",
+    "null",
+    "shop.example",
+    "localhost:3000",
+    "//shop.example",
+    "https://",
+    "https://shop.example/",
+    "https://shop.example/page",
+    "https://shop.example?a",
+    "https://shop.example:443",
+    "http://shop.example:80",
+    "https://shop.example:",
+    "https://*.shop.example",
+    "https://Shop.example",
+    "HTTPS://shop.example",
+    "https://shöp.example",
+    "https://user@shop.example",
+    " https://shop.example",
+    "https://shop.example,https://other.example",
+]
+
+
+@pytest.mark.parametrize("text", NO_ORIGINS)
+def test_what_no_browser_sends_is_refused_at_the_start(bundle_path: Path, text: str) -> None:
+    """A --cors-origin that could let no page in is told by its value, with what is allowed, and the status is 2."""
+    done = run(str(bundle_path), "--port", "0", "--cors-origin", SHOP, "--cors-origin", text, COLUMNS="400")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f'Invalid value "{text}" for --cors-origin. Must be an origin as browsers send it' in done.stderr
+
+
+ORIGINS = [
+    "*",
+    SHOP,
+    "http://localhost:3000",
+    "http://127.0.0.1:8000",
+    "http://[::1]:3000",
+    "http://shop.example:443",
+    "https://xn--shp-tna.example",
+    "chrome-extension://abcdefghijklmnop",
+]
+
+
+def test_what_browsers_send_is_taken(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Origins of any scheme, with ports, of addresses, and * are taken from flags and from a variable with blanks."""
+    served: list[Settings] = []
+    monkeypatch.setattr(cli, "serve", lambda path, settings: served.append(settings))
+    flags = [word for text in ORIGINS for word in ("--cors-origin", text)]
+    monkeypatch.setattr(sys, "argv", ["arraylstm-serve", str(bundle_path), *flags])
+    assert cli.main() == 0
+    monkeypatch.setattr(sys, "argv", ["arraylstm-serve", str(bundle_path)])
+    monkeypatch.setenv("ARRAYLSTM_CORS_ORIGIN", " ".join(ORIGINS))
+    assert cli.main() == 0
+    assert [settings.cors_origin for settings in served] == [tuple(ORIGINS)] * 2
 
 
 def test_a_key_does_not_make_a_page_less_foreign(start_server: Start, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from arraylstm_serve.predictions import Ask, Ranking, log_sum_exp, observe, rank, top_ids
+from arraylstm_serve.predictions import Ask, Ranking, log_sum_exp, observe, rank, rank_each, top_ids
 
 few_values = st.sampled_from([-np.inf, -2.0, -0.0, 0.0, 1.0, 1.5])
 tied_logits = arrays.arrays(np.float32, arrays.array_shapes(min_dims=2, max_dims=2), elements=few_values)
@@ -46,6 +46,17 @@ def test_a_row_does_not_depend_on_its_neighbours(width: int) -> None:
         assert log_sum_exp(logits[alone]) == log_sums[row]
         assert rank(logits[alone], log_sums[alone], min(width, 10)) == [rankings[row]]
         assert observe(logits[alone], log_sums[alone], items[alone]) == (chances[row], places[row])
+
+
+def test_each_row_is_ranked_as_far_as_it_asks() -> None:
+    """Rows that ask for different numbers of items, or for none, get them in their own places."""
+    logits = np.random.default_rng(2).normal(size=(6, 40)).astype(np.float32)
+    log_sums = log_sum_exp(logits)
+    reaches = [3, 0, 10, 3, 40, 0]
+    whole = rank(logits, log_sums, 40)
+    expected = [Ranking(row.ids[:reach], row.probabilities[:reach]) for row, reach in zip(whole, reaches, strict=True)]
+    assert rank_each(logits, log_sums, reaches) == expected
+    assert rank_each(logits, log_sums, [40] * 6) == whole
 
 
 def test_rank_counts_strictly_larger_logits() -> None:

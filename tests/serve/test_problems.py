@@ -196,6 +196,7 @@ async def test_an_unknown_path_is_not_found(harness: Harness, path: str) -> None
         ("POST", "/v1/sessions/u", "DELETE, GET, HEAD"),
         ("POST", "/healthz", "GET, HEAD"),
         ("GET", "/v1/predict", "POST"),
+        ("POST", "/console/style.css", "GET, HEAD"),
     ],
 )
 async def test_a_wrong_method_is_told_the_right_ones(harness: Harness, method: str, path: str, allowed: str) -> None:

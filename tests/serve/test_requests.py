@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from websockets.sync.client import connect
 
 from ..servers import ServerProcess
 from .harness import Harness
@@ -87,6 +88,17 @@ def test_a_log_in_json_has_a_line_for_each_request(start_server: Start) -> None:
         assert line["message"]
         assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", line["timestamp"])
     assert [line["status"] for line in log[:4]] == [200, 422, 400, 405]
+
+
+def test_a_handshake_has_its_line_in_the_log(start_server: Start) -> None:
+    """A WebSocket let in is logged once, when it is, not when it ends."""
+    server = start_server("--log-format", "json", "--access-log")
+    url = server.url.replace("http", "ws")
+    with connect(f"{url}/v1/stream", additional_headers={"X-Request-ID": "mine"}):
+        httpx.get(f"{server.url}/healthz")
+    found = [(line["method"], line["path"], line["status"], line["request_id"]) for line in lines(server)]
+    assert found[0] == ("GET", "/v1/stream", 101, "mine")
+    assert [path for _, path, _, _ in found] == ["/v1/stream", "/healthz"]
 
 
 def test_a_log_in_json_is_json_also_for_faults(start_server: Start) -> None:

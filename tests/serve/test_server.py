@@ -14,8 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 import uvicorn
+from onnx import helper, numpy_helper
 
 from arraylstm_serve import Bundle, Settings, cli, engine, memory
 from arraylstm_serve import server as serving
@@ -23,7 +25,7 @@ from arraylstm_serve.errors import StartupError
 from arraylstm_serve.server import allocate
 
 from ..servers import ServerProcess
-from .bundles import FINGERPRINT
+from .bundles import FINGERPRINT, step_model, write_bundle
 from .harness import Harness
 
 Start = Callable[..., ServerProcess]
@@ -37,6 +39,7 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         text=True,
         env=os.environ | variables,
         check=False,
+        timeout=60,  # one that serves after all does not end
     )
 
 
@@ -46,6 +49,25 @@ def test_the_greeting_says_what_is_served_and_where(start_server: Start) -> None
     for words in (FINGERPRINT, "tiny, 7 items", "CPUExecutionProvider", "at most 12", f"{server.url}/docs"):
         assert words in server.greeting
     assert httpx.get(f"{server.url}/readyz").json() == {"status": "ready"}
+
+
+def test_the_greeting_leads_to_the_console_and_the_documentation(start_server: Start) -> None:
+    """The addresses that the greeting gives for them, opened as they stand, are those pages."""
+    lines = dict(line.split(maxsplit=1) for line in start_server().greeting.splitlines())
+    for name, words in (("console", "What happened?"), ("docs", "swagger-ui")):
+        page = httpx.get(lines[name])
+        assert page.headers["content-type"].startswith("text/html")
+        assert words in page.text
+
+
+def test_who_listens_everywhere_greets_with_an_address_to_open(harness: Harness) -> None:
+    """Bound to every address, which no browser can be sent to, the server names its console at localhost."""
+    with serving.listen("0.0.0.0", 0) as listener:
+        port = listener.getsockname()[1]
+        greeting = serving.greeting(harness.service, listener)
+    assert f"serving   http://0.0.0.0:{port}\n" in greeting
+    assert f"console   http://localhost:{port}/\n" in greeting
+    assert greeting.endswith(f"docs      http://localhost:{port}/docs")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -267,26 +289,58 @@ def test_settled_memory_is_not_collected_again() -> None:
         gc.set_threshold(*thresholds)
 
 
-@pytest.mark.parametrize("arguments", [["--session-ttl", "315360001"], ["--max-answer-bytes", "0"]])
-def test_a_bound_has_bounds(bundle_path: Path, arguments: list[str]) -> None:
-    """A setting out of its range is refused with status 2."""
-    done = run(str(bundle_path), *arguments)
+@pytest.mark.parametrize(
+    ("flag", "value", "bound"),
+    [
+        ("--session-ttl", "315360001.0", "<= 315360000"),
+        ("--shutdown-timeout", "315360001", "<= 315360000"),
+        ("--max-answer-bytes", "0", ">= 1"),
+        ("--max-pending", str(10**30), "<= 1000000000000"),
+        ("--max-items", str(10**30), "<= 1000000000000"),
+        ("--max-batch", "4097", "<= 4096"),
+        ("--max-batch", str(10**30), "<= 4096"),
+        ("--threads", "1025", "<= 1024"),
+    ],
+)
+def test_a_bound_has_bounds(bundle_path: Path, flag: str, value: str, bound: str) -> None:
+    """A setting out of its range is refused with status 2, by its flag, its value and what is allowed."""
+    done = run(str(bundle_path), flag, value, COLUMNS="200")
     assert done.returncode == 2
-    assert "Must be" in done.stdout + done.stderr
+    assert f'Invalid value "{value}" for {flag}. Must be {bound}' in done.stderr
 
 
-def test_sessions_beyond_the_control_groups_memory_are_a_fault(
-    bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_largest_bounds_are_served(start_server: Start) -> None:
+    """The largest batch and the largest of the other bounds that take no memory do not keep the server from serving."""
+    largest = {"--max-batch": 4096, "--threads": 1024, "--shutdown-timeout": 315_360_000}
+    unbounded = dict.fromkeys(("--max-session-pending", "--max-items", "--max-events", "--max-body"), 10**12)
+    server = start_server(*(str(word) for pair in (largest | unbounded).items() for word in pair))
+    answer = httpx.post(f"{server.url}/v1/sessions/u/events", json={"items": ["a"]})
+    assert answer.json()["step"] == 1
+    server.process.terminate()
+    assert server.process.wait(20) == 0
+
+
+SMALL = {"max_sessions": 1, "max_pending": 1, "max_batch": 1, "max_answer_bytes": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("max_sessions", 20_000), ("max_pending", 10_000), ("max_batch", 4096), ("max_answer_bytes", 2**22)],
+)
+def test_a_bound_beyond_the_control_groups_memory_is_a_fault(
+    bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: int
 ) -> None:
-    """A bound above the control group's memory is refused with the flag to lower; no limit is none."""
+    """Bounds above the control group's memory are refused with the flag to lower and its value; no limit is none."""
     limit = tmp_path / "memory.max"
     monkeypatch.setattr(memory, "CGROUP_LIMIT", limit)
+    bundle, settings = Bundle.load(bundle_path), Settings(**SMALL | {name: value})
     for text in ("max\n", str(2**40)):
         limit.write_text(text)
-        allocate(Bundle.load(bundle_path), Settings())
-    limit.write_text(f"{2**28}\n")
-    with pytest.raises(StartupError, match=r"20000 sessions need .* MB.*lower --max-sessions"):
-        allocate(Bundle.load(bundle_path), Settings())
+        allocate(bundle, settings)
+    limit.write_text(f"{2**22}\n")
+    flag = f"--{name.replace('_', '-')}"
+    with pytest.raises(StartupError, match=f"for {flag} {value}, but there are 4.2 MB; lower {flag}"):
+        allocate(bundle, settings)
 
 
 @pytest.mark.parametrize("fault", ["missing", "changed", "host", "label", "long"])
@@ -303,11 +357,30 @@ def test_a_fault_at_the_start_is_one_line_and_status_2(bundle_path: Path, fault:
     assert done.stderr.count("\n") == 1
 
 
-def test_too_many_sessions_for_the_machine_are_a_clear_fault(bundle_path: Path) -> None:
-    """A bound that the machine's memory cannot meet is told with the flag to lower."""
-    done = run(str(bundle_path), "--port", "0", "--max-sessions", str(10**12))
-    assert done.returncode == 2
-    assert "lower --max-sessions" in done.stderr
+@pytest.mark.parametrize("flag", ["--max-sessions", "--max-pending", "--max-answer-bytes"])
+def test_too_much_for_the_machine_is_a_clear_fault(bundle_path: Path, flag: str) -> None:
+    """A bound that the machine's memory cannot meet is told with its value and the flag to lower."""
+    done = run(str(bundle_path), "--port", "0", flag, str(10**12))
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert f"for {flag} {10**12}, but there are" in done.stderr
+    assert f"lower {flag}." in done.stderr
+
+
+def test_a_batch_that_cannot_be_run_is_a_fault_at_the_start(tmp_path: Path) -> None:
+    """Where warm-up fails at a batch, its size and the setting are told on stderr, and the status is 2."""
+    model = step_model()
+    model.graph.node[-1].output[0] = "sums"
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros(32, np.float32), "shelf"))
+    model.graph.node.extend(
+        [
+            helper.make_node("Shape", ["items"], ["rows"]),
+            helper.make_node("Gather", ["shelf", "rows"], ["place"]),  # there is none for 32 rows and more
+            helper.make_node("Add", ["sums", "place"], ["logits"]),
+        ]
+    )
+    done = run(str(write_bundle(tmp_path / "bundle", model=model)), "--port", "0", "--max-batch", "48")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "arraylstm-serve: the model cannot run a batch of 32 sessions (--max-batch is 48): " in done.stderr
     assert "Traceback" not in done.stderr
 
 

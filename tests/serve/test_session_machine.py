@@ -28,7 +28,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, multiple, rule
 from arraylstm_serve.bundle import Bundle
 from arraylstm_serve.records import OVERHEAD
 
-from .alone import Alone
+from ..devices import Chosen
+from .alone import Alone, same, same_likely
 from .bundles import LABELS, V, index_of, write_bundle
 from .harness import Harness, observed, predictions
 
@@ -130,7 +131,7 @@ class SessionMachine(RuleBasedStateMachine):
         life.items = life.items + items
         life.restored = False
         assert answer["step"] == len(life.items)
-        assert (predictions(answer), observed(answer)) == self.alone.walk([*before, items])[-1]
+        assert same((predictions(answer), observed(answer)), self.alone.walk([*before, items])[-1])
         self.use(name)
         return life
 
@@ -238,7 +239,8 @@ class SessionMachine(RuleBasedStateMachine):
             step, chances = response.json()["outputs"]
             assert step["data"] == [len(life.items)]
             likely, _ = self.alone.walk([life.items])[0]
-            assert chances["data"] == [float(np.float32(chance)) for _, chance in likely]
+            expected = [float(np.float32(chance)) for _, chance in likely]
+            assert same_likely(list(enumerate(chances["data"])), list(enumerate(expected)))
         self.use(name)
 
     @rule(name=names, items=histories)
@@ -301,7 +303,8 @@ class SessionMachine(RuleBasedStateMachine):
         tensors = safetensors.numpy.load(body)
         assert tensors.pop("recent").tolist() == [index_of(item) for item in items[-32:]]
         expected = self.alone.tensors(items)
-        assert all(np.array_equal(tensors[part], expected[part]) for part in {*tensors, *expected})
+        room = 0 if Chosen.engine == "host" else 1e-5
+        assert all(np.allclose(tensors[part], expected[part], 0, room) for part in {*tensors, *expected})
         return Saved(body, list(items))
 
     @rule(file=files, name=names, key=st.none() | keys)
@@ -331,7 +334,7 @@ class SessionMachine(RuleBasedStateMachine):
         response = self.ask("GET", f"sessions/{name}/predictions?top_k={V}")
         if name in self.lives:
             life = self.lives[name]
-            assert predictions(response.json()) == self.alone.walk([life.items])[0][0]
+            assert same_likely(predictions(response.json()), self.alone.walk([life.items])[0][0])
             assert response.json()["state"] == ("restored" if life.restored else "continued")
         else:
             assert response.json()["code"] == "unknown_session"

@@ -1,0 +1,116 @@
+"""Connections that are to be encrypted: they count and have a clock from the moment they are accepted.
+
+asyncio's own server tells nobody of a connection before it has shaken hands, so nothing could bound how many try to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+from arraylstm_serve.protocol import LINGER
+from arraylstm_serve.settings import Settings
+
+RETRY = 0.1
+"""Seconds until connections are accepted again where no open file was left for one."""
+
+
+class Listener:
+    """Accepts connections and lets them shake hands; to uvicorn a server like asyncio's own.
+
+    Args:
+        listener: listens already.
+        context: what connections are encrypted with.
+        new_protocol: makes what serves a connection that is encrypted.
+        connections: all that count; a connection is among them from the start.
+        settings: the bounds. A connection beyond `max_connections` does not count and has LINGER seconds to shake
+            hands, so that it can be told; the others have `request_timeout`.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        context: ssl.SSLContext,
+        new_protocol: Callable[[], asyncio.Protocol],
+        connections: set[Any],
+        settings: Settings,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._listener = listener
+        self._context = context
+        self._new_protocol = new_protocol
+        self._connections = connections
+        self._settings = settings
+        self._handshakes: set[asyncio.Task[None]] = set()
+        self._retry: asyncio.TimerHandle | None = None
+        listener.setblocking(False)
+        self._listen()
+
+    def close(self) -> None:
+        """Accept no further connections, and end those that have not shaken hands."""
+        self._loop.remove_reader(self._listener)
+        if self._retry is not None:
+            self._retry.cancel()
+        for handshake in self._handshakes:
+            handshake.cancel()
+
+    async def wait_closed(self) -> None:
+        """Wait until that is done."""
+        await asyncio.gather(*self._handshakes, return_exceptions=True)
+
+    def _listen(self) -> None:
+        self._loop.add_reader(self._listener, self._accept)
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):  # the client has gone already
+            return
+        except OSError:
+            self._loop.remove_reader(self._listener)
+            self._retry = self._loop.call_later(RETRY, self._listen)
+            return
+        connection.setblocking(False)
+        task = self._loop.create_task(self._shake_hands(connection))
+        self._handshakes.add(task)
+        task.add_done_callback(self._handshakes.discard)
+
+    async def _shake_hands(self, connection: socket.socket) -> None:
+        settings = self._settings
+        handshake = Handshake(self._new_protocol, self._connections)
+        crowded = len(self._connections) >= settings.max_connections
+        if not crowded:
+            self._connections.add(handshake)
+        try:
+            await self._loop.connect_accepted_socket(
+                lambda: handshake,
+                connection,
+                ssl=self._context,
+                ssl_handshake_timeout=LINGER if crowded else settings.request_timeout,
+                ssl_shutdown_timeout=settings.request_timeout,
+            )
+        except OSError:  # the client has gone, speaks no TLS, or is too slow
+            pass
+        finally:
+            self._connections.discard(handshake)
+
+
+class Handshake(asyncio.Protocol):
+    """Stands for a connection until it has shaken hands, then makes room for the one that serves it."""
+
+    def __init__(self, new_protocol: Callable[[], asyncio.Protocol], connections: set[Any]) -> None:
+        self._new_protocol = new_protocol
+        self._connections = connections
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # asyncio's own is wider
+        """Hand the connection on, now that it is encrypted."""
+        self._connections.discard(self)
+        protocol = self._new_protocol()
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+
+    def shutdown(self) -> None:
+        """Uvicorn's word to each connection when the server stops; the listener has ended this one by then."""

@@ -1,0 +1,189 @@
+"""The engine whose rows lie in a device's memory, held against the host's; on the CPU unless --device cuda is given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from arraylstm_serve import device_binding
+from arraylstm_serve.bundle import Bundle
+from arraylstm_serve.device_binding import BoundGraph, Place
+from arraylstm_serve.device_engine import DeviceEngine, cuda_place
+from arraylstm_serve.device_graphs import TOP
+from arraylstm_serve.engine import HostEngine, open_engine
+from arraylstm_serve.errors import StartupError
+from arraylstm_serve.settings import Settings
+
+from ..devices import ENGINES, Chosen
+from .bundles import LABELS, V, step_model, write_bundle
+from .harness import Harness, observed, predictions
+from .test_events import near
+
+SLOTS, LARGEST = 40, 24
+CLOSE = 1e-6 if Chosen.device == "cpu" else 1e-5
+
+
+def on_device(path: Path, slots: int = SLOTS, max_batch: int = LARGEST) -> DeviceEngine:
+    """The device's engine over a bundle."""
+    place = Place("cpu", "CPU", {}) if Chosen.device == "cpu" else cuda_place(Settings())
+    return DeviceEngine(Bundle.load(path), place, slots, max_batch)
+
+
+def on_host(path: Path) -> HostEngine:
+    """The host's engine over a bundle."""
+    engine = open_engine(Bundle.load(path), Settings(device="cpu"), SLOTS)
+    assert isinstance(engine, HostEngine)
+    return engine
+
+
+def test_it_does_what_the_hosts_engine_does(bundle_path: Path) -> None:
+    """Steps of every batch size, copies of copies, slots cleared, read and written: whatever is told or kept agrees."""
+    device, host = on_device(bundle_path), on_host(bundle_path)
+    device.warm_up(LARGEST)
+    random = np.random.default_rng(0)
+    begun: set[int] = set()
+    for _ in range(300):
+        slots = random.permutation(SLOTS)[: random.integers(1, LARGEST + 1)]
+        items = random.integers(0, V, len(slots))
+        reaches = random.integers(0, V + 1, len(slots)).tolist()
+        one, other = device.step(slots, items, reaches), host.step(slots, items, reaches)
+        old = [row for row, slot in enumerate(slots.tolist()) if slot in begun]
+        np.testing.assert_allclose(one.probabilities[old], other.probabilities[old], atol=CLOSE)
+        assert one.ranks[old].tolist() == other.ranks[old].tolist()
+        assert one.sound.all()
+        assert [ranking.ids for ranking in one.rankings] == [ranking.ids for ranking in other.rankings]
+        for ranking, expected in zip(one.rankings, other.rankings, strict=True):
+            np.testing.assert_allclose(ranking.probabilities, expected.probabilities, atol=CLOSE)
+        begun.update(slots.tolist())
+        for _ in range(random.integers(0, 4)):  # several that wait together, some onto or from each other's slots
+            source, target = random.integers(0, SLOTS, 2).tolist()
+            device.copy(source, target)
+            host.copy(source, target)
+            (begun.add if source in begun else begun.discard)(target)
+        if random.random() < 0.3:
+            slot = random.integers(0, SLOTS).item()
+            device.clear(slot)
+            host.clear(slot)
+            begun.discard(slot)
+        if random.random() < 0.2:
+            pair = random.permutation(SLOTS)[:2]
+            tensors = host.read(pair[::-1])
+            device.write(pair, tensors)
+            host.write(pair, tensors)
+            begun.update(pair.tolist())
+    held = np.array(sorted(begun))
+    assert len(held) > LARGEST  # more than one read can take
+    found, expected = device.read(held), host.read(held)
+    assert list(found) == list(expected)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, atol=CLOSE)
+    for one_row, row in zip(device.rank(held, 3), host.rank(held, 3), strict=True):
+        assert one_row.ids == row.ids
+
+
+def test_a_step_moves_no_other_row(bundle_path: Path) -> None:
+    """Rows beside those of a batch, whatever its size is filled up with, keep every bit."""
+    engine = on_device(bundle_path)
+    everybody = np.arange(LARGEST)
+    engine.step(everybody, everybody % V, [0] * LARGEST)
+    for rows in range(1, LARGEST):
+        before = engine.read(everybody[rows:])
+        engine.step(everybody[:rows], everybody[:rows] % V, [1] * rows)
+        after = engine.read(everybody[rows:])
+        assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_a_look_repeats_what_the_step_told(bundle_path: Path) -> None:
+    """Ranking a row that was stepped gives the numbers that the step gave, to the bit."""
+    engine = on_device(bundle_path)
+    slots = np.arange(5)
+    reach = min(TOP, V)
+    step = engine.step(slots, slots, [reach] * 5)
+    assert engine.rank(slots, reach) == step.rankings
+
+
+def test_a_slot_that_was_cleared_begins_anew(bundle_path: Path) -> None:
+    """What a slot held before it was cleared is gone, also where it was to be copied there."""
+    engine = on_device(bundle_path)
+    fresh = engine.step(np.array([0]), np.array([3]), [V])
+    engine.step(np.array([1]), np.array([5]), [0])
+    engine.copy(1, 2)
+    engine.clear(2)
+    assert not engine.read(np.array([2]))["logits"].any()
+    assert engine.step(np.array([2]), np.array([3]), [V]).rankings == fresh.rankings
+
+
+@pytest.mark.parametrize(("weight", "bad"), [("E", np.nan), ("b", np.inf)])
+def test_a_row_without_finite_logits_stays_as_it_was(tmp_path: Path, weight: str, bad: float) -> None:
+    """It is told of, ranks nothing, and is stored nowhere, begun or not; its neighbours go on."""
+    model = step_model()
+    (tensor,) = (tensor for tensor in model.graph.initializer if tensor.name == weight)
+    values = numpy_helper.to_array(tensor).copy()
+    values[3] = bad  # the embedding of item 3, so that its rows are lost, or the bias of item 3, so that all are
+    tensor.CopyFrom(numpy_helper.from_array(values, weight))
+    engine = on_device(write_bundle(tmp_path / "bundle", model=model))
+    pair, fine = np.array([0, 1]), weight == "E"
+    for first in (False, True):
+        if first and fine:
+            engine.step(pair, np.array([1, 2]), [0, 0])
+        before = engine.read(pair)
+        step = engine.step(pair, np.array([3, 2]), [4, 4])
+        assert step.sound.tolist() == [False, fine]
+        assert [len(ranking.ids) for ranking in step.rankings] == [0, 4 * fine]
+        after = engine.read(pair)
+        for name, values in before.items():
+            assert np.array_equal(values[0], after[name][0])
+            assert np.array_equal(values[1], after[name][1]) != fine
+
+
+def test_rows_that_are_not_stepped_in_place_are_an_error(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a step in place and one apart differ the engine refuses to start."""
+    monkeypatch.setattr(BoundGraph, "run_apart", lambda self, rows, feed: [rows])
+    with pytest.raises(StartupError, match="does not step sessions in place on .*; use --device cpu"):
+        on_device(bundle_path)
+
+
+def test_a_graph_with_its_weights_beside_it_is_found(bundle_path: Path) -> None:
+    """A step graph whose weights lie in a file of their own, as of a model beyond 2 GB, is loaded with them."""
+    expected = on_device(bundle_path).step(np.array([0]), np.array([4]), [V])
+    bundle = Bundle.load(bundle_path)
+    onnx.save(onnx.load(bundle.step_path), bundle.step_path, save_as_external_data=True, size_threshold=100)
+    place = Place("cpu", "CPU", {}) if Chosen.device == "cpu" else cuda_place(Settings())
+    engine = DeviceEngine(bundle, place, SLOTS, LARGEST)
+    assert engine.step(np.array([0]), np.array([4]), [V]).rankings == expected.rankings
+
+
+def test_more_rows_than_there_is_memory_for_are_an_error(bundle_path: Path) -> None:
+    """Rows that the device cannot hold are told as such, with what they would take."""
+    with pytest.raises(StartupError, match="has no [0-9.]+ MB for sessions; lower --max-sessions"):
+        on_device(bundle_path, slots=10**13)
+
+
+@pytest.mark.anyio
+async def test_sessions_move_between_host_and_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session's file from either engine goes on in the other one, its answers those of a session that never moved."""
+    servers = []
+    for engine in ENGINES:
+        monkeypatch.setattr(Chosen, "engine", engine)
+        servers.append(Harness(write_bundle(tmp_path / engine)))
+    items = [LABELS[number * number % V] for number in range(40)]
+    for number, item in enumerate(items):
+        here, there = servers[number % 2], servers[1 - number % 2]
+        moved = (await here.send("moved", item)).json()
+        stayed = (await servers[0].send("stayed", item)).json()
+        assert predictions(moved) == near(predictions(stayed))
+        assert observed(moved) == near(observed(stayed))
+        state = await here.client.get("/v1/sessions/moved/state")
+        assert (await there.client.put("/v1/sessions/moved/state", content=state.content)).status_code == 200
+
+
+def test_cuda_asked_for_and_not_there_is_an_error(bundle_path: Path) -> None:
+    """Asked for CUDA where onnxruntime has none, nothing falls back to the CPU."""
+    if device_binding.CUDA in device_binding.ort.get_available_providers():
+        pytest.skip("onnxruntime has CUDA here")
+    with pytest.raises(StartupError, match="--device cuda was asked for but onnxruntime runs on .*serve-gpu"):
+        open_engine(Bundle.load(bundle_path), Settings(device="cuda"), SLOTS)
