@@ -13,7 +13,8 @@ from arraylstm import NextItemModel
 from arraylstm_export import Coverage, ExportError, Options, export
 
 _SIZES = {"num_items": 1000, "hidden_size": 128, "k": 4, "embedding_size": 64}
-_HORIZON = 20  # steps: what is timed here is proven elsewhere
+_BRIEF = Coverage(batches=(2,), lengths=(2,), ragged=((2, 1),), chunkings=1, horizon=20)
+"""What is timed here is proven elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,21 @@ def served(bundle: Path | None) -> Iterator[Served]:
         return
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "bundle"
-        torch.manual_seed(0)
-        options = Options(format=("onnx",), coverage=Coverage(horizon=_HORIZON))
-        report = export(NextItemModel("array", **_SIZES), target, options)
-        if not report.passed:
-            raise ExportError(f"the export failed: {report.failure}")
+        exported(untrained(**_SIZES), target)
         yield _opened(target)
+
+
+def untrained(**sizes: int) -> NextItemModel:
+    """Return an array model of such sizes, with the same weights each time."""
+    torch.manual_seed(0)
+    return NextItemModel("array", **sizes).eval()
+
+
+def exported(model: NextItemModel, target: Path) -> None:
+    """Write a model's bundle; raises ExportError."""
+    report = export(model, target, Options(format=("onnx",), coverage=_BRIEF))
+    if not report.passed:
+        raise ExportError(f"the export failed: {report.failure}")
 
 
 def _opened(bundle: Path) -> Served:

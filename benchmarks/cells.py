@@ -121,7 +121,7 @@ def compare(
     ours = {name: Stack([cell]) for name, cell in cells.items()}  # which calls every cell alike
     layers = {**ours, **{f"array-lstm's {name}": peer for name, peer in peers.items()}, FLOOR: floor}
     x = torch.randn(sizes.batch, sizes.steps, sizes.input_size)
-    times = measure({name: _run(layer.train(training), x) for name, layer in layers.items()}, rounds)
+    times = measure({name: run(layer.train(training), x) for name, layer in layers.items()}, rounds)
     rows = []
     for name, cell in cells.items():
         peer = {"array-lstm": times[f"array-lstm's {name}"]} if name in peers else {}
@@ -130,7 +130,7 @@ def compare(
     return [*rows, timed(FLOOR, times[FLOOR])]
 
 
-def _run(layer: nn.Module, x: Tensor) -> Call:
+def run(layer: nn.Module, x: Tensor) -> Call:
     """Return one training step without its optimizer, gradient of the input included, or one forward pass."""
 
     def train() -> object:

@@ -102,6 +102,33 @@ def _wrk(port: int, requests: str, connections: int, seconds: float, core: int) 
     return ["taskset", "--cpu-list", str(core), "wrk", *load, *script]
 
 
+def keep_busy(server: Server, requests: Sequence[bytes], connections: int, seconds: float) -> Load:
+    """Keep every connection busy with the next of the requests, from this thread.
+
+    It keeps up where requests are few and take long, and needs neither wrk nor a core of its own.
+    """
+    before, used = server.cpu_seconds, process_time()
+    pool = _Pool(server, connections)
+    latencies: list[float] = []
+    try:
+        start = now = perf_counter()
+        sent = 0
+        while now < start + seconds or len(latencies) < sent:
+            while pool.free and now < start + seconds:
+                pool.send(requests[sent % len(requests)], now)
+                sent += 1
+            answered, now = pool.receive(_SPIN)
+            latencies += [now - moment for moment in answered]
+            if now > start + seconds + _TIMEOUT:
+                raise LoadError(f"{server.name} did not answer {sent - len(latencies)} of {sent} requests")
+    finally:
+        pool.close()
+    p50, p99, p999 = np.percentile(latencies, (50, 99, 99.9)).tolist()
+    duration = now - start
+    cpu = (server.cpu_seconds - before) / sent
+    return Load(sent / duration, cpu, p50, p99, p999, (process_time() - used) / duration)
+
+
 # -- open loop ----------------------------------------------------------------------------------------------------
 
 

@@ -38,7 +38,7 @@ class Server:
         name: what it is called in tables.
         command: what starts it.
         port: where it listens.
-        core: where it runs.
+        core: where it runs, or a list of cores as taskset takes it.
         ready: a path that it answers 200 once it is ready.
         environment: variables that it gets beside those of this process.
         patience: seconds that it gets to start.
@@ -49,7 +49,7 @@ class Server:
         name: str,
         command: Sequence[str | Path],
         port: int,
-        core: int,
+        core: int | str,
         *,
         ready: str = "/healthz",
         environment: Mapping[str, str] | None = None,
@@ -179,10 +179,11 @@ def on_core(core: int) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def ours(bundle: Path, core: int) -> Server:
+def ours(bundle: Path, core: int | str, *options: str, patience: float = 30.0) -> Server:
     """Return arraylstm-serve over a bundle."""
     port = free_port()
-    return Server("ours", [sys.executable, "-m", "arraylstm_serve", bundle, "--port", str(port)], port, core)
+    command = [sys.executable, "-m", "arraylstm_serve", bundle, "--port", str(port), *options]
+    return Server("ours", command, port, core, patience=patience)
 
 
 def floor(core: int) -> Server:

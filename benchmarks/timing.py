@@ -1,7 +1,8 @@
 """Interleaved timing of calls in this process.
 
 Every callable runs in every round, one after the other, so that a busy machine slows all of them alike, and what is
-timed is the CPU time of this process: with one thread that is the wall time less what other processes took.
+timed, where no other stopwatch is given, is the CPU time of this process: with one thread that is the wall time less
+what other processes took.
 What is shown are the medians' ratios, which travel from machine to machine better than times do.
 """
 
@@ -16,6 +17,8 @@ import torch
 from report import Row
 
 Call = Callable[[], object]
+Stopwatch = Callable[[Call, int], float]
+"""Returns the seconds that a call takes, from so many of them."""
 
 _SAMPLE_SECONDS = 0.01  # a shorter call is repeated this long for one sample
 PACKAGES = ("torch", "onnxruntime", "array-lstm")
@@ -49,24 +52,25 @@ def single_thread() -> None:
     torch.manual_seed(0)
 
 
-def measure(calls: Mapping[str, Call], rounds: int) -> dict[str, float]:
-    """Return each callable's median CPU seconds a call, over rounds that run every callable in turn."""
-    repeats = {name: _warm_up(call) for name, call in calls.items()}
-    samples: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            samples[name].append(_seconds(call, repeats[name]))
-    return {name: median(values) for name, values in samples.items()}
-
-
-def _warm_up(call: Call) -> int:
-    """Run the callable twice, and return how many runs of it fill a sample."""
-    call()
-    return max(1, math.ceil(_SAMPLE_SECONDS / _seconds(call, 1)))
-
-
-def _seconds(call: Call, repeat: int) -> float:
+def cpu_seconds(call: Call, repeat: int) -> float:
+    """Return the seconds of CPU time that a call takes, from so many of them."""
     start = process_time()
     for _ in range(repeat):
         call()
     return (process_time() - start) / repeat
+
+
+def measure(calls: Mapping[str, Call], rounds: int, stopwatch: Stopwatch = cpu_seconds) -> dict[str, float]:
+    """Return each callable's median seconds a call, over rounds that run every callable in turn."""
+    repeats = {name: _warm_up(call, stopwatch) for name, call in calls.items()}
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            samples[name].append(stopwatch(call, repeats[name]))
+    return {name: median(values) for name, values in samples.items()}
+
+
+def _warm_up(call: Call, stopwatch: Stopwatch) -> int:
+    """Run the callable twice, and return how many runs of it fill a sample."""
+    call()
+    return max(1, math.ceil(_SAMPLE_SECONDS / stopwatch(call, 1)))

@@ -1,0 +1,99 @@
+"""The device that is measured: how time is told on it, how calls become CUDA graphs, and what it is called."""
+
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import torch
+from timing import Call, Stopwatch, cpu_seconds
+
+NOT_RUN = "not run: needs CUDA"
+
+_WARM_UPS = 3  # before a capture, as torch's documentation has it
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """Where everything runs, and how exactly."""
+
+    device: Literal["cuda", "cpu"] = "cuda"
+    """Where it runs; on the CPU what needs CUDA is left out."""
+    tf32: bool = False
+    """Let products of float32 be rounded to TF32, in torch and in the server."""
+    backend: str = "inductor"
+    """Backend of torch.compile; aot_eager compiles nothing, to try the script."""
+
+    def require(self) -> None:
+        """Raise ValueError unless torch has it."""
+        if self.is_cuda and not torch.cuda.is_available():
+            raise ValueError(f"--device cuda: torch {torch.__version__} finds no CUDA device; try --device cpu")
+
+    @property
+    def is_cuda(self) -> bool:
+        """Whether it is a GPU."""
+        return self.device == "cuda"
+
+    @property
+    def stopwatch(self) -> Stopwatch:
+        """What tells the time that calls take."""
+        return event_seconds if self.is_cuda else cpu_seconds
+
+    def captured(self, call: Callable[[], _Result]) -> Callable[[], _Result]:
+        """Return a replay of the CUDA graph of a call, which gives the same tensors, overwritten, each time."""
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(_WARM_UPS):
+                call()
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            result = call()
+
+        def replay() -> _Result:
+            graph.replay()
+            return result
+
+        return replay
+
+    def compiled(self, call: Callable[..., _Result], **options: Any) -> Callable[..., _Result]:
+        """Return a call compiled whole: a break in the graph is an error."""
+        return torch.compile(call, backend=self.backend, fullgraph=True, **options)
+
+    def described(self) -> dict[str, str]:
+        """Say what it is, and of which versions."""
+        if not self.is_cuda:
+            return {"device": "CPU"}
+        return {
+            "device": torch.cuda.get_device_name(),
+            "driver": _driver(),
+            "torch's CUDA": str(torch.version.cuda),
+            "torch's cuDNN": str(torch.backends.cudnn.version()),
+        }
+
+
+def multiply(*, tf32: bool) -> None:
+    """Have torch multiply float32 exactly, or rounded to TF32; cuDNN too."""
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = tf32
+
+
+def event_seconds(call: Call, repeat: int) -> float:
+    """Return the seconds that a call takes on the GPU and on its way there, by CUDA events around so many calls."""
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    for _ in range(repeat):
+        call()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1e3 / repeat
+
+
+def _driver() -> str:
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", "--id=0"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

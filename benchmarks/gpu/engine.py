@@ -1,0 +1,87 @@
+"""Steps of the server's engine, beside what the card can do and beside torch and onnxruntime."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import isnan
+from pathlib import Path
+
+import numpy as np
+import torch
+from bundles import Served, exported, untrained
+from gpu.ceilings import Ceilings, step_work
+from gpu.device import NOT_RUN, Device
+from gpu.sizes import StepSizes
+from gpu.steps import NEEDS_CUDA, PEERS, Step, Subject, engine_step
+from report import Row, Table
+from timing import measure
+
+ENGINE = "engine"
+_TOLERANCE, _TF32_TOLERANCE = 1e-5, 1e-3  # of probabilities
+
+
+class DisagreementError(Exception):
+    """Two ways to take one step gave different numbers."""
+
+
+def tables(device: Device, ceilings: Ceilings, sizes: StepSizes, rounds: int) -> Iterator[Table]:
+    """Measure every model: a table for each number of units and lanes."""
+    for hidden in sizes.hidden:
+        for lanes in sizes.lanes:
+            with subject(device, sizes, hidden, lanes, max(sizes.batch)) as stepped:
+                yield _table(stepped, ceilings, sizes, rounds)
+            torch.compiler.reset()  # for the next model's compilations not to count as one function's too many
+
+
+@contextmanager
+def subject(device: Device, sizes: StepSizes, hidden: int, lanes: int, most: int) -> Iterator[Subject]:
+    """Give an untrained model of so many units and lanes, exported to the folder of bundles if it is not there."""
+    shape = {"num_items": sizes.num_items, "hidden_size": hidden, "k": lanes, "embedding_size": sizes.embedding_size}
+    name = "-".join(f"{key}{value}" for key, value in shape.items())
+    with tempfile.TemporaryDirectory() as folder:
+        target = (sizes.bundles or Path(folder)).resolve() / name
+        model = untrained(**shape)
+        if not target.exists():
+            exported(model, target)
+        yield Subject(model.to(device.device), Served(target, sizes.num_items), device, most)
+
+
+def _table(stepped: Subject, ceilings: Ceilings, sizes: StepSizes, rounds: int) -> Table:
+    hidden, lanes = stepped.model.config["hidden_size"], stepped.model.config["k"]
+    rows = []
+    for batch in sizes.batch:
+        work = step_work(batch, hidden, lanes, sizes.num_items, sizes.embedding_size)
+        rows += compare(stepped, batch, ceilings, ceilings.floor(work), sizes, rounds)
+    left_out = sorted(NEEDS_CUDA & set(sizes.peers)) if not stepped.device.is_cuda else []
+    notes = [stepped.engine.device, *(f"{peer}: {NOT_RUN}" for peer in left_out)]
+    return Table(f"One step, H={hidden} k={lanes} V={sizes.num_items}", rows, notes)
+
+
+def compare(stepped: Subject, batch: int, ceilings: Ceilings, floor: float, sizes: StepSizes, rounds: int) -> list[Row]:
+    """Time a step of one batch, however it is taken, after all ways have been seen to agree."""
+    items = np.random.default_rng(0).integers(0, sizes.num_items, batch)
+    steps: dict[str, Step] = {ENGINE: engine_step(stepped, items)}
+    for peer in sizes.peers:
+        if stepped.device.is_cuda or peer not in NEEDS_CUDA:
+            steps[peer] = PEERS[peer](stepped, items)
+    _require_equal(steps, batch, _TF32_TOLERANCE if stepped.device.tf32 else _TOLERANCE)
+    seconds = measure(steps, rounds, stepped.device.stopwatch)
+    rows = []
+    for name, took in seconds.items():
+        ratios = {"/ floor": took / floor, "/ launch": took / ceilings.launch, f"/ {ENGINE}": took / seconds[ENGINE]}
+        known = {column: ratio for column, ratio in ratios.items() if not isnan(ratio)}
+        figures = {"µs": took * 1e6, "floor µs": floor * 1e6, "rows/s": batch / took}
+        rows.append(Row(f"B={batch} {name}", known, figures))
+    return [*rows, *(Row(f"B={batch} {peer}") for peer in sizes.peers if peer not in steps)]
+
+
+def _require_equal(steps: dict[str, Step], batch: int, tolerance: float) -> None:
+    """Take three steps in every way, and raise unless they give the same probabilities."""
+    for number in range(3):
+        found = {name: step() for name, step in steps.items()}
+        for name, probabilities in found.items():
+            difference = float(np.abs(probabilities - found[ENGINE]).max())
+            if not difference <= tolerance:
+                raise DisagreementError(
+                    f"{name} and the {ENGINE} differ by {difference:.1e} in step {number + 1} at B={batch}"
+                )
