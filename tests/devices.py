@@ -3,6 +3,8 @@
 `pytest --engine device` has the server's engine for the GPU run on the CPU.
 """
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 
@@ -41,3 +43,13 @@ def unpromised() -> set[str]:
     """Return the marks of what the chosen device and engine do not promise."""
     holds = {"cpu_only": Chosen.device == "cpu", "host_only": Chosen.engine == "host"}
     return {mark for mark, held in holds.items() if not held}
+
+
+@contextmanager
+def draws_nothing():
+    """See that the default device's generator of random numbers is left where it was."""
+    torch.manual_seed(1)
+    undisturbed = torch.rand(3)
+    torch.manual_seed(1)
+    yield
+    assert torch.equal(torch.rand(3), undisturbed)
