@@ -346,8 +346,8 @@ def test_a_bound_beyond_the_control_groups_memory_is_a_fault(
 def test_rows_on_a_gpu_take_no_memory_of_the_host(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a GPU is found, under --device auto too, sessions may be more than the host could hold."""
     bundle = Bundle.load(bundle_path)
-    monkeypatch.setattr(serving, "memory_limit", lambda: 2**22)
-    settings = Settings(**SMALL | {"max_sessions": 15_000})
+    monkeypatch.setattr(serving, "memory_limit", lambda: 5_000_000)
+    settings = Settings(**SMALL | {"max_sessions": 14_000})
     with pytest.raises(StartupError, match="lower --max-sessions"):
         allocate(bundle, settings)
     on_gpu = engine.open_engine(bundle, Settings(device="cpu"), 1)
