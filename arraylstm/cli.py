@@ -83,6 +83,7 @@ def train(
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"])],
     overwrite: bool = False,
+    device: str = "cpu",
     read: Annotated[DataOptions, Parameter(name="*")] = DataOptions(),
     kept: Annotated[SplitOptions, Parameter(name="*")] = SplitOptions(),
     shape: Annotated[ModelOptions, Parameter(name="*")] = ModelOptions(),
@@ -97,10 +98,11 @@ def train(
         data: event file; without one, a generated web-shop log is used.
         output: file to write the model to.
         overwrite: replace the output file if it exists; training always starts anew.
+        device: torch device to train on: cpu, cuda, cuda:1, ...
     """
     out = Console()
     _check_output(output, overwrite)
-    _check_device(options.device)
+    _check_device(device)
     with torch.device("meta"):
         shape.make(1)  # refuses, before the data are read, sizes that would be wrong for any number of items
     if data is None:
@@ -112,7 +114,7 @@ def train(
     parts = split([vocabulary.encode(session) for session in sessions], (kept.validation, kept.holdout), options.seed)
     out.print(_describe(source, sessions, vocabulary, parts), markup=False)
     torch.manual_seed(options.seed)
-    model = shape.make(len(vocabulary), vocabulary).to(options.device)
+    model = shape.make(len(vocabulary), vocabulary).to(device)
     best = _fit_with_progress(model, parts[0], parts[1], options, out)
     out.print(_held_out_table(training.evaluate(model, parts[2], options.batch_size), best))
     save(model, output)

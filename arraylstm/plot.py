@@ -56,7 +56,7 @@ def plot_lanes(weights: Tensor, lengths: Tensor | Sequence[int] | None = None, r
 def draw_lanes(axes: Axes, weights: Tensor) -> None:
     """Draw the lane weights (S, k) on matplotlib axes as areas on top of each other, the first lane lowest."""
     weights = weights.detach().cpu().double()
-    edges = torch.arange(weights.size(0) + 1) - 0.5
+    edges = torch.arange(weights.size(0) + 1, device=weights.device) - 0.5
     areas = torch.cat([weights, weights[-1:]]).t()  # each step is as wide as the others, the last one too
     axes.stackplot(edges.numpy(), areas.numpy(), step="post", colors=_colours(weights.size(1)))
     axes.set(xlim=(-0.5, weights.size(0) - 0.5), ylim=(0, max(1e-9, float(weights.sum(1).max()))))

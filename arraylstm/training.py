@@ -33,8 +33,6 @@ class TrainingOptions:
     """Largest norm of the gradient."""
     seed: int = 0
     """Seed of the weights, the split and the order of sessions."""
-    device: str = "cpu"
-    """Torch device to train on: cpu, cuda, cuda:1, ..."""
 
     def __post_init__(self) -> None:
         """Refuse numbers that no fit can use."""
@@ -90,9 +88,10 @@ def fit(
     options: TrainingOptions,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> int:
-    """Train on sessions of item ids, in place, and keep the weights of the epoch with the lowest validation loss.
+    """Train on sessions of item ids, in place, where the model lies, and keep the weights of the best epoch.
 
-    What is made small is the mean of `model.loss`; the validation loss is the cross-entropy of `evaluate`.
+    What is made small is the mean of `model.loss`; the best epoch has the lowest validation loss, which is the
+    cross-entropy of `evaluate`.
 
     Returns:
         The epoch (from 1) whose weights were kept.
@@ -111,7 +110,7 @@ def fit(
         model.train()
         done, loss = 0, 0.0
         for batch in _batches(train, model.padding, options.batch_size, order):
-            count, nats = _learn(model, batch.to(options.device), optimiser, options)
+            count, nats = _learn(model, batch, optimiser, options)
             schedule.step()
             done, loss = done + count, loss + nats
             on_progress(Progress(epoch, done, total, loss / done))
@@ -138,11 +137,11 @@ def evaluate(model: ItemModel, sessions: Sequence[Sequence[int]], batch_size: in
     """
     model.eval()
     count = _predictions(sessions, model.padding)
-    sums = torch.zeros(5, dtype=torch.float64)
+    sums = torch.zeros(5, dtype=torch.float64, device=model.like().device)
     vocabulary = model.vocabulary
     unknown = model.padding if vocabulary is None or vocabulary.unknown is None else vocabulary.id(vocabulary.unknown)
     for batch in _batches(sessions, model.padding, batch_size):
-        batch = batch.to(model.like().device)
+        batch = batch.to(sums.device)
         logits, _ = model.unroll(batch[:, :-1].clamp(min=0))
         seen = batch[:, 1:] != model.padding
         scores, targets = logits[seen], batch[:, 1:][seen]
@@ -150,7 +149,7 @@ def evaluate(model: ItemModel, sessions: Sequence[Sequence[int]], batch_size: in
         ranks[(targets == unknown) | (ranks == 0)] = math.inf  # 0: the score is NaN
         loss = F.cross_entropy(scores, targets, reduction="sum")
         figures = [(ranks <= 1).sum(), (ranks <= 5).sum(), (ranks <= 10).sum(), (1 / ranks).sum(), loss]
-        sums += torch.stack([figure.double().cpu() for figure in figures])
+        sums += torch.stack([figure.double() for figure in figures])
     return Metrics(count, *(sums / count).tolist())
 
 
@@ -159,7 +158,8 @@ def _learn(
 ) -> tuple[int, float]:
     """Take one optimiser step on a batch (B, S), back-propagating `bptt` steps at a time; return count and nats."""
     count = int((batch[:, 1:] != model.padding).sum())
-    nats = 0.0
+    batch = batch.to(model.like().device)
+    nats = torch.zeros((), dtype=torch.float64, device=batch.device)  # read once: a GPU is waited for
     state = model.initial_state(batch.size(0))
     optimiser.zero_grad()
     for start in range(0, batch.size(1) - 1, options.bptt):
@@ -167,10 +167,10 @@ def _learn(
         logits, state = model.unroll(piece[:, :-1].clamp(min=0), [tensor.detach() for tensor in state])
         loss = model.loss(logits.flatten(0, 1), piece[:, 1:].flatten())
         (loss / count).backward()  # type: ignore[no-untyped-call]
-        nats += loss.item()
+        nats += loss.detach()
     torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip)
     optimiser.step()
-    return count, nats
+    return count, nats.item()
 
 
 def _batches(

@@ -12,7 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # spinning thread pools of torch 
 
 from arraylstm import CELLS  # after the number of threads is set
 
-from .devices import DEVICES, ENGINES, Chosen
+from .devices import DEVICES, ENGINES, choose, unpromised
 from .toy import Toy
 
 CELLS["toy"] = Toy  # all that it takes to have it in every test that runs over the registry
@@ -32,25 +32,22 @@ BROWSER = [
 
 
 def pytest_addoption(parser):
-    """Let the serving tests run on another device, and with another engine."""
-    parser.addoption("--device", choices=DEVICES, default="cpu", help="where the served model runs")
+    """Let the tests run on another device, and the serving ones with another engine."""
+    parser.addoption("--device", choices=DEVICES, default="cpu", help="where models run, in torch and served")
     parser.addoption("--engine", choices=ENGINES, help="where session state lies; cuda has but the device's")
 
 
 def pytest_configure(config):
     """Choose the device and the engine."""
-    Chosen.device = config.getoption("--device")
-    Chosen.engine = config.getoption("--engine") or ("host" if Chosen.device == "cpu" else "device")
+    choose(config.getoption("--device"), config.getoption("--engine"))
 
 
 def pytest_collection_modifyitems(items):
-    """Skip what the chosen engine does not promise."""
-    if Chosen.engine != "host":
-        for item in items:
-            if item.get_closest_marker("same_bits"):
-                item.add_marker(
-                    pytest.mark.skip(reason="the same bits in every batch are promised of the host's engine alone")
-                )
+    """Skip what the chosen device and engine do not promise."""
+    for item in items:
+        for mark in item.iter_markers():
+            if mark.name in unpromised():
+                item.add_marker(pytest.mark.skip(reason=mark.args[0]))
 
 
 @pytest.fixture(scope="session")

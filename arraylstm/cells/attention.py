@@ -33,7 +33,7 @@ class AttentionArrayLSTM(ArrayLSTM):
 
     def drive(self, x: Tensor) -> Tensor:
         """Return W x + b and the lane weights s side by side: (..., I) -> (..., 4Hk + Hk)."""
-        lanes = self.i2a(x).sigmoid().unflatten(-1, [self.k, self.hidden_size])
+        lanes = torch.unflatten(self.i2a(x).sigmoid(), -1, [self.k, self.hidden_size])
         s = lanes.softmax(-2)  # (4.2)
         if self.max_pooling:
             s = torch.cat([s.amax(-2, keepdim=True)] * self.k, -2)  # an expanded one would ask a graph for B

@@ -162,7 +162,7 @@ def require_lengths(lengths: Tensor, batch: int, steps: int) -> None:
 def lengths_beside(series: Tensor, lengths: Tensor | list[int]) -> Tensor:
     """Return lengths, a tensor or a list as `require_lengths` wants it, on the device of a series (B, S, ...)."""
     if isinstance(lengths, list):
-        lengths = torch.tensor(lengths, dtype=torch.int64)
+        lengths = torch.tensor(lengths, dtype=torch.int64, device="cpu")  # whatever the default: read here at no cost
     require_lengths(lengths, series.size(0), series.size(1))
     return lengths.to(series.device)
 

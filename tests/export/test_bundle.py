@@ -18,6 +18,7 @@ from arraylstm_export import ExportError, Options, bundle
 from arraylstm_export.folder import put_in_place
 from arraylstm_export.runners import SequenceGraph
 
+from ..devices import Chosen
 from .conftest import QUICK, SMALL, make_model
 
 
@@ -102,15 +103,24 @@ def read_protos(data_set, kind):
 
 
 def test_the_torchscript_file_runs_alone(exported):
-    """torch.jit.load gives forward, step and initial_state without this package's classes."""
+    """torch.jit.load gives forward, step and initial_state, on any device, without this package's classes."""
     model, folder, _ = exported
-    scripted = torch.jit.load(folder / "model.torchscript.pt")
+    scripted = torch.jit.load(folder / "model.torchscript.pt", map_location=Chosen.device)
     items = torch.tensor([[0, 6, 3], [1, 1, 1]])
-    torch.testing.assert_close(scripted(items)[0], model(items)[0])
+    expected = model(items)[0].to(Chosen.device)
+    items = items.to(Chosen.device)
+    torch.testing.assert_close(scripted(items)[0], expected)
     state = scripted.initial_state(2)
     for t in range(3):
         logits, state = scripted.step(items[:, t], state)
-    torch.testing.assert_close(logits, model(items)[0][:, -1])
+    torch.testing.assert_close(logits, expected[:, -1])
+
+
+def test_a_model_is_exported_from_where_it_lies_and_left_there(tmp_path):
+    """What was trained on the chosen device is exported without being moved first."""
+    model = make_model("array").to(Chosen.device)
+    assert arraylstm_export.export(model, tmp_path / "bundle", QUICK).passed
+    assert model.like().device.type == Chosen.device
 
 
 def test_the_fingerprint_follows_weights_configuration_and_labels():

@@ -40,6 +40,10 @@ def step(cell, x, h, c):
     return state
 
 
+def arrays(*tensors):
+    return [tensor.numpy(force=True) for tensor in tensors]
+
+
 def chosen(before, after):
     """Which lanes were processed: those whose cell is not, to the bit, what it was."""
     return (after != before).double()
@@ -47,7 +51,7 @@ def chosen(before, after):
 
 def close(actual, expected, tolerance=1e-12):
     for mine, theirs in zip(actual, expected, strict=True):
-        np.testing.assert_allclose(mine.detach().numpy(), theirs, rtol=0, atol=tolerance)
+        np.testing.assert_allclose(mine.numpy(force=True), theirs, rtol=0, atol=tolerance)
 
 
 def sigmoid(a):
@@ -59,7 +63,7 @@ class Paper:
 
     def __init__(self, cell):
         self.k, self.hidden = cell.k, cell.hidden_size
-        self.weights = {key: weight.numpy() for key, weight in cell.state_dict().items()}
+        self.weights = {key: weight.numpy(force=True) for key, weight in cell.state_dict().items()}
 
     def product(self, name, v):
         return v @ self.weights[f"{name}.weight"].T + self.weights.get(f"{name}.bias", 0.0)

@@ -10,6 +10,8 @@ import arraylstm
 from arraylstm import CELLS
 from arraylstm.cells import make_cell
 
+from ..devices import Chosen
+
 REFERENCES = {
     arraylstm.LSTM: lambda i, h, k: arrayLSTM.LSTM(i, h),
     arraylstm.ArrayLSTM: arrayLSTM.ArrayLSTM,
@@ -133,7 +135,7 @@ class TestEveryCell:
     def test_autocast_stays_close_to_float32(self, cell):
         """Under bfloat16 autocast the outputs are float32's to bfloat16's accuracy, but where a lane choice flips."""
         x, h, c = draw(cell)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(Chosen.device, torch.bfloat16):
             outputs, _ = cell(x, (h, c))
         close = (outputs.float() - cell(x, (h, c))[0]).abs() < 0.1
         assert close.float().mean() > (0.8 if isinstance(cell, arraylstm.StochasticArrayLSTM) else 0.999)

@@ -12,7 +12,14 @@ import torch
 import arraylstm
 from arraylstm import CELLS, LSTM2002, CheckpointError, NextItemModel, Vocabulary, load, save
 
+from ..devices import Chosen
+
 LABELS = Vocabulary(["a", "b", 3, "<unk>"], unknown="<unk>")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def on_the_chosen_device():
+    """What files hold is read to the CPU, and compared there."""
 
 
 @pytest.fixture
@@ -56,6 +63,16 @@ def test_a_model_comes_back_as_it_was_saved(kind, name, dtype, tmp_path):
     torch.testing.assert_close(loaded.state_dict(), model.state_dict(), rtol=0, atol=0)
     items = torch.tensor([[0, 3, 1, 2, 2]])
     torch.testing.assert_close(loaded.unroll(items), model.eval().unroll(items), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
+def test_a_model_is_saved_from_where_it_lies_and_read_to_the_cpu(model, name, tmp_path):
+    """What was trained on the chosen device loads where that device is absent, with the same weights."""
+    expected = {key: weight.clone() for key, weight in model.state_dict().items()}
+    save(model.to(Chosen.device), tmp_path / name)
+    loaded = load(tmp_path / name)
+    assert loaded.like().device == torch.device("cpu")
+    torch.testing.assert_close(dict(loaded.state_dict()), expected, rtol=0, atol=0)
 
 
 def test_a_file_from_before_classes_were_named_is_a_next_item_model(model, tmp_path):

@@ -276,7 +276,10 @@ def test_wrong_shapes_are_refused_with_both(scripted):
         ((torch.zeros(4, 3, 6),), r"x must be \(batch, steps, 5\), got \[4, 3, 6\]"),
         ((x, (torch.zeros(1, 4, 6), good)), r"h must be \[2, 4, 6\], got \[1, 4, 6\]"),
         ((x, (good, torch.zeros(2, 1, 6))), r"c must be \[2, 4, 6\], got \[2, 1, 6\]"),
-        ((x, (good, good), torch.tensor([4, 1, 1, 1])), "lengths must be from 0 to 3, the number of steps, got 4"),
+        (
+            (x, (good, good), torch.tensor([4, 1, 1, 1], device="cpu")),
+            "lengths must be from 0 to 3, the number of steps, got 4",
+        ),
     ):
         with pytest.raises((ValueError, torch.jit.Error), match=message):
             run(*arguments)

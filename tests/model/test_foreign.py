@@ -10,9 +10,15 @@ from torch.nn import functional as F
 from arraylstm import LSTM2002, CheckpointError, MarkovLSTM, NextItemModel, Vocabulary, load
 from arraylstm_export.cli import app
 
+from ..devices import Chosen
 from .test_golden import GOLDEN, Case, needs_golden
 
 V, E, H = 7, 4, 5
+
+
+@pytest.fixture(autouse=True, scope="module")
+def on_the_chosen_device():
+    """What files hold is read to the CPU, and compared there."""
 
 
 class Embedded(nn.Module):
@@ -250,12 +256,12 @@ def test_a_language_model_that_starts_from_other_states_than_zero_is_refused(buf
 def test_language_models_that_the_playground_wrote_give_their_recorded_logits(name, dtype, saved):
     """From the weights' file alone, logits and last states are the recorded ones."""
     case = Case(name)
-    model = load(saved(case.tensors("param/", dtype)))
+    model = load(saved(case.tensors("param/", dtype))).to(Chosen.device)
     inputs = case.tensors("input/", dtype)
     state = None
     if "c_0/0" in inputs:
         state = [inputs[f"{kind}_0/{layer}"] for layer in range(case.meta["ctor"]["n_lyr"]) for kind in ("c", "h")]
-    logits, last = model.unroll(torch.from_numpy(case.arrays["input/token_ids"]), state)
+    logits, last = model.unroll(case.ids("input/token_ids"), state)
     case.check(logits, "output64/logits", dtype)
     for number, tensor in enumerate(last):
         case.check(tensor, f"output64/{'ch'[number % 2]}_last/{number // 2}", dtype)

@@ -53,7 +53,7 @@ def test_a_model_gives_the_references_logits_and_states(name, dtype):
     case = Case(name)
     model, states = golden_model(case, dtype), golden_states(case, dtype)
     assert list(model.state_dict()) == list(case.tensors("param/", dtype))
-    ids, targets = (torch.from_numpy(case.arrays[f"input/{key}"]) for key in ("token_ids", "target_ids"))
+    ids, targets = (case.ids(f"input/{key}") for key in ("token_ids", "target_ids"))
     case.check(model.pred(ids, states)[0], "output64/probs", dtype)
     if "output64/loss" in case.arrays:
         case.check(model.cal_loss(ids, targets, states)[0], "output64/loss", dtype)
@@ -72,7 +72,7 @@ def test_a_models_chunks_continue_each_other(name, dtype):
     """Fed in the recorded pieces with the states handed on, logits and last states are those of the whole."""
     case = Case(name)
     model, states, pieces = golden_model(case, dtype), None, []
-    for piece in torch.from_numpy(case.arrays["input/token_ids"]).split(case.meta["chunks"], 1):
+    for piece in case.ids("input/token_ids").split(case.meta["chunks"], 1):
         logits, states = model(piece, states)
         pieces.append(logits)
     case.check(torch.cat(pieces, 1), "output64/logits", dtype)
@@ -134,8 +134,8 @@ def test_pred_knows_no_dropout_and_restores_every_mode():
     modes = [module.training for module in model.modules()]
     for _ in range(2):
         torch.testing.assert_close(model.pred(ids)[0], expected)
-    with pytest.raises(IndexError):
-        model.pred(ids + 9)
+    with pytest.raises(ValueError, match="items must be int64"):
+        model.pred(ids.float())
     assert [module.training for module in model.modules()] == modes
 
 
@@ -145,9 +145,9 @@ def test_the_loss_is_the_mean_over_targets_that_are_no_padding(label_smoothing):
     model = make_model(label_smoothing=label_smoothing)
     ids, targets = torch.randint(0, 9, (3, 5)), torch.randint(3, 9, (3, 5))
     targets[0, 2:] = PAD
-    log_p = np.log(model.pred(ids)[0].numpy())
-    wanted = np.eye(9)[targets] * (1 - label_smoothing) + label_smoothing / 9
-    expected = -(wanted * log_p).sum(-1)[targets.numpy() != PAD].mean()
+    log_p = np.log(model.pred(ids)[0].numpy(force=True))
+    wanted = np.eye(9)[targets.numpy(force=True)] * (1 - label_smoothing) + label_smoothing / 9
+    expected = -(wanted * log_p).sum(-1)[targets.numpy(force=True) != PAD].mean()
     loss, states = model.cal_loss(ids, targets)
     assert loss.item() == pytest.approx(expected, rel=1e-5)
     torch.testing.assert_close(states, model(ids)[1])
@@ -223,6 +223,15 @@ def test_nothing_leaves_the_states_as_they_were(batch, steps):
         logits, following = run(torch.zeros(batch, steps, dtype=torch.int64), states)
         assert logits.shape == (batch, steps, 9)
         torch.testing.assert_close(following, states)
+
+
+def test_whatever_it_makes_lies_where_its_weights_do():
+    """On a device that is not torch's default, logits, states and loss are made there; meta takes no mixture."""
+    model = make_model(p_emb=0.1, p_hid=0.1).to("meta").train()
+    ids = torch.zeros(3, 5, dtype=torch.int64, device="meta")
+    for run in (model, torch.jit.script(model), model.pred, lambda ids: model.cal_loss(ids, ids)):
+        result, (cs, hs) = run(ids)
+        assert all(tensor.is_meta for tensor in (result, *cs, *hs))
 
 
 def test_the_command_lines_options_construct_the_model():

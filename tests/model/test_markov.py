@@ -10,6 +10,8 @@ from torch.nn import functional as F
 
 from arraylstm import MarkovCell, MarkovLSTM, NextItemModel
 
+from ..devices import Chosen
+
 OUTPUTS = ("output", "z", "q_z", "h_seq", "h_last", "c_last")
 
 
@@ -56,7 +58,7 @@ def softmax(a):
 
 def transcription(weights, x, lengths, noise, tau):
     """One layer in float64: h, z and q of every step, and the last c; noise None is eval()."""
-    w = {name: weight.detach().double().numpy() for name, weight in weights.items()}
+    w = {name: weight.double().numpy(force=True) for name, weight in weights.items()}
     h = np.zeros((x.shape[0], w["W_hz"].shape[0]))
     c, k, series = h.copy(), w["W_hz"].shape[1], []
     for t in range(x.shape[1]):
@@ -85,16 +87,17 @@ def test_two_layers_are_the_equations(training, use_bias):
     x, lengths, noise = torch.randn(4, 6, 3).double(), [6, 0, 3, 1], torch.randn(2, 6, 4, 3).double()
     model = inject(model, noise) if training else model
     actual = flat(model.train(training)(x, 0.7, lengths))
-    h = x.numpy()
+    h = x.numpy(force=True)
     for layer in range(2):
         weights = getattr(model, f"cell_{layer}").state_dict()
-        h, z, q, c = transcription(weights, h, np.array(lengths), noise[layer].numpy() if training else None, 0.7)
-        np.testing.assert_allclose(actual["h_last"][layer].detach(), h[:, -1], rtol=0, atol=1e-14)
-        np.testing.assert_allclose(actual["c_last"][layer].detach(), c, rtol=0, atol=1e-14)
+        drawn = noise[layer].numpy(force=True) if training else None
+        h, z, q, c = transcription(weights, h, np.array(lengths), drawn, 0.7)
+        np.testing.assert_allclose(actual["h_last"][layer].numpy(force=True), h[:, -1], rtol=0, atol=1e-13)
+        np.testing.assert_allclose(actual["c_last"][layer].numpy(force=True), c, rtol=0, atol=1e-13)
     for key, expected in (("h_seq", h), ("z", z), ("q_z", q)):
-        np.testing.assert_allclose(actual[key].detach(), expected, rtol=0, atol=1e-14)
-    expected = h[:, -1] @ model.fc.weight.detach().numpy().T + model.fc.bias.detach().numpy()
-    np.testing.assert_allclose(actual["output"].detach(), expected, rtol=0, atol=1e-14)
+        np.testing.assert_allclose(actual[key].numpy(force=True), expected, rtol=0, atol=1e-13)
+    expected = h[:, -1] @ model.fc.weight.numpy(force=True).T + model.fc.bias.numpy(force=True)
+    np.testing.assert_allclose(actual["output"].numpy(force=True), expected, rtol=0, atol=1e-13)
 
 
 def test_one_lane_is_torchs_lstm():
@@ -198,7 +201,7 @@ def model():
 
 @pytest.fixture
 def x():
-    return torch.randn(4, 9, 3, generator=torch.Generator().manual_seed(7))
+    return torch.randn(4, 9, 3, generator=torch.Generator(Chosen.device).manual_seed(7))
 
 
 def test_returned_states_of_all_layers_continue_the_sequence(model, x):
@@ -237,7 +240,7 @@ def test_train_and_eval_decide_whether_lanes_are_drawn(model, x):
     """Two calls agree in eval(), whose z is q's largest lane, and differ in train(), scripted likewise."""
     for runner in (model, torch.jit.script(model)):
         runner.eval()
-        torch.testing.assert_close(runner(x), runner(x), rtol=0, atol=0)
+        torch.testing.assert_close(runner(x), runner(x))
         _, z, q_z, _, _ = runner(x)
         assert torch.equal(z, F.one_hot(q_z.argmax(2), 3).float())
         runner.train()
@@ -316,6 +319,16 @@ def test_state_dicts_go_through_scripts_copies_and_back(model, x):
         torch.testing.assert_close(loaded(x), model(x), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+def test_whatever_it_makes_lies_where_its_weights_do(training):
+    """On a device that is not torch's default, lengths, a list or there too, follow x; meta takes no mixture."""
+    model = MarkovLSTM(3, 4, 2, num_layers=2, k_cells=3, dropout_prob=0.1).to("meta").train(training)
+    x = torch.zeros(4, 9, 3, device="meta")
+    for run in (model, torch.jit.script(model)):
+        for lengths in (None, [9, 0, 5, 1], torch.zeros(4, dtype=torch.int64, device="meta")):
+            assert all(tensor.is_meta for tensor in flat(run(x, 1.0, lengths)).values())
+
+
 def test_a_shared_state_and_a_state_per_layer_say_the_same(model, x):
     """A state (B, H) starts every layer alike, as (L, B, H) of that state repeated does."""
     h, c = torch.randn(4, 4), torch.randn(4, 4)
@@ -349,11 +362,11 @@ def test_a_next_item_model_shows_which_lane_listened():
     assert model.trace_names == ["z_l0", "q_z_l0", "z_l1", "q_z_l1"]
     items = torch.randint(0, 7, (3, 6))
     *_, traces = model.unroll_traced(items)
-    x = F.one_hot(items, 7).double().numpy()
+    x = F.one_hot(items, 7).double().numpy(force=True)
     for layer in range(2):
         x, z, q, _ = transcription(model.cells[str(layer)].state_dict(), x, np.full(3, 6), None, 1.0)
-        np.testing.assert_allclose(traces[2 * layer].detach(), z, rtol=0, atol=1e-6)
-        np.testing.assert_allclose(traces[2 * layer + 1].detach(), q, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(traces[2 * layer].numpy(force=True), z, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(traces[2 * layer + 1].numpy(force=True), q, rtol=0, atol=1e-6)
     state = None
     for t in range(6):
         _, state, shown = model.step_traced(items[:, t], state)

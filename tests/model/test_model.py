@@ -5,6 +5,8 @@ import torch
 
 from arraylstm import CELLS, NextItemModel, Vocabulary
 
+from ..devices import checked_values
+
 
 @pytest.fixture(params=CELLS)
 def model(request):
@@ -94,6 +96,7 @@ def test_empty_batches_and_sequences_work(model):
     assert model(torch.zeros(3, 0, dtype=torch.int64))[0].shape == (3, 0, 11)
 
 
+@checked_values
 @pytest.mark.parametrize("id", [-1, 11])
 def test_an_id_out_of_range_is_named(id):
     """Negative ids do not count from the end; the error names the id and the range, eager and scripted."""

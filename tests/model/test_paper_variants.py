@@ -17,6 +17,7 @@ from .paper import (
     INPUT,
     MEMORY,
     Paper,
+    arrays,
     chosen,
     close,
     make,
@@ -32,15 +33,15 @@ def test_an_attention_step_in_training_is_the_papers(name):
     cell = make(name)
     paper = Paper(cell)
     x, h, c = start(cell, 64)
-    s = paper.s(x.numpy(), h.numpy())
+    s = paper.s(*arrays(x, h))
     after = step(cell, x, h, c)
     if name != "attention-recurrent":
-        z = chosen(c, after[1]).numpy()
+        z = chosen(c, after[1]).numpy(force=True)
         assert (z.sum(1) == 1).all()
         assert z.any((0, 2)).all()  # every forced choice is among them
         assert name != "max-lane" or (z.argmax(1) == s.argmax(1)).all()
         s = z
-    close(after, paper.attention(x.numpy(), h.numpy(), c.numpy(), s))
+    close(after, paper.attention(*arrays(x, h, c), s))
 
 
 @pytest.mark.parametrize("name", MEMORY)
@@ -50,9 +51,9 @@ def test_a_memory_step_in_training_is_the_papers(name, k):
     cell = make(name, k)
     x, h, c = start(cell, 64)
     after = step(cell, x, h, c)
-    m = chosen(c, after[1]).numpy()
+    m = chosen(c, after[1]).numpy(force=True)
     assert m.any((0, 2)).all()  # every forced choice is among them
-    close(after, Paper(cell).memory(x.numpy(), h.numpy(), c.numpy(), m))
+    close(after, Paper(cell).memory(*arrays(x, h, c), m))
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -61,16 +62,16 @@ def test_a_step_in_inference_is_the_papers_or_its_mean(name):
     cell = make(name).eval()
     paper = Paper(cell)
     x, h, c = start(cell, 64)
-    arrays = [tensor.numpy() for tensor in (x, h, c)]
-    s = paper.s(*arrays[:2]) if name in ATTENTION else None
+    given = arrays(x, h, c)
+    s = paper.s(*given[:2]) if name in ATTENTION else None
     if name == "attention-recurrent":
-        expected = paper.attention(*arrays, s)
+        expected = paper.attention(*given, s)
     elif name == "max-lane":
-        expected = paper.attention(*arrays, np.eye(3)[s.argmax(1)].transpose(0, 2, 1))
+        expected = paper.attention(*given, np.eye(3)[s.argmax(1)].transpose(0, 2, 1))
     elif name in MEMORY:
-        expected = paper.memory_mean(*arrays, share_taken(name, 3))
+        expected = paper.memory_mean(*given, share_taken(name, 3))
     else:
-        expected = paper.attention_mean(*arrays)
+        expected = paper.attention_mean(*given)
     close(step(cell, x, h, c), expected)
 
 

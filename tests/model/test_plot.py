@@ -8,11 +8,13 @@ import torch
 
 from arraylstm import MarkovLSTM, plot_lanes
 
+from ..devices import Chosen
+
 
 @pytest.fixture
 def weights():
     """Three sequences of six steps and four lanes."""
-    return torch.randn(3, 6, 4, generator=torch.Generator().manual_seed(2)).softmax(2)
+    return torch.randn(3, 6, 4, generator=torch.Generator(Chosen.device).manual_seed(2)).softmax(2)
 
 
 def heights(axes, steps):

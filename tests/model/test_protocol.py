@@ -92,9 +92,11 @@ def test_a_row_stops_at_its_length_whatever_pads_it(cell):
 def test_no_steps_draw_nothing(cell):
     """A sequence of length 0 leaves the random generator where it was, in training too."""
     x, state = draw(cell, steps=0)
-    before = torch.get_rng_state()
+    torch.manual_seed(1)
+    undisturbed = torch.rand(3)
+    torch.manual_seed(1)
     cell.train().unroll(x, state)
-    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(torch.rand(3), undisturbed)
 
 
 def test_the_scripted_cell_gives_the_same_in_training_and_evaluation(cell):
@@ -110,6 +112,39 @@ def test_the_scripted_cell_gives_the_same_in_training_and_evaluation(cell):
             expected = cell.unroll_traced(x, state, lengths)
             torch.manual_seed(batch)
             torch.testing.assert_close(scripted.unroll_traced(x, state, lengths), expected)
+
+
+@pytest.mark.parametrize(("training", "embedding_size"), [(False, None), (True, 4)])
+def test_whatever_a_model_makes_lies_where_its_weights_do(name, training, embedding_size):
+    """Off torch's default device a model, scripted too, makes no tensor elsewhere and reads none: meta has no numbers.
+
+    So a CUDA graph can capture it, gradients included.
+    """
+    model = NextItemModel(name, 7, 6, k=3, num_layers=2, embedding_size=embedding_size, dropout=0.1)
+    model = model.to("meta").train(training)
+    items, lengths = (torch.zeros(*shape, dtype=torch.int64, device="meta") for shape in ((4, 9), (4,)))
+    for run in (model, torch.jit.script(model)):
+        logits, state, traces = run.unroll_traced(items, None, lengths)
+        scores, following, shown = run.step_traced(items[:, 0], state)
+        assert all(tensor.is_meta for tensor in (logits, *state, *traces, scores, *following, *shown))
+        torch.autograd.grad(logits.sum(), list(run.parameters()), allow_unused=True)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_it_compiles_whole(cell, training):
+    """torch.compile takes a cell's unrolling without a break, and gives its outputs, states and gradients."""
+    torch.compiler.reset()
+    cell.train(training)
+    x, state = draw(cell, steps=3)
+    inputs = [tensor.requires_grad_() for tensor in (x, *state, *cell.parameters())]
+    lengths = torch.tensor([3, 0, 2, 3])
+    results = []
+    for run in (cell.unroll, torch.compile(cell.unroll, backend="aot_eager", fullgraph=True)):
+        torch.manual_seed(1)
+        outputs, last = run(x, state, lengths)
+        loss = outputs.sum() + sum(tensor.sum() for tensor in last)
+        results.append((outputs, last, torch.autograd.grad(loss, inputs, materialize_grads=True)))
+    torch.testing.assert_close(*results)
 
 
 CHOOSING = {"stochastic", "max-lane", "markov"}

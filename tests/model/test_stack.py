@@ -99,7 +99,7 @@ def test_what_does_not_fit_is_refused_by_name(make, message):
 
 def test_a_packed_sequence_is_refused_by_name(mixed):
     """Ragged batches are a padded tensor and lengths; the error says so."""
-    packed = torch.nn.utils.rnn.pack_sequence([torch.zeros(4, 5), torch.zeros(2, 5)])
+    packed = torch.nn.utils.rnn.pack_padded_sequence(torch.zeros(2, 4, 5), [4, 2], batch_first=True)
     for layer in (mixed, ArrayLSTM(5, 4, 2)):
         with pytest.raises(TypeError, match="x must be a tensor padded to equal length, .* got a PackedSequence"):
             layer(packed)

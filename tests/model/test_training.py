@@ -12,6 +12,8 @@ import arraylstm
 from arraylstm import DataError, NextItemModel
 from arraylstm.training import Metrics, TrainingOptions, evaluate, fit
 
+from ..devices import Chosen
+
 CYCLE = [[(start + step) % 5 for step in range(3 + start)] for start in range(5)] * 8
 QUICK = TrainingOptions(epochs=30, batch_size=8, learning_rate=0.02)
 
@@ -193,7 +195,8 @@ class TestProgram:
         """The report has the promised figures; the model carries the file's labels."""
         sessions = ["login view", "login view buy", "login view buy logout"] * 20
         (tmp_path / "log.txt").write_text("\n".join(sessions))
-        done = run_program("arraylstm-train", "log.txt", "-o", "model.pt", "--epochs", 2, "--hidden-size", 4)
+        options = ["--epochs", 2, "--hidden-size", 4, "--device", Chosen.device]
+        done = run_program("arraylstm-train", "log.txt", "-o", "model.pt", *options)
         assert (done.returncode, done.stderr) == (0, "")
         for figure in ("top-1", "top-5", "top-10", "MRR", "perplexity", "60 sessions", "epoch   2"):
             assert figure in done.stdout
