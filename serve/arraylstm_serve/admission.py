@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from asyncio import Semaphore
-from contextlib import AbstractAsyncContextManager
+from asyncio import Future, get_running_loop, timeout
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from arraylstm_serve.problems import OVERLOADED, retry_later
 
@@ -31,23 +33,56 @@ class Gate:
 
 
 class Share:
-    """Half of a gate's places, which bulk requests take in chunks, first come, first served.
+    """Half of a gate's places, for what bulk requests have under way; who asks first has them first.
 
-    A chunk waits for its turn where a single event would be refused, and leaves single events the other half.
+    Bulk requests wait where a single event would be refused, and leave single events the other half.
 
     Args:
         limit: the gate's.
-        largest: most events that a chunk should have.
 
     Attributes:
-        size: most events that a chunk may have.
+        size: how many places there are.
     """
 
-    def __init__(self, limit: int, largest: int) -> None:
-        places = max(1, limit // 2)
-        self.size = min(places, largest)
-        self._chunks = Semaphore(places // self.size)
+    def __init__(self, limit: int) -> None:
+        self.size = max(1, limit // 2)
+        self._free = self.size
+        self._waiting: deque[tuple[int, Future[None]]] = deque()
 
-    def chunk(self) -> AbstractAsyncContextManager[None]:
-        """Wait for a chunk's places, and have them until the context ends."""
-        return self._chunks
+    @asynccontextmanager
+    async def places(self, count: int, patience: float) -> AsyncIterator[None]:
+        """Have so many places, `size` at most, for the time of the context, after so many seconds of waiting at most.
+
+        Raises:
+            TimeoutError: they could not be had in that time.
+        """
+        await self._take(count, patience)
+        try:
+            yield
+        finally:
+            self._give(count)
+
+    async def _take(self, count: int, patience: float) -> None:
+        if count <= self._free and not self._waiting:
+            self._free -= count
+            return
+        turn: Future[None] = get_running_loop().create_future()
+        self._waiting.append((count, turn))
+        try:
+            async with timeout(patience):
+                await turn
+        except BaseException:
+            if turn.done() and not turn.cancelled():  # the places came at the same moment
+                self._give(count)
+            else:
+                turn.cancel()
+                self._give(0)  # others may have waited behind this one
+            raise
+
+    def _give(self, count: int) -> None:
+        self._free += count
+        while self._waiting and (self._waiting[0][1].done() or self._waiting[0][0] <= self._free):
+            wanted, turn = self._waiting.popleft()
+            if not turn.done():
+                self._free -= wanted
+                turn.set_result(None)

@@ -20,11 +20,15 @@ What a graph works out in between is its cell's affair, of which the server know
 """
 
 
-def demands(bundle: Bundle, settings: Settings) -> dict[str, int]:
-    """Bytes of the host's memory that each bound takes once it is reached, by the setting's name."""
-    shapes = row_shapes(bundle.manifest.states, len(bundle.vocabulary))
-    if settings.device == "cuda":  # which has its own memory for rows and runs
-        shapes = {}
+def demands(bundle: Bundle, settings: Settings, *, on_host: bool = True) -> dict[str, int]:
+    """Bytes of the host's memory that each bound takes once it is reached, by the setting's name.
+
+    Args:
+        bundle: the model.
+        settings: the bounds.
+        on_host: whether rows lie and runs happen there, and not on a device that has memory of its own.
+    """
+    shapes = row_shapes(bundle.manifest.states, len(bundle.vocabulary)) if on_host else {}
     slot = slot_bytes(shapes)
     return {
         "max_sessions": settings.max_sessions * slot,

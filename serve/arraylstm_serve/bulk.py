@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from asyncio import Future, get_running_loop
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 from msgspec import Raw
 
 from arraylstm_serve.call import Call
-from arraylstm_serve.problems import INVALID_REQUEST, Problem
+from arraylstm_serve.problems import INVALID_REQUEST, Problem, late
 from arraylstm_serve.schemas import BulkAnswer, BulkEvent, BulkRequest, encode
 from arraylstm_serve.service import Service
 
@@ -37,12 +38,30 @@ async def advance_all(service: Service, call: Call, request: BulkRequest) -> byt
         detail = f"The events ask for {wanted} predictions; at most {settings.max_predictions} are allowed."
         raise Problem(INVALID_REQUEST, detail)
     results: list[bytes] = []
-    size = service.bulk_share.size
     held_back: dict[str, Problem] = {}
-    for start in range(0, len(request.events), size):
-        async with service.bulk_share.chunk():
-            results += await _Chunk(request.events[start : start + size], held_back).advance(service, call)
+    share = service.bulk_share
+    size = min(share.size, settings.max_batch)
+    for events in _chunks(request.events, size, settings.max_session_pending):
+        chunk = _Chunk(events, held_back)
+        try:
+            async with share.places(len(events), service.patience(call)):
+                results += await chunk.advance(service, call)
+        except TimeoutError:
+            results += chunk.refuse_all(late())
     return encode(BulkAnswer(list(map(Raw, results))))
+
+
+def _chunks(events: Sequence[BulkEvent], size: int, of_a_session: int) -> Iterator[list[BulkEvent]]:
+    """The events in their order, so many at a time at most, and no more of one session than may wait for it."""
+    chunk: list[BulkEvent] = []
+    counts: Counter[str] = Counter()
+    for event in events:
+        if len(chunk) == size or counts[event.session_id] == of_a_session:
+            yield chunk
+            chunk, counts = [], Counter()
+        chunk.append(event)
+        counts[event.session_id] += 1
+    yield chunk
 
 
 class _Chunk:
@@ -72,6 +91,12 @@ class _Chunk:
             except Problem as problem:
                 reply.set_exception(problem)
         await self._answered
+        return self._results
+
+    def refuse_all(self, problem: Problem) -> list[bytes]:
+        """The refusal of each event, none of which was begun."""
+        for place in range(len(self._events)):
+            self.refuse(place, problem)
         return self._results
 
     def fill(self, place: int, result: bytes) -> None:

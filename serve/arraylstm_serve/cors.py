@@ -1,33 +1,18 @@
-"""Origins whose pages may call the server: how they are written, and what their browsers are told."""
+"""What browsers are told of a server that pages of other origins may call."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
-from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import Response
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from arraylstm_serve.call import ANY_ORIGIN, REQUEST_ID, new_request_id
-
-_ORIGIN = re.compile(
-    r"(?!http://[^/]*:80$|https://[^/]*:443$)"  # a browser leaves these ports out
-    r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?"
-)
+from arraylstm_serve.api import Application
+from arraylstm_serve.call import Call
+from arraylstm_serve.exchange import Exchange
 
 
-def validate_origin(_: object, text: str) -> None:
-    """Raise ValueError where no browser would ever name a page's origin so, for then none would be let in."""
-    if text != ANY_ORIGIN and _ORIGIN.fullmatch(text) is None:
-        raise ValueError(
-            "Must be an origin as browsers send it, such as https://shop.example or http://localhost:3000: scheme and "
-            "host in lower case, a port unless it is the scheme's own, no path and no slash at the end; or *."
-        )
-
-
-def allow_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
+def allow_origins(app: Application, origins: Sequence[str]) -> ASGIApp:
     """The application, which pages of these origins may call from a browser."""
     if not origins:
         return app
@@ -41,10 +26,22 @@ def allow_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
 
 
 class _Origins(CORSMiddleware):
-    """Starlette's, whose answers to preflights have a request id as all others have."""
+    """Starlette's; the preflights that it answers itself are counted and have request ids as all other requests."""
 
-    def preflight_response(self, request_headers: Headers) -> Response:
-        """Answer a preflight, in which browsers send no id."""
-        response = super().preflight_response(request_headers)
-        response.headers[REQUEST_ID.decode()] = new_request_id().decode()
-        return response
+    app: Application
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a preflight, or let the application answer."""
+        if not _is_preflight(scope):
+            await super().__call__(scope, receive, send)
+            return
+        exchange = Exchange(self.app.service, Call(scope), scope, receive, send)
+        await super().__call__(scope, receive, exchange.send)
+        exchange.close()
+
+
+def _is_preflight(scope: Scope) -> bool:
+    if scope["type"] != "http" or scope["method"] != "OPTIONS":
+        return False
+    names = {name for name, _ in scope["headers"]}
+    return {b"origin", b"access-control-request-method"} <= names

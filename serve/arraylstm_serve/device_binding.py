@@ -14,7 +14,7 @@ from arraylstm_serve.graph import CPU, CUDA, open_session
 from arraylstm_serve.runtime import onnxruntime as ort
 
 ROWS, NEXT_ROWS = "rows", "next_rows"
-DTYPES: dict[str, Any] = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
+NUMPY: dict[str, Any] = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
 _UNCAPTURED = "-1"
 
 
@@ -35,6 +35,10 @@ class Place(NamedTuple):
     def providers(self) -> list[Any]:
         """The one provider that has to run all of a graph."""
         return [CPU] if self.kind == "cpu" else [(CUDA, self.options)]
+
+    def bounded(self, gpu_memory: int | None) -> Place:
+        """The same place, where graphs may take so many bytes for weights and between nodes."""
+        return self if gpu_memory is None else self._replace(options={**self.options, "gpu_mem_limit": str(gpu_memory)})
 
     def empty(self, shape: Sequence[int], dtype: Any) -> ort.OrtValue:
         """Memory of the device that holds anything."""
@@ -59,7 +63,8 @@ class BoundGraph:
         place: where they lie.
         sizes: the batch sizes that there will be.
         threads: threads that one run may use, on the CPU.
-        capture: whether the first run of each size is captured as a CUDA graph, which the further ones replay.
+        capture: whether the first run of each size, which then runs several times, is captured as a CUDA graph that
+            the further ones replay.
         folder: where the model's external data is.
 
     Attributes:
@@ -98,7 +103,7 @@ class BoundGraph:
         def buffer(tensor: Any) -> ort.OrtValue:
             if tensor.name in (ROWS, NEXT_ROWS):
                 return rows
-            return place.empty([size if side == "B" else side for side in tensor.shape], DTYPES[tensor.type])
+            return place.empty([size if side == "B" else side for side in tensor.shape], NUMPY[tensor.type])
 
         binding = self._session.io_binding()
         inputs = {tensor.name: buffer(tensor) for tensor in self._session.get_inputs()}

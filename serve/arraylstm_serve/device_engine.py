@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import onnx
@@ -16,14 +17,14 @@ from arraylstm_serve.device_graphs import Layout, copy_graph, read_graph, step_g
 from arraylstm_serve.engine import LOGITS, Step, row_shapes
 from arraylstm_serve.errors import StartupError
 from arraylstm_serve.graph import CUDA, batch_faults, batch_sizes
-from arraylstm_serve.predictions import NOTHING, Ranking, chance, log_sum_exp, rank
+from arraylstm_serve.predictions import NOTHING, Ranking, chance, log_sum_exp, rank_each
+from arraylstm_serve.problems import shortened
 from arraylstm_serve.runtime import onnxruntime as ort
 from arraylstm_serve.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-_PROBED = 3  # rows that are looked at to see that a step writes one of them alone
-_TOLERANCE = 1e-4  # of that look, which finds rows mixed up and not roundings
+_TOLERANCE = 1e-4  # of the look at steps in place, which finds rows mixed up and not roundings
 
 
 class DeviceEngine:
@@ -38,37 +39,44 @@ class DeviceEngine:
         slots: how many there are.
         max_batch: the most that are stepped at once.
         threads: threads that one run may use, on the CPU.
+        gpu_memory: most bytes that the step graph may take on the GPU for its weights and between its nodes.
 
     Raises:
         StartupError: the device cannot hold that many rows, or does not have the graphs, or does not step in place.
     """
 
-    def __init__(self, bundle: Bundle, place: Place, slots: int, max_batch: int, threads: int = 1) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        place: Place,
+        slots: int,
+        max_batch: int,
+        *,
+        threads: int = 1,
+        gpu_memory: int | None = None,
+    ) -> None:
         states = bundle.manifest.states
         self._layout = Layout(tuple(states), len(bundle.vocabulary))
         self.shapes = row_shapes(states, self._layout.num_items)
         self._sizes = batch_sizes(max_batch)
         self._scratch = slots + np.arange(max_batch)
-        self._probed = slots + max_batch + np.arange(_PROBED)
-        rows, width = slots + max_batch + _PROBED, self._layout.width
-        try:
-            self._rows = place.empty((rows, width), np.float32)
-        except Exception as error:  # onnxruntime's exception classes share no narrower base
-            needed = f"{rows * width * 4 / 1e6:.1f} MB"
-            raise StartupError(f"{place.name} has no {needed} for sessions; lower --max-sessions. ({error})") from error
-        self._initial = np.ones(rows, np.bool_)
+        self._probed = slots + max_batch + np.arange(max_batch + 1)
         self._copies: dict[int, int] = {}
         """Sources by target."""
-        self._read, self._write, self._copy = (
-            BoundGraph(make(width), self._rows, place, self._sizes) for make in (read_graph, write_graph, copy_graph)
-        )
-        self._step = self._open_step(bundle, place, threads)
+        with device_faults(place):
+            self._rows = place.empty((slots + 2 * max_batch + 1, self._layout.width), np.float32)
+            self._initial = np.ones(self._rows.shape()[0], np.bool_)
+            self._read, self._write, self._copy = (
+                BoundGraph(make(self._layout.width), self._rows, place, self._sizes)
+                for make in (read_graph, write_graph, copy_graph)
+            )
+            self._step = self._open_step(bundle, place.bounded(gpu_memory), threads)
+            self._check_in_place()
         self.provider = self._step.provider
         self.device = f"{place.name}, CUDA graphs {'on' if self._step.captured else 'off'}"
-        self._check_in_place()
 
     def _open_step(self, bundle: Bundle, place: Place, threads: int) -> BoundGraph:
-        """The step graph, captured where onnxruntime can do that."""
+        """The step graph, captured for every batch size where onnxruntime can do that."""
         model = step_graph(onnx.load(bundle.step_path, load_external_data=False), self._layout)
         folder = str(bundle.step_path.parent)
 
@@ -79,7 +87,8 @@ class DeviceEngine:
             return opened(capture=False)
         try:
             step = opened(capture=True)
-            step.run(self._feed(np.array([], np.int64), np.array([], np.int64)))
+            for size in self._sizes:  # to capture a graph runs it several times: on rows that nobody holds
+                step.run(self._feed(self._scratch[:size], np.zeros(size, np.int64)))
         except Exception as error:  # whatever it is, the same graph may run as it is
             logger.warning("onnxruntime cannot capture the step graph as a CUDA graph: %s", error)
             return opened(capture=False)
@@ -98,15 +107,20 @@ class DeviceEngine:
             Ranking(ids[:reach], likely[:reach]) if reach and fine else NOTHING
             for ids, likely, reach, fine in zip(places[:, 1:].tolist(), chances, reaches, sound.tolist(), strict=True)
         ]
-        for row in np.flatnonzero(sound & (np.array(reaches) > self._layout.top)).tolist():
-            (rankings[row],) = self.rank(slots[row : row + 1], reaches[row])
+        wide = np.flatnonzero(sound & (np.array(reaches) > self._layout.top)).tolist()
+        if wide:
+            for row, ranking in zip(wide, self._rank(slots[wide], [reaches[row] for row in wide]), strict=True):
+                rankings[row] = ranking
         return Step(chance(values, log_sums_before)[:, 0], places[:, 0], sound, rankings)
 
     def rank(self, slots: Integers, reach: int) -> list[Ranking]:
         """See `Engine.rank`."""
+        return self._rank(slots, [reach] * len(slots))
+
+    def _rank(self, slots: Integers, reaches: Sequence[int]) -> list[Ranking]:
         rows = self._read_rows(slots)
         logits = rows[:, -1 - self._layout.num_items : -1]
-        return rank(logits, rows[:, -1].astype(np.float64), reach)
+        return rank_each(logits, rows[:, -1].astype(np.float64), reaches)
 
     def clear(self, slot: int) -> None:
         """See `Engine.clear`."""
@@ -135,11 +149,11 @@ class DeviceEngine:
         self._initial[slots] = False
 
     def warm_up(self, max_batch: int) -> None:
-        """See `Engine.warm_up`; CUDA graphs are captured here."""
+        """See `Engine.warm_up`."""
         for size in batch_sizes(max_batch):
             scratch = self._scratch[:size]
             with batch_faults(size, max_batch):
-                self._step.run(np.stack([scratch, np.zeros(size, np.int64), np.ones(size, np.int64)]))
+                self._step.run(self._feed(scratch, np.zeros(size, np.int64)))
                 (values,) = self._read.run(scratch[None])
                 self._write.run(scratch[None], values)
                 self._copy.run(np.stack([scratch, scratch]))
@@ -188,20 +202,37 @@ class DeviceEngine:
         return np.concatenate([slots, self._scratch[: size - len(slots)]])
 
     def _check_in_place(self) -> None:
-        """See that a step writes its own row alone, and what it would write to memory apart: nothing documents that.
+        """See that steps of every size write their own rows alone, and what they would write to memory apart.
+
+        Nothing documents that they do.
 
         Raises:
-            StartupError: it does not.
+            StartupError: they do not.
         """
-        probed = self._probed
-        before = np.random.default_rng(0).normal(size=(_PROBED, self._layout.width)).astype(np.float32)
-        self._write_rows(probed, before)
-        self._initial[probed] = False
-        expected, *_ = self._step.run_apart(before, np.array([[1], [0], [0]]))
-        self._step.run(self._feed(probed[1:2], np.zeros(1, np.int64)))
-        after = self._read_rows(probed)
-        if not np.allclose(after, expected, rtol=_TOLERANCE, atol=_TOLERANCE):
-            raise StartupError(f"onnxruntime does not step sessions in place on {self.provider}; use --device cpu.")
+        before = np.random.default_rng(0).normal(size=(len(self._probed), self._layout.width)).astype(np.float32)
+        for size in self._sizes:
+            self._write_rows(self._probed, before)
+            self._initial[self._probed] = False
+            items = np.arange(size) % self._layout.num_items
+            expected, *_ = self._step.run_apart(before, np.stack([np.arange(size), items, np.zeros(size, np.int64)]))
+            self._step.run(self._feed(self._probed[:size], items))
+            if not np.allclose(self._read_rows(self._probed), expected, rtol=_TOLERANCE, atol=_TOLERANCE):
+                raise StartupError(f"onnxruntime does not step {size} sessions in place; use --device cpu.")
+
+
+@contextmanager
+def device_faults(place: Place) -> Iterator[None]:
+    """Raise StartupError where a device cannot do what an engine needs, and say what it could not."""
+    try:
+        yield
+    except StartupError:
+        raise
+    except Exception as error:  # onnxruntime's exception classes share no narrower base
+        why = shortened(" ".join(str(error).split()), 400)
+        raise StartupError(
+            f"{place.name} cannot hold or step that many sessions: {why}; lower --max-sessions or --max-batch, or use "
+            "--device cpu."
+        ) from error
 
 
 def open_cuda(bundle: Bundle, settings: Settings, slots: int) -> DeviceEngine:
@@ -210,7 +241,7 @@ def open_cuda(bundle: Bundle, settings: Settings, slots: int) -> DeviceEngine:
     Raises:
         StartupError: onnxruntime has no CUDA, the graph cannot be had there, or the GPU cannot hold that many rows.
     """
-    return DeviceEngine(bundle, cuda_place(settings), slots, settings.max_batch)
+    return DeviceEngine(bundle, cuda_place(settings), slots, settings.max_batch, gpu_memory=settings.gpu_memory)
 
 
 def cuda_place(settings: Settings) -> Place:
@@ -224,9 +255,9 @@ def cuda_place(settings: Settings) -> Place:
             f"--device cuda was asked for but onnxruntime runs on {', '.join(ort.get_available_providers())}; "
             "install onnxruntime-gpu with its CUDA libraries (the extra serve-gpu), or use --device cpu."
         )
+    name = card()
+    if not name:
+        raise StartupError("onnxruntime is built for CUDA, but there is no NVIDIA driver or no GPU; use --device cpu.")
     ort.preload_dlls()
-    name = f"{card() or 'GPU'}, onnxruntime for CUDA {ort.cuda_version}, TF32 {'on' if settings.tf32 else 'off'}"
-    options = {"use_tf32": str(int(settings.tf32)), "arena_extend_strategy": "kSameAsRequested"}
-    if settings.gpu_memory is not None:
-        options["gpu_mem_limit"] = str(settings.gpu_memory)
-    return Place("cuda", name, options)
+    words = f"{name}, onnxruntime for CUDA {ort.cuda_version}, TF32 {'on' if settings.tf32 else 'off'}"
+    return Place("cuda", words, {"use_tf32": str(int(settings.tf32)), "arena_extend_strategy": "kSameAsRequested"})

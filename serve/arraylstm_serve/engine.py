@@ -161,16 +161,34 @@ def open_engine(bundle: Bundle, settings: Settings, slots: int) -> Engine:
 
     Raises:
         StartupError: the graph cannot be had, or not on that device.
-        MemoryError: the device cannot hold that many rows.
+        MemoryError: the host cannot hold that many rows.
     """
-    graph = open_graph(bundle, settings.threads)
-    if settings.device == "cuda" or (settings.device == "auto" and CUDA in ort.get_available_providers()):
-        from arraylstm_serve.device_engine import open_cuda  # it takes what comes with the extra serve-gpu alone
+    return open_accelerator(bundle, settings, slots) or open_host(bundle, settings, slots)
 
-        try:
-            return open_cuda(bundle, settings, slots)
-        except StartupError as error:
-            if settings.device == "cuda":
-                raise
-            logger.warning("--device auto takes the CPU: %s", error)
+
+def open_host(bundle: Bundle, settings: Settings, slots: int) -> HostEngine:
+    """Open the bundle's step graph on the CPU; see `open_engine`."""
+    if settings.tf32 or settings.gpu_memory is not None:
+        raise StartupError("--tf32 and --gpu-memory are for a GPU, but the model runs on the CPU; leave them out.")
+    graph = open_graph(bundle, settings.threads)
     return HostEngine(graph, slots, bundle.manifest.states, len(bundle.vocabulary))
+
+
+def open_accelerator(bundle: Bundle, settings: Settings, slots: int) -> Engine | None:
+    """Open the bundle's step graph on the GPU, or None where the CPU is asked for, or is all that there is.
+
+    Raises:
+        StartupError: the GPU is asked for and cannot be had.
+    """
+    if settings.device == "cpu" or (settings.device == "auto" and CUDA not in ort.get_available_providers()):
+        return None
+    from arraylstm_serve.device_engine import open_cuda  # it takes what comes with the extra serve-gpu alone
+
+    open_graph(bundle, settings.threads)  # which is held against the manifest, whatever is made of it for the GPU
+    try:
+        return open_cuda(bundle, settings, slots)
+    except StartupError as error:
+        if settings.device == "cuda":
+            raise
+        logger.warning("--device auto takes the CPU: %s", error)
+        return None

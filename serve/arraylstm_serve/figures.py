@@ -14,7 +14,7 @@ ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
 NO_ROUTE = "none"
 """The route of refusals that come before any is looked for."""
 
-Eviction = Literal["expired", "room"]
+Eviction = Literal["expired", "room", "answers"]
 
 
 class Histogram:

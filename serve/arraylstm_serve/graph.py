@@ -153,7 +153,7 @@ def open_session(
     for key, value in entries.items():
         options.add_session_config_entry(key, value)
     try:
-        return ort.InferenceSession(model, options, providers=providers)
+        return ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
     except Exception as error:  # onnxruntime's exception classes share no narrower base
         named = model if isinstance(model, Path) else "a graph"
         raise StartupError(f"onnxruntime cannot load {named}: {error}") from error

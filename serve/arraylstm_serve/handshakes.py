@@ -90,7 +90,7 @@ class Listener:
                 connection,
                 ssl=self._context,
                 ssl_handshake_timeout=LINGER if crowded else settings.request_timeout,
-                ssl_shutdown_timeout=settings.request_timeout,
+                ssl_shutdown_timeout=LINGER,
             )
         except OSError:  # the client has gone, speaks no TLS, or is too slow
             pass

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import ClassVar, cast
 
 from starlette.types import Receive, Scope, Send
-from uvicorn._types import ASGI3Application
+from uvicorn._types import ASGI3Application, ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
@@ -257,6 +257,12 @@ class StreamProtocol(WebSocketsSansIOProtocol):
     def counted(cls, figures: Figures) -> type[StreamProtocol]:
         """The protocol that counts what it refuses there."""
         return cast(type[StreamProtocol], type(cls.__name__, (cls,), {"figures": figures}))
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Send; a refusal in HTTP is an answer too, which uvicorn would call a handshake left undone."""
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body":
+            self.handshake_complete = True
 
     def handle_connect(self, event: Request) -> None:
         """Begin the handshake, or refuse one that is none."""

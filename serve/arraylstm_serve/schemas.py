@@ -178,7 +178,10 @@ class Stats(Struct):
     conflicts_total: Annotated[int, Meta(description="Requests refused for their expected_step.")]
     evicted: Annotated[
         dict[str, int],
-        Meta(description="Sessions closed without being asked to, by reason.", examples=[{"expired": 3, "room": 0}]),
+        Meta(
+            description="Sessions closed without being asked to, by reason.",
+            examples=[{"expired": 3, "room": 0, "answers": 0}],
+        ),
     ]
 
 

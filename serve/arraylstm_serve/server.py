@@ -22,7 +22,7 @@ from arraylstm_serve.auth import Keys
 from arraylstm_serve.budget import demands, too_much
 from arraylstm_serve.bundle import Bundle
 from arraylstm_serve.cors import allow_origins
-from arraylstm_serve.engine import Engine, open_engine
+from arraylstm_serve.engine import Engine, open_accelerator, open_host
 from arraylstm_serve.environment import tell_what_is_no_setting
 from arraylstm_serve.errors import StartupError, cause
 from arraylstm_serve.handshakes import Listener
@@ -133,11 +133,12 @@ def allocate(bundle: Bundle, settings: Settings) -> Engine:
     Raises:
         StartupError: the machine cannot hold what the bounds need, or the graph cannot be had.
     """
-    needed = demands(bundle, settings)
+    engine = open_accelerator(bundle, settings, slots(settings))
+    needed = demands(bundle, settings, on_host=engine is None)
     if sum(needed.values()) > memory_limit():
         raise too_much(needed, settings)
     try:
-        return open_engine(bundle, settings, slots(settings))
+        return engine or open_host(bundle, settings, slots(settings))
     except MemoryError as error:
         raise too_much(needed, settings) from error
 

@@ -7,6 +7,7 @@ from asyncio import Future, get_running_loop
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 from arraylstm_serve import __version__, statefile
@@ -70,7 +71,7 @@ class Service:
         self._clock = clock or steady_clock()
         self._began = self._clock()
         self._gate = Gate(settings.max_pending)
-        self.bulk_share = Share(settings.max_pending, min(settings.max_batch, settings.max_session_pending))
+        self.bulk_share = Share(settings.max_pending)
         self._batcher = Batcher(self.arena, self.figures, settings.max_batch)
         self._renderer = Renderer(bundle.fingerprint, bundle.vocabulary.labels)
         self.sessions = Sessions(
@@ -232,6 +233,10 @@ class Service:
         """
         self.check_count(len(items))
         return self.vocabulary.encode(items)
+
+    def patience(self, call: Call) -> float:
+        """Seconds that a request may still wait."""
+        return self._deadline(call) - perf_counter()
 
     def check_count(self, count: int) -> None:
         """Raise Problem `invalid_request` where a request carries more items than are allowed."""

@@ -206,7 +206,7 @@ class Sessions:
         while len(self._ended) > self._max_sessions or (self._ended and self.answer_bytes > self._max_answer_bytes):
             self._forget(self._ended.popitem(last=False)[1].answers)
         while self.answer_bytes > self._max_answer_bytes and self._remembering:
-            self._evict(next(iter(self._remembering.values())), "room")
+            self._evict(next(iter(self._remembering.values())), "answers")
 
     def _evict(self, session: Session, reason: Eviction) -> None:
         self.figures.evicted[reason] += 1

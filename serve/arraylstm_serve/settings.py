@@ -7,12 +7,13 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from arraylstm_serve.cors import validate_origin
+from arraylstm_serve.origins import validate_origin
 
 Device = Literal["auto", "cpu", "cuda"]
 TRILLION = 10**12
 """More than any machine holds of anything counted here, and little enough to compute with."""
 Count = Annotated[int, Parameter(validator=Number(gte=1, lte=TRILLION))]
+MEBIBYTE = 2**20
 TEN_YEARS = 315_360_000
 Seconds = Annotated[float, Parameter(validator=Number(gt=0, lte=TEN_YEARS))]
 LARGEST_BATCH = 4096
@@ -47,8 +48,9 @@ class Settings:
     max_sessions: Count = 20_000
     """Sessions held at once; the least recently used idle one makes room for a new one."""
 
-    max_answer_bytes: Count = 268_435_456
-    """Bytes of answers remembered for idempotency keys; the least recently used idle sessions make room."""
+    max_answer_bytes: Annotated[int, Parameter(validator=Number(gte=MEBIBYTE, lte=TRILLION))] = 256 * MEBIBYTE
+    """Bytes of answers remembered for idempotency keys, at least 1 MiB; the least recently used idle sessions that have
+    such make room."""
 
     session_ttl: Seconds = 1800.0
     """Seconds without use after which a session expires; at most ten years."""

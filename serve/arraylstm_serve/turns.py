@@ -15,7 +15,7 @@ from arraylstm_serve.batcher import Walk
 from arraylstm_serve.predictions import Ask, Ranking
 from arraylstm_serve.problems import SESSION_GONE, STEP_CONFLICT, Problem, plain_id
 from arraylstm_serve.queues import Reply, Turn
-from arraylstm_serve.records import Answers, Record
+from arraylstm_serve.records import Record
 from arraylstm_serve.sessions import Session
 
 
@@ -321,9 +321,8 @@ class Restore(Keyed):
         session = table.find(self.key)
         slot = table.admit() if session is None else session.slot
         version = table.arena.versions.item(slot) + 1
-        answers = table.answers(self.key) or Answers()
         try:
-            table.arena.load([slot], [replace(self._record, version=version, answers=answers)])
+            table.arena.load([slot], [replace(self._record, version=version)])
         except BaseException:
             if session is None:
                 table.cancel(slot)

@@ -9,6 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
+from arraylstm_serve.admission import Share
+
 from ..devices import same_bits
 from .bundles import LABELS, V
 from .harness import Harness
@@ -136,6 +138,50 @@ async def test_bulk_requests_leave_single_events_their_places(bundle_path: Path)
     assert singles > 5
     for bulk in bulks:
         assert [result.get("step") for result in bulk.result().json()["results"]] == [2] * 50
+
+
+async def test_events_of_different_requests_and_sessions_share_batches(bundle_path: Path) -> None:
+    """Small bulk requests at once run together, and a bound on one session's events bounds no other's."""
+    harness = Harness(bundle_path, max_pending=16, max_session_pending=1)
+    await asyncio.gather(*(post(harness, event(f"{n}a", "a"), event(f"{n}b", "b")) for n in range(4)))
+    assert harness.service.figures.batch_rows.count == 1
+    assert [result["step"] for result in await results(harness, *[event("0a", "c")] * 3)] == [2, 3, 4]
+
+
+async def test_a_request_waits_for_its_share_until_its_deadline(bundle_path: Path) -> None:
+    """Events that had to wait for other requests' beyond --request-timeout are refused and not applied."""
+    harness = Harness(bundle_path, max_pending=4, request_timeout=0.05, max_items=100_000)
+    first = asyncio.create_task(post(harness, event("long", *["a"] * 20_000), event("other", *["a"] * 20_000)))
+    while not harness.service.pending:
+        await asyncio.sleep(0)
+    found = await results(harness, event("late", "a"), event("later", "a"), event("late", "b"))
+    assert [result["code"] for result in found] == ["deadline_exceeded"] * 3
+    assert not first.done()
+    assert [result["step"] for result in (await first).json()["results"]] == [20_000] * 2
+    assert len(harness.service.sessions) == 2
+    assert [result["step"] for result in await results(harness, event("late", "a"))] == [1]
+
+
+async def test_who_stops_to_wait_lets_the_next_one_in() -> None:
+    """Places asked for first are had first; who is cut off while waiting, or as they come, keeps none."""
+    share = Share(20)
+    had: list[int] = []
+
+    async def have(count: int) -> None:
+        async with share.places(count, 5):
+            had.append(count)
+            await asyncio.sleep(0.01)
+
+    first, big, small = (asyncio.create_task(have(count)) for count in (6, 10, 4))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert had == [6]  # 4 would fit, but came after 10
+    big.cancel()
+    await asyncio.gather(first, big, small, return_exceptions=True)
+    assert had == [6, 4]
+    again = asyncio.create_task(have(10))
+    await again
+    assert had == [6, 4, 10]
 
 
 async def test_a_client_that_leaves_has_its_events_applied_once(bundle_path: Path) -> None:

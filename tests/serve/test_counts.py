@@ -144,6 +144,20 @@ def test_handshakes_are_counted(start_server: Start, tmp_path: Path) -> None:
             assert streams(text) == 1
         while streams(client.get("/metrics").text) != 0:
             pass
+    server.process.terminate()
+    assert server.process.communicate(timeout=20)[1] == ""
+
+
+def test_preflights_are_counted(start_server: Start) -> None:
+    """Preflights that CORS answers, let in or not, are counted and have ids, as requests that no operation answers."""
+    server = start_server("--cors-origin", ORIGIN, "--access-log")
+    for origin, status in ((ORIGIN, 200), ("https://evil.example", 400)):
+        asking = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+        answer = httpx.options(f"{server.url}/v1/sessions/u/events", headers=asking)
+        assert (answer.status_code, bool(answer.headers["X-Request-ID"])) == (status, True)
+    counts(server, {("other", 200): 1, ("other", 400): 1})
+    server.process.terminate()
+    assert server.process.communicate(timeout=20)[1].count("OPTIONS") == 2
 
 
 def long(path: str, headers: bytes = b"") -> bytes:

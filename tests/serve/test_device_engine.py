@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
 
-from arraylstm_serve import device_binding
+from arraylstm_serve import device_binding, device_engine, device_graphs
 from arraylstm_serve.bundle import Bundle
 from arraylstm_serve.device_binding import BoundGraph, Place
-from arraylstm_serve.device_engine import DeviceEngine, cuda_place
+from arraylstm_serve.device_engine import DeviceEngine, cuda_place, open_cuda
 from arraylstm_serve.device_graphs import TOP
 from arraylstm_serve.engine import HostEngine, open_engine
 from arraylstm_serve.errors import StartupError
-from arraylstm_serve.settings import Settings
+from arraylstm_serve.graph import CPU, CUDA, batch_sizes, open_session
+from arraylstm_serve.runtime import onnxruntime as ort
+from arraylstm_serve.settings import Device, Settings
 
 from ..devices import ENGINES, Chosen
 from .bundles import LABELS, V, step_model, write_bundle
@@ -143,7 +147,7 @@ def test_a_row_without_finite_logits_stays_as_it_was(tmp_path: Path, weight: str
 def test_rows_that_are_not_stepped_in_place_are_an_error(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a step in place and one apart differ the engine refuses to start."""
     monkeypatch.setattr(BoundGraph, "run_apart", lambda self, rows, feed: [rows])
-    with pytest.raises(StartupError, match="does not step sessions in place on .*; use --device cpu"):
+    with pytest.raises(StartupError, match="does not step 1 sessions in place; use --device cpu"):
         on_device(bundle_path)
 
 
@@ -158,8 +162,8 @@ def test_a_graph_with_its_weights_beside_it_is_found(bundle_path: Path) -> None:
 
 
 def test_more_rows_than_there_is_memory_for_are_an_error(bundle_path: Path) -> None:
-    """Rows that the device cannot hold are told as such, with what they would take."""
-    with pytest.raises(StartupError, match="has no [0-9.]+ MB for sessions; lower --max-sessions"):
+    """Rows that the device cannot hold are told as such, with the settings to lower."""
+    with pytest.raises(StartupError, match="cannot hold or step that many sessions: .*; lower --max-sessions or"):
         on_device(bundle_path, slots=10**13)
 
 
@@ -183,7 +187,125 @@ async def test_sessions_move_between_host_and_device(tmp_path: Path, monkeypatch
 
 def test_cuda_asked_for_and_not_there_is_an_error(bundle_path: Path) -> None:
     """Asked for CUDA where onnxruntime has none, nothing falls back to the CPU."""
-    if device_binding.CUDA in device_binding.ort.get_available_providers():
+    if CUDA in ort.get_available_providers():
         pytest.skip("onnxruntime has CUDA here")
     with pytest.raises(StartupError, match="--device cuda was asked for but onnxruntime runs on .*serve-gpu"):
         open_engine(Bundle.load(bundle_path), Settings(device="cuda"), SLOTS)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[Any], dict[str, str]]]:
+    """A GPU that is the CPU: what sessions are opened with, providers and entries of the configuration."""
+    opened: list[tuple[list[Any], dict[str, str]]] = []
+
+    def record(model: bytes, providers: list[Any], threads: int, entries: dict[str, str]) -> Any:
+        opened.append((providers, entries))
+        return open_session(model, [CPU], threads)
+
+    def empty(self: Place, shape: Sequence[int], dtype: Any) -> Any:
+        return ort.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype, "cpu", 0)
+
+    monkeypatch.setattr(device_binding, "open_session", record)
+    monkeypatch.setattr(Place, "empty", empty)
+    monkeypatch.setattr(device_engine, "card", lambda: "a card")
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [CUDA])
+    return opened
+
+
+def test_what_a_gpu_is_asked_for(bundle_path: Path, asked: list[tuple[list[Any], dict[str, str]]]) -> None:
+    """Every graph may run on CUDA alone; the step graph is captured, its memory bounded, its precision chosen."""
+    settings = Settings(device="cuda", tf32=True, gpu_memory=10**9, max_batch=4)
+    engine = open_cuda(Bundle.load(bundle_path), settings, SLOTS)
+    options = {"use_tf32": "1", "arena_extend_strategy": "kSameAsRequested"}
+    small = (CUDA, options | {"enable_cuda_graph": "0"})
+    step = (CUDA, options | {"enable_cuda_graph": "1", "gpu_mem_limit": "1000000000"})
+    assert [providers for providers, _ in asked] == [[small]] * 3 + [[step]]
+    assert all(entries["session.disable_cpu_ep_fallback"] == "1" for _, entries in asked)
+    assert engine.device.startswith("a card, onnxruntime for CUDA")
+    assert engine.device.endswith("TF32 on, CUDA graphs on")
+
+
+@pytest.mark.usefixtures("asked")
+def test_capturing_moves_no_session(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """onnxruntime runs a graph several times to capture it; those runs are over rows that nobody holds."""
+    captured: set[tuple[BoundGraph, int]] = set()
+    run = BoundGraph.run
+
+    def capture(bound: BoundGraph, feed: Any, values: Any = None) -> Any:
+        size = feed.shape[1]
+        if bound.captured and (bound, size) not in captured:
+            captured.add((bound, size))
+            for _ in range(2):
+                run(bound, feed, values)
+        return run(bound, feed, values)
+
+    monkeypatch.setattr(BoundGraph, "run", capture)
+    engine = open_cuda(Bundle.load(bundle_path), Settings(device="cuda", max_batch=LARGEST), SLOTS)
+    host = on_host(bundle_path)
+    for rows in (1, 2, 5, LARGEST):
+        slots = np.arange(rows)
+        one, other = (each.step(slots, slots % V, [V] * rows) for each in (engine, host))
+        assert [ranking.ids for ranking in one.rankings] == [ranking.ids for ranking in other.rankings]
+    assert len(captured) == len(batch_sizes(LARGEST))
+
+
+@pytest.mark.usefixtures("asked")
+def test_a_graph_that_cannot_be_captured_runs_as_it_is(
+    bundle_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where onnxruntime cannot capture the step graph, that is said, and it runs node by node."""
+    run = BoundGraph.run
+
+    def refuse(bound: BoundGraph, feed: Any, values: Any = None) -> Any:
+        if bound.captured:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return run(bound, feed, values)
+
+    monkeypatch.setattr(BoundGraph, "run", refuse)
+    engine = open_cuda(Bundle.load(bundle_path), Settings(device="cuda", max_batch=2), SLOTS)
+    assert engine.device.endswith("CUDA graphs off")
+    assert "not permitted when stream is capturing" in caplog.text
+    assert engine.step(np.array([0]), np.array([1]), [1]).sound.all()
+
+
+@pytest.mark.usefixtures("asked")
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_a_gpu_that_fails_is_told_in_a_sentence(
+    bundle_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, device: Device
+) -> None:
+    """Whatever onnxruntime says of the GPU, the start ends with it; --device auto takes the CPU and says why."""
+
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("CUDA failure 700: an illegal memory access\n was encountered")
+
+    monkeypatch.setattr(BoundGraph, "run", fail)
+    bundle = Bundle.load(bundle_path)
+    if device == "auto":
+        assert isinstance(open_engine(bundle, Settings(device=device), SLOTS), HostEngine)
+        assert "--device auto takes the CPU: a card" in caplog.text
+    else:
+        with pytest.raises(StartupError, match="a card.*CUDA failure 700: an illegal memory access was encountered"):
+            open_engine(bundle, Settings(device=device), SLOTS)
+
+
+def test_without_a_driver_the_gpu_cannot_be_had(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """onnxruntime for CUDA without NVIDIA's driver is told as such."""
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [CUDA])
+    monkeypatch.setattr(device_engine, "card", lambda: "")
+    with pytest.raises(StartupError, match="no NVIDIA driver or no GPU; use --device cpu"):
+        open_engine(Bundle.load(bundle_path), Settings(device="cuda"), SLOTS)
+
+
+def test_rows_that_ask_for_many_items_are_read_together(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a step does not rank on the device takes one more run for the whole batch."""
+    monkeypatch.setattr(device_graphs, "TOP", 2)
+    engine = on_device(bundle_path)
+    runs: list[int] = []
+    run = BoundGraph.run
+    monkeypatch.setattr(BoundGraph, "run", lambda bound, *args: runs.append(1) or run(bound, *args))
+    slots = np.arange(8)
+    step = engine.step(slots, slots % V, [1, 2, 3, 4, 5, 6, 7, 0])
+    assert len(runs) == 2
+    assert [len(ranking.ids) for ranking in step.rankings] == [1, 2, 3, 4, 5, 6, 7, 0]
+    expected = on_host(bundle_path).step(slots, slots % V, [1, 2, 3, 4, 5, 6, 7, 0])
+    assert [ranking.ids for ranking in step.rankings] == [ranking.ids for ranking in expected.rankings]

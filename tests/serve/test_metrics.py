@@ -76,6 +76,7 @@ async def test_counters_agree_with_what_was_done(lived: Harness) -> None:
         "sessions_restored_total": 1,
         "sessions_evicted_total{reason=room}": 1,
         "sessions_evicted_total{reason=expired}": 2,
+        "sessions_evicted_total{reason=answers}": 0,
         "sessions_active": 1,
         "sessions_limit": 2,
         "requests_pending": 0,
@@ -102,7 +103,7 @@ async def test_statistics_agree_with_the_metrics(lived: Harness) -> None:
     """/v1/stats tells the same figures as /metrics."""
     found, stats = await samples(lived), (await lived.client.get("/v1/stats")).json()
     assert stats["evicted"] == {
-        reason: found[f"sessions_evicted_total{{reason={reason}}}"] for reason in ("expired", "room")
+        reason: found[f"sessions_evicted_total{{reason={reason}}}"] for reason in ("expired", "room", "answers")
     }
     for name, sample in {
         "events_total": "session_events_total",
@@ -193,7 +194,7 @@ async def test_sessions_that_expired_are_not_counted_as_held(bundle_path: Path) 
     await harness.send("u", "a")
     harness.clock.now += 100
     stats = (await harness.client.get("/v1/stats")).json()
-    assert (stats["sessions"], stats["evicted"]) == (0, {"expired": 1, "room": 0})
+    assert (stats["sessions"], stats["evicted"]) == (0, {"expired": 1, "room": 0, "answers": 0})
     await harness.send("u", "a")
     harness.clock.now += 100
     found = await samples(harness)

@@ -180,6 +180,11 @@ NO_ORIGINS = [
     "https://user@shop.example",
     " https://shop.example",
     "https://shop.example,https://other.example",
+    "https://shop.example:99999",
+    "https://shop.example:0",
+    "https://...",
+    "http://1.2.3.999",
+    "http://[::::]",
 ]
 
 

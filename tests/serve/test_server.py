@@ -332,7 +332,7 @@ def test_a_bound_beyond_the_control_groups_memory_is_a_fault(
 ) -> None:
     """Bounds above the control group's memory are refused with the flag to lower and its value; no limit is none."""
     limit = tmp_path / "memory.max"
-    monkeypatch.setattr(memory, "CGROUP_LIMIT", limit)
+    monkeypatch.setattr(memory, "CGROUP_LIMITS", (tmp_path / "absent", limit))
     bundle, settings = Bundle.load(bundle_path), Settings(**SMALL | {name: value})
     for text in ("max\n", str(2**40)):
         limit.write_text(text)
@@ -341,6 +341,26 @@ def test_a_bound_beyond_the_control_groups_memory_is_a_fault(
     flag = f"--{name.replace('_', '-')}"
     with pytest.raises(StartupError, match=f"for {flag} {value}, but there are 4.2 MB; lower {flag}"):
         allocate(bundle, settings)
+
+
+def test_rows_on_a_gpu_take_no_memory_of_the_host(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a GPU is found, under --device auto too, sessions may be more than the host could hold."""
+    bundle = Bundle.load(bundle_path)
+    monkeypatch.setattr(serving, "memory_limit", lambda: 5_000_000)
+    settings = Settings(**SMALL | {"max_sessions": 14_000})
+    with pytest.raises(StartupError, match="lower --max-sessions"):
+        allocate(bundle, settings)
+    on_gpu = engine.open_engine(bundle, Settings(device="cpu"), 1)
+    monkeypatch.setattr(serving, "open_accelerator", lambda *_: on_gpu)
+    assert allocate(bundle, settings) is on_gpu
+
+
+def test_what_is_for_a_gpu_is_refused_on_the_cpu(bundle_path: Path) -> None:
+    """--tf32 and --gpu-memory are no settings of the CPU's."""
+    for flags in (("--tf32",), ("--gpu-memory", "1000000")):
+        done = run(str(bundle_path), "--port", "0", "--device", "cpu", *flags)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "--tf32 and --gpu-memory are for a GPU, but the model runs on the CPU" in done.stderr
 
 
 @pytest.mark.parametrize("fault", ["missing", "changed", "host", "label", "long"])

@@ -190,3 +190,27 @@ async def test_a_save_or_restore_of_what_is_not_there(harness: Harness) -> None:
     assert check(await harness.client.get(URL), "unknown_session")["session_id"] == "u"
     for method in ("GET", "PUT"):
         check(await harness.client.request(method, "/v1/sessions/a b/state"), "invalid_session_id")
+
+
+async def test_a_sessions_version_never_goes_back(harness: Harness) -> None:
+    """Every change makes the version larger: an event, a state of a younger session put, a sequence begun anew."""
+
+    def version() -> int:
+        session = harness.service.sessions.find("u")
+        assert session is not None
+        return harness.service.arena.versions.item(session.slot)
+
+    young = await saved(harness, "a", name="v")
+    versions = []
+    for items in (["a"], ["b", "c", "d"], ["e"]):
+        await harness.send("u", *items)
+        versions.append(version())
+    assert (await harness.client.put(URL, content=young)).status_code == 200
+    versions.append(version())
+    begun = {
+        "inputs": [{"name": "items", "datatype": "INT64", "shape": [1], "data": [1]}],
+        "parameters": {"sequence_id": "u", "sequence_start": True},
+    }
+    assert (await harness.client.post("/v2/models/arraylstm/infer", json=begun)).status_code == 200
+    versions.append(version())
+    assert (versions, len(set(versions))) == (sorted(versions), len(versions))

@@ -127,6 +127,18 @@ def test_who_does_not_shake_hands_takes_a_place(
             pass
 
 
+def test_an_idle_connection_does_not_keep_the_server(folder: Path, start_server: Start, trust: ssl.SSLContext) -> None:
+    """Told to stop, the server does not wait --request-timeout for a client that keeps its connection."""
+    server = start_server("--tls-certificate", str(folder / "both.pem"), "--request-timeout", "300")
+    with socket.create_connection(("127.0.0.1", server.port)) as plain:
+        client = trust.wrap_socket(plain, server_hostname="127.0.0.1", suppress_ragged_eofs=True)
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert client.recv(4096).startswith(b"HTTP/1.1 200")
+        server.process.terminate()
+        assert server.process.wait(20) == 0
+        client.close()
+
+
 def test_a_handshake_does_not_keep_the_server(folder: Path, start_server: Start, silent: Silent) -> None:
     """Told to stop, the server closes connections that have not shaken hands, and ends with status 0."""
     server = start_server("--tls-certificate", str(folder / "both.pem"))
