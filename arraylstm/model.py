@@ -35,8 +35,8 @@ class ItemModel(nn.Module):
     num_items: int
     state_names: list[str]
     state_shapes: list[list[int]]
-    trace_names: list[str]
-    trace_shapes: list[list[int]]
+    diagnostic_names: list[str]
+    diagnostic_shapes: list[list[int]]
 
     def __init__(self, layers: Stack, num_items: int, vocabulary: Vocabulary | None, config: dict[str, Any]) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class ItemModel(nn.Module):
         self.num_items = num_items
         self.vocabulary = vocabulary
         self.state_names, self.state_shapes = layers.state_names, layers.state_shapes
-        self.trace_names, self.trace_shapes = layers.trace_names, layers.trace_shapes
+        self.diagnostic_names, self.diagnostic_shapes = layers.diagnostic_names, layers.diagnostic_shapes
         self.padding = -1  # the target that counts for nothing
 
     @classmethod
@@ -102,25 +102,25 @@ class ItemModel(nn.Module):
             ValueError: items, a state tensor or lengths has another shape or dtype, or a length lies outside 0 to S.
             IndexError: an id lies outside [0, V).
         """
-        logits, following, _ = self.unroll_traced(items, state, lengths)
+        logits, following, _ = self.unroll_with_diagnostics(items, state, lengths)
         return logits, following
 
     @torch.jit.export
-    def unroll_traced(
+    def unroll_with_diagnostics(
         self, items: Tensor, state: list[Tensor] | None = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Do what `unroll` does, and return the traces (B, S, *shape) of `trace_shapes`, zero past lengths."""
+        """Do what `unroll` does, and return the diagnostics (B, S, *shape) of `diagnostic_shapes`, zero past lengths."""
         if items.dim() != 2:
             raise ValueError(f"items must be (batch, steps), got {list(items.shape)}")
         if lengths is not None:
             require_lengths(lengths, items.size(0), items.size(1))
             items = clear_past(items, lengths)
-        x, following, traces = self.unroll_layers(self._embed(items), self._started(items.size(0), state), lengths)
+        x, following, diagnostics = self.unroll_layers(self._embed(items), self._started(items.size(0), state), lengths)
         logits = self.score(x)
         if lengths is not None:
             logits = clear_past(logits, lengths)
-            traces = [clear_past(trace, lengths) for trace in traces]
-        return logits, following, traces
+            diagnostics = [clear_past(diagnostic, lengths) for diagnostic in diagnostics]
+        return logits, following, diagnostics
 
     @torch.jit.export
     def step(self, items: Tensor, state: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
@@ -130,18 +130,18 @@ class ItemModel(nn.Module):
             ValueError: items or a state tensor has another shape or dtype.
             IndexError: an id lies outside [0, V).
         """
-        logits, following, _ = self.step_traced(items, state)
+        logits, following, _ = self.step_with_diagnostics(items, state)
         return logits, following
 
     @torch.jit.export
-    def step_traced(
+    def step_with_diagnostics(
         self, items: Tensor, state: list[Tensor] | None = None
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Do what `step` does, and return the traces (B, *shape) as `trace_shapes` gives them."""
+        """Do what `step` does, and return the diagnostics (B, *shape) as `diagnostic_shapes` gives them."""
         if items.dim() != 1:
             raise ValueError(f"items must be (batch,), got {list(items.shape)}")
-        x, following, traces = self.step_layers(self._embed(items), self._started(items.size(0), state))
-        return self.score(x), following, traces
+        x, following, diagnostics = self.step_layers(self._embed(items), self._started(items.size(0), state))
+        return self.score(x), following, diagnostics
 
     @torch.jit.export
     def initial_state(self, batch: int) -> list[Tensor]:
@@ -179,7 +179,7 @@ def require_labels(vocabulary: Vocabulary | None, num_items: int) -> None:
 class NextItemModel(ItemModel):
     """Predict the next item of a session from the items so far: embedding, a stack of one registry cell, linear layer.
 
-    It scripts with `torch.jit.script`; the scripted module has `forward`, `step`, `initial_state` and the traced
+    It scripts with `torch.jit.script`; the scripted module has `forward`, `step`, `initial_state` and the `..._with_diagnostics`
     methods. `forward` is `unroll`.
 
     Args:

@@ -27,8 +27,8 @@ class Stack(nn.ModuleDict):
 
     state_names: list[str]
     state_shapes: list[list[int]]
-    trace_names: list[str]
-    trace_shapes: list[list[int]]
+    diagnostic_names: list[str]
+    diagnostic_shapes: list[list[int]]
     state_ends: list[int]
     input_size: int
     dropout: float
@@ -52,7 +52,7 @@ class Stack(nn.ModuleDict):
         self.input_size = layers[0].input_size
         self.dropout = require_dropout(dropout)
         self.state_names, self.state_shapes = _numbered([cell.state_shapes() for cell in layers])
-        self.trace_names, self.trace_shapes = _numbered([cell.trace_shapes() for cell in layers])
+        self.diagnostic_names, self.diagnostic_shapes = _numbered([cell.diagnostic_shapes() for cell in layers])
         counts = [len(cell.state_shapes()) for cell in layers]
         self.state_ends = [sum(counts[: layer + 1]) for layer in range(len(counts))]
 
@@ -81,11 +81,11 @@ class Stack(nn.ModuleDict):
     def unroll(
         self, x: Tensor, state: list[Tensor], lengths: Tensor | None = None
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Run every layer over whole sequences, as `Cell.unroll_traced` does: outputs, states, traces."""
+        """Run every layer over whole sequences, as `Cell.unroll_with_diagnostics` does: outputs, states, diagnostics."""
         return self._climb(x, state, lengths, False)
 
     def step(self, x: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Advance every layer by one step, as `Cell.step_traced` does: output, states, traces."""
+        """Advance every layer by one step, as `Cell.step_with_diagnostics` does: output, states, diagnostics."""
         return self._climb(x, state, None, True)
 
     def _climb(
@@ -93,17 +93,17 @@ class Stack(nn.ModuleDict):
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """Run the layers from the bottom, each on the output of the one below."""
         following: list[Tensor] = []
-        traces: list[Tensor] = []
+        diagnostics: list[Tensor] = []
         for layer, cell in enumerate(self.values()):
             x = x if layer == 0 else torch.dropout(x, self.dropout, self.training)
             before = state[len(following) : self.state_ends[layer]]
             if one_step:
-                x, after, shown = cell.step_traced(cell.project(x), before)  # type: ignore[operator]
+                x, after, shown = cell.step_with_diagnostics(cell.project(x), before)  # type: ignore[operator]
             else:
-                x, after, shown = cell.unroll_traced(x, before, lengths)  # type: ignore[operator]
+                x, after, shown = cell.unroll_with_diagnostics(x, before, lengths)  # type: ignore[operator]
             following.extend(after)
-            traces.extend(shown)
-        return x, following, traces
+            diagnostics.extend(shown)
+        return x, following, diagnostics
 
     def initial_state(self, batch: int, like: Tensor) -> list[Tensor]:
         """Return the zero state for a batch, in a tensor's dtype and on its device."""

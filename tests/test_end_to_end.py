@@ -82,9 +82,9 @@ def sessions(event_log):
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_every_answer_of_the_server_is_pytorchs(cell, train, export, serve, sessions):
-    """Every cell, with its traces in the graphs where it has any."""
+    """Every cell, with its diagnostics in the graphs where it has any."""
     model = train(cell)
-    check_server(serve(export(*["--traces"][: len(model.trace_names)])), model, sessions)
+    check_server(serve(export(*["--diagnostics"][: len(model.diagnostic_names)])), model, sessions)
 
 
 def test_a_language_model_of_peephole_layers_is_served_with_its_own_vocabulary(

@@ -9,7 +9,7 @@ from arraylstm import Cell
 class Toy(Cell):
     """h' = tanh(W x + U m + n), where n counts the steps, n' = n / 2 + 1, and m is a memory of three dimensions.
 
-    States of no, three and one dimension; a trace; a parameter of no dimension; work in `project`.
+    States of no, three and one dimension; a diagnostic; a parameter of no dimension; work in `project`.
     """
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
@@ -21,7 +21,7 @@ class Toy(Cell):
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"count": (), "memory": (2, self.hidden_size, 3), "seen": (self.hidden_size,)}
 
-    def trace_shapes(self) -> dict[str, tuple[int, ...]]:
+    def diagnostic_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"decay": (2, 1)}
 
     def project(self, x: Tensor) -> Tensor:
@@ -33,6 +33,8 @@ class Toy(Cell):
         memory = self.scale * memory + h.unsqueeze(1).unsqueeze(3)
         return h, [count / 2 + 1, memory, projected]
 
-    def step_traced(self, projected: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    def step_with_diagnostics(
+        self, projected: Tensor, state: list[Tensor]
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         h, following = self.step(projected, state)
         return h, following, [self.scale * following[1].mean([2, 3]).unsqueeze(2)]

@@ -58,18 +58,20 @@ class Cell(nn.Module):
         """
         raise NotImplementedError
 
-    def trace_shapes(self) -> dict[str, tuple[int, ...]]:
+    def diagnostic_shapes(self) -> dict[str, tuple[int, ...]]:
         """Name what a step can show of itself beside its output, each with its shape for one row; by default nothing.
 
-        Traces are for looking at (which lane listened, say); export writes them as further outputs when asked to.
+        Diagnostics are for looking at (which lane listened, say); export writes them as further outputs when asked to.
         """
         return {}
 
-    def step_traced(self, projected: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Do what `step` does, and return the traces (B, *shape) too, in the order of `trace_shapes`."""
+    def step_with_diagnostics(
+        self, projected: Tensor, state: list[Tensor]
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Do what `step` does, and return the diagnostics (B, *shape) too, in the order of `diagnostic_shapes`."""
         output, following = self.step(projected, state)
-        traces: list[Tensor] = []
-        return output, following, traces
+        diagnostics: list[Tensor] = []
+        return output, following, diagnostics
 
     def prepare(self) -> None:
         """Lay the weights out anew for the fastest inference, where there is such a layout; by default nothing is done.
@@ -89,33 +91,35 @@ class Cell(nn.Module):
         Returns:
             The outputs (B, S, H), zero from a row's length on, and every row's state after its own length.
         """
-        outputs, state, _ = self.unroll_traced(x, state, lengths)
+        outputs, state, _ = self.unroll_with_diagnostics(x, state, lengths)
         return outputs, state
 
     @torch.jit.export
-    def unroll_traced(
+    def unroll_with_diagnostics(
         self, x: Tensor, state: list[Tensor], lengths: Tensor | None = None
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Run `step_traced` along the time axis: what `unroll` returns, and the traces (B, S, *shape).
+        """Run `step_with_diagnostics` along the time axis: what `unroll` returns, and the diagnostics (B, S, *shape).
 
-        From a row's length on its traces are those of steps that start from its final state; what is not finite in x
+        From a row's length on its diagnostics are those of steps that start from its final state; what is not finite in x
         there counts as 0.
         """
         if x.size(1) == 0:
-            _, _, trace = self.step_traced(self.project(x.new_zeros(0, x.size(2))), [tensor[:0] for tensor in state])
-            nothing = [tensor.new_zeros([x.size(0), 0] + list(tensor.shape[1:])) for tensor in trace]
+            _, _, diagnostic = self.step_with_diagnostics(
+                self.project(x.new_zeros(0, x.size(2))), [tensor[:0] for tensor in state]
+            )
+            nothing = [tensor.new_zeros([x.size(0), 0] + list(tensor.shape[1:])) for tensor in diagnostic]
             return x.new_zeros(x.size(0), 0, self.hidden_size), [tensor.clone() for tensor in state], nothing
         if lengths is not None:  # a NaN that pads a row would reach the gradient of its weights
             x = torch.where(past(x, lengths), x.nan_to_num(0.0, 0.0, 0.0), x)
         outputs: list[Tensor] = []
-        traces: list[list[Tensor]] = []
+        diagnostics: list[list[Tensor]] = []
         for piece in torch.split(x, self.steps_projected_at_once, 1):
             for projected in self.project(piece).unbind(1):
-                output, following, trace = self.step_traced(projected, state)
+                output, following, diagnostic = self.step_with_diagnostics(projected, state)
                 state = following if lengths is None else hold(following, state, lengths > len(outputs))
                 outputs.append(output)
-                traces.append(trace)
-        series = [torch.stack([trace[i] for trace in traces], 1) for i in range(len(traces[0]))]
+                diagnostics.append(diagnostic)
+        series = [torch.stack([diagnostic[i] for diagnostic in diagnostics], 1) for i in range(len(diagnostics[0]))]
         stacked = torch.stack(outputs, 1)
         return stacked if lengths is None else clear_past(stacked, lengths), state, series
 

@@ -95,7 +95,7 @@ class LSTM2002Layer(Cell):
         """Return c (n_blk, d_blk) and h (D)."""
         return {"c": (self.n_blk, self.d_blk), "h": (self.d_hid,)}
 
-    def trace_shapes(self) -> dict[str, tuple[int, ...]]:
+    def diagnostic_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return c (n_blk, d_blk): the new cells, whose whole history `forward` returns."""
         return {"c": (self.n_blk, self.d_blk)}
 
@@ -115,7 +115,9 @@ class LSTM2002Layer(Cell):
         h = (o * c.tanh()).flatten(1)  # (5)
         return h, [c, h]
 
-    def step_traced(self, projected: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    def step_with_diagnostics(
+        self, projected: Tensor, state: list[Tensor]
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """Do what `step` does, and show the new c."""
         output, following = self.step(projected, state)
         return output, following, [following[0]]
@@ -143,8 +145,8 @@ class LSTM2002Layer(Cell):
         require_input(x, self.in_feat, lengths)
         c = for_each_row("c_0", self.c_0 if c_0 is None else c_0, [x.size(0), self.n_blk, self.d_blk])
         h = for_each_row("h_0", self.h_0 if h_0 is None else h_0, [x.size(0), self.d_hid])
-        h_all, _, traces = self.unroll_traced(x, [c, h], lengths)
-        return traces[0] if lengths is None else clear_past(traces[0], lengths), h_all
+        h_all, _, diagnostics = self.unroll_with_diagnostics(x, [c, h], lengths)
+        return diagnostics[0] if lengths is None else clear_past(diagnostics[0], lengths), h_all
 
     def extra_repr(self) -> str:
         """Show the sizes in `print(layer)`."""

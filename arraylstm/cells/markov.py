@@ -64,7 +64,7 @@ class MarkovCell(Cell):
         """Return h (H) and c (H), the one state that all lanes share."""
         return {"h": (self.hidden_size,), "c": (self.hidden_size,)}
 
-    def trace_shapes(self) -> dict[str, tuple[int, ...]]:
+    def diagnostic_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return z (k), how much each lane moved the state, and q_z (k), how likely it was to."""
         return {"z": (self.k,), "q_z": (self.k,)}
 
@@ -75,10 +75,12 @@ class MarkovCell(Cell):
 
     def step(self, projected: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Advance h (B, H) and c (B, H) by one step; the output is the new h."""
-        h, following, _ = self.step_traced(projected, state)
+        h, following, _ = self.step_with_diagnostics(projected, state)
         return h, following
 
-    def step_traced(self, projected: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    def step_with_diagnostics(
+        self, projected: Tensor, state: list[Tensor]
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """Do what `step` does, and return z and q, both (B, k), too."""
         h, c = state[0], state[1]
         driven_logits, driven = torch.split(projected, [self.k, 4 * self.k * self.hidden_size], 1)

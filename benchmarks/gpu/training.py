@@ -105,7 +105,7 @@ def _layer(cell: Cell) -> Stack:
 def compiled_step(cell: Cell, device: Device) -> Stack:
     """Return a layer whose single step is compiled; the loop over time is Python's."""
     cell = copy.deepcopy(cell)
-    cell.step_traced = device.compiled(cell.step_traced)  # type: ignore[method-assign]
+    cell.step_with_diagnostics = device.compiled(cell.step_with_diagnostics)  # type: ignore[method-assign]
     return _layer(cell)
 
 

@@ -55,12 +55,12 @@ def export(
         The parity report. Unless it passed, nothing was left under `directory`.
 
     Raises:
-        ExportError: the folder holds something else than a bundle, or cannot be written; the model has no traces to
+        ExportError: the folder holds something else than a bundle, or cannot be written; the model has no diagnostics to
             export, starts from another state than zeros, or cannot be written in a format or precision; `held_out`
             holds other than items, or no two in a row.
     """
     target = Path(directory).resolve()
-    _check_model(model, options.traces)
+    _check_model(model, options.diagnostics)
     sequences = _telling(held_out, options.precision, model.num_items)
     try:
         check_target(target)
@@ -133,11 +133,11 @@ def fingerprint(model: ItemModel) -> str:
 # -- parts ------------------------------------------------------------------------------------------------------
 
 
-def _check_model(model: ItemModel, traces: bool) -> None:
+def _check_model(model: ItemModel, diagnostics: bool) -> None:
     if any(tensor.any() for tensor in model.initial_state(1)):
         raise ExportError("the model starts from another state than zeros, which a bundle's users would not know")
-    if traces and not model.trace_names:
-        raise ExportError(f"the cell {model.config['cell']!r} has no traces to export")
+    if diagnostics and not model.diagnostic_names:
+        raise ExportError(f"the cell {model.config['cell']!r} has no diagnostics to export")
 
 
 def _telling(held_out: Sequence[Array], precision: str, num_items: int) -> list[Array]:
@@ -156,14 +156,14 @@ def _frozen(model: ItemModel) -> ItemModel:
 
 def _source(model: ItemModel, options: Options) -> Source:
     frozen = _frozen(model)
-    interface = Interface.of(frozen, options.traces)
+    interface = Interface.of(frozen, options.diagnostics)
     description = {
         "schema_version": SCHEMA_VERSION,
         "fingerprint": fingerprint(frozen),
         "model": frozen.config,
         "precision": options.precision,
         "states": [asdict(state) for state in interface.states],
-        "traces": [asdict(trace) for trace in interface.traces],
+        "diagnostics": [asdict(diagnostic) for diagnostic in interface.diagnostics],
     }
     return Source(frozen, interface, options.precision, options.opset, options.file_version, description)
 

@@ -23,7 +23,7 @@ IR_VERSION = 8
 
 
 def step_graph(model: ItemModel, interface: Interface) -> ModelProto:
-    """Export one step of a model in eval mode: items (B), state -> logits (B, V), next state, traces.
+    """Export one step of a model in eval mode: items (B), state -> logits (B, V), next state, diagnostics.
 
     Raises:
         ExportError: the exported graph's inputs and outputs are not the promised ones (a dimension was frozen, say).

@@ -10,7 +10,7 @@ from typing import Any
 
 from arraylstm_export.errors import ExportError
 from arraylstm_export.formats import FORMATS
-from arraylstm_export.signature import Interface, Signature, State, Tensor, Trace
+from arraylstm_export.signature import Diagnostic, Interface, Signature, State, Tensor
 
 SCHEMA_VERSION = 1
 MANIFEST, MANIFEST_HASH = "manifest.json", "manifest.sha256"
@@ -60,8 +60,8 @@ class Manifest:
     def interface(self) -> Interface:
         """What the bundle's forms take and give."""
         states = (State(str(s["name"]), _shape(s), str(s["dtype"]), str(s["initial"])) for s in self.content["states"])
-        traces = (Trace(str(t["name"]), _shape(t)) for t in self.content["traces"])
-        return Interface(index(self.model["num_items"]), tuple(states), tuple(traces))
+        diagnostics = (Diagnostic(str(t["name"]), _shape(t)) for t in self.content["diagnostics"])
+        return Interface(index(self.model["num_items"]), tuple(states), tuple(diagnostics))
 
     @property
     def graphs(self) -> dict[str, Signature]:

@@ -45,7 +45,7 @@ class Options:
     """Whether a difference fails even where float32 cannot decide between lanes that tie."""
     coverage: Annotated[Coverage, Parameter(name="*")] = field(default_factory=Coverage)
     """The sizes that are compared."""
-    traces: bool = False
+    diagnostics: bool = False
     """Whether the graphs also give what the cells show of themselves (markov: z and q_z)."""
 
     def __post_init__(self) -> None:

@@ -15,7 +15,7 @@ def write_program(model: ItemModel, interface: Interface, path: Path) -> None:
     """Write one step of a model in eval mode as an exported program that says nothing of the machine it was made on.
 
     Positional arguments and results are the step graph's: items (B) int64 and each state (B, ...) float32 -> logits
-    (B, V), next states, traces; B is dynamic, 1 at least. Whole sequences are not in it: torch.export unrolls a loop,
+    (B, V), next states, diagnostics; B is dynamic, 1 at least. Whole sequences are not in it: torch.export unrolls a loop,
     which would freeze their length.
     """
     step = traceable_step(model, interface)

@@ -48,13 +48,13 @@ class Reference:
         self._run = Whole(copy.deepcopy(model).double(), interface, torch.float64)
 
     def __call__(self, scenario: Scenario) -> Result:
-        """Return the scenario's logits, traces and final states in float64."""
+        """Return the scenario's logits, diagnostics and final states in float64."""
         return at_once(self._run, scenario)
 
     def first_parting(self, scenario: Scenario, failing: Array, tolerance: float) -> Array:
         """Return for every row where a twin parts from the reference: a step up to its failing one (B), else S.
 
-        A twin parts where its logits or traces, or at a row's last step its state, differ by more than the tolerance
+        A twin parts where its logits or diagnostics, or at a row's last step its state, differ by more than the tolerance
         (and 1e-5).
         """
         expected = self(scenario)

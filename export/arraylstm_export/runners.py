@@ -1,7 +1,7 @@
 """One way to run every form of a model: eager, scripted or as a graph, on ragged batches of sequences.
 
 A runner takes items (B, S) int64, lengths (B) int64 and one array (B, *shape) per state, and returns the series, which
-are the logits (B, S, V) and the traces, zero from a row's length on, and every row's state after its own length.
+are the logits (B, S, V) and the diagnostics, zero from a row's length on, and every row's state after its own length.
 
 What else it may say of itself: `exact_rows`, that its results for a row are the same bits whatever the batch
 around it and however its steps are cut into calls; `needs_a_step`, that S must be at least 1.
@@ -32,7 +32,7 @@ class Runner(Protocol):
 
 
 class Whole:
-    """`unroll_traced(items, state)` over all steps at once in the module's own dtype, the rows of each length together.
+    """`unroll_with_diagnostics(items, state)` over all steps at once in the module's own dtype, the rows of each length together.
 
     This is what lengths mean, stated without them: the definition that the other forms are held to.
     """
@@ -50,10 +50,10 @@ class Whole:
         for length in np.unique(lengths):
             rows = np.flatnonzero(lengths == length)
             given = [torch.from_numpy(tensor[rows]).to(self.dtype) for tensor in state]
-            logits, after, traces = self.module.unroll_traced(  # type: ignore[operator]
+            logits, after, diagnostics = self.module.unroll_with_diagnostics(  # type: ignore[operator]
                 torch.from_numpy(items[rows, :length]), given
             )
-            found = _series(logits, traces, self.interface)
+            found = _series(logits, diagnostics, self.interface)
             series = series or [np.zeros((*items.shape, *t.shape[2:]), _numpy_dtype(self.dtype)) for t in found]
             for whole, part in zip(series, found, strict=True):
                 whole[rows, :length] = part.numpy()
@@ -63,7 +63,7 @@ class Whole:
 
 
 class Sequences:
-    """`unroll_traced(items, state, lengths)`, eager or scripted."""
+    """`unroll_with_diagnostics(items, state, lengths)`, eager or scripted."""
 
     def __init__(self, module: torch.nn.Module, interface: Interface) -> None:
         self.module = module
@@ -72,10 +72,10 @@ class Sequences:
     @torch.no_grad()
     def __call__(self, items: Array, lengths: Array, state: Sequence[Array]) -> Result:
         """Run whole sequences in one call."""
-        logits, after, traces = self.module.unroll_traced(  # type: ignore[operator]
+        logits, after, diagnostics = self.module.unroll_with_diagnostics(  # type: ignore[operator]
             torch.from_numpy(items), _tensors(state), torch.from_numpy(lengths)
         )
-        return _arrays(_series(logits, traces, self.interface)), _arrays(after)
+        return _arrays(_series(logits, diagnostics, self.interface)), _arrays(after)
 
 
 class _Stepwise:
@@ -85,13 +85,13 @@ class _Stepwise:
         self.interface = interface
 
     def step(self, items: Array, state: Sequence[Array]) -> Result:
-        """Consume one item per row: (B) -> logits (B, V) and traces, next state."""
+        """Consume one item per row: (B) -> logits (B, V) and diagnostics, next state."""
         raise NotImplementedError
 
     def __call__(self, items: Array, lengths: Array, state: Sequence[Array]) -> Result:
         """Run the sequences step by step, only the rows that still go on."""
         kept = [np.array(tensor) for tensor in state]
-        shapes = [(self.interface.num_items,), *(trace.shape for trace in self.interface.traces)]
+        shapes = [(self.interface.num_items,), *(diagnostic.shape for diagnostic in self.interface.diagnostics)]
         series = [np.zeros((*items.shape, *shape), np.float32) for shape in shapes]
         for t in range(max(lengths)):
             alive = np.flatnonzero(t < lengths)
@@ -104,7 +104,7 @@ class _Stepwise:
 
 
 class StepMethod(_Stepwise):
-    """`step_traced(items, state)`, eager or scripted."""
+    """`step_with_diagnostics(items, state)`, eager or scripted."""
 
     def __init__(self, module: torch.nn.Module, interface: Interface) -> None:
         super().__init__(interface)
@@ -113,10 +113,10 @@ class StepMethod(_Stepwise):
     @torch.no_grad()
     def step(self, items: Array, state: Sequence[Array]) -> Result:
         """Consume one item per row."""
-        logits, after, traces = self.module.step_traced(  # type: ignore[operator]
+        logits, after, diagnostics = self.module.step_with_diagnostics(  # type: ignore[operator]
             torch.from_numpy(items), _tensors(state)
         )
-        return _arrays(_series(logits, traces, self.interface)), _arrays(after)
+        return _arrays(_series(logits, diagnostics, self.interface)), _arrays(after)
 
 
 class ProgramStep(_Stepwise):
@@ -170,9 +170,9 @@ def _rows_are_exact(loaded: onnxruntime.InferenceSession) -> bool:
     return precision != "fp16" and platform.machine() in ("x86_64", "AMD64")
 
 
-def _series(logits: torch.Tensor, traces: list[torch.Tensor], interface: Interface) -> list[torch.Tensor]:
-    """Return the logits and those traces, all or none, that the interface has."""
-    return [logits, *traces[: len(interface.traces)]]
+def _series(logits: torch.Tensor, diagnostics: list[torch.Tensor], interface: Interface) -> list[torch.Tensor]:
+    """Return the logits and those diagnostics, all or none, that the interface has."""
+    return [logits, *diagnostics[: len(interface.diagnostics)]]
 
 
 def _tensors(arrays: Sequence[Array]) -> list[torch.Tensor]:

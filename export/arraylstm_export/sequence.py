@@ -23,7 +23,7 @@ _STEP, _ROWS = "step/", "rows/"
 def sequence_graph(step: ModelProto, interface: Interface) -> ModelProto:
     """Wrap the step graph in a Scan over time.
 
-    Inputs items (B, S), S at least 1, and lengths (B), and the state; outputs logits (B, S, V) and traces, zero from a
+    Inputs items (B, S), S at least 1, and lengths (B), and the state; outputs logits (B, S, V) and diagnostics, zero from a
     row's length on, and the state of every row after its own length. A length above S counts as S, one below 0 as 0.
     Ids from a row's length on are not looked at.
     """

@@ -47,7 +47,7 @@ class Signature:
 
 
 @dataclass(frozen=True)
-class Trace:
+class Diagnostic:
     """What a graph shows beside its scores: its name, and the shape of one row of it."""
 
     name: str
@@ -60,14 +60,18 @@ class Interface:
 
     num_items: int
     states: tuple[State, ...]
-    traces: tuple[Trace, ...] = ()
+    diagnostics: tuple[Diagnostic, ...] = ()
 
     @classmethod
-    def of(cls, model: ItemModel, traced: bool = False) -> "Interface":
-        """Return the model's interface, its states in the order its `step` takes them; with its traces if wanted."""
+    def of(cls, model: ItemModel, with_diagnostics: bool = False) -> "Interface":
+        """Return the model's interface, its states in the order its `step` takes them; with its diagnostics if wanted."""
         states = zip(model.state_names, map(tuple, model.state_shapes), strict=True)
-        traces = zip(model.trace_names, map(tuple, model.trace_shapes), strict=True) if traced else ()
-        return cls(model.num_items, tuple(State(*row) for row in states), tuple(Trace(*row) for row in traces))
+        diagnostics = (
+            zip(model.diagnostic_names, map(tuple, model.diagnostic_shapes), strict=True) if with_diagnostics else ()
+        )
+        return cls(
+            model.num_items, tuple(State(*row) for row in states), tuple(Diagnostic(*row) for row in diagnostics)
+        )
 
     @property
     def step(self) -> Signature:
@@ -92,8 +96,10 @@ class Interface:
 
     def _signature(self, inputs: tuple[Tensor, ...], lead: tuple[Dim, ...]) -> Signature:
         logits = Tensor("logits", "float32", (*lead, self.num_items))
-        traces = (Tensor(trace.name, "float32", (*lead, *trace.shape)) for trace in self.traces)
+        diagnostics = (
+            Tensor(diagnostic.name, "float32", (*lead, *diagnostic.shape)) for diagnostic in self.diagnostics
+        )
         return Signature(
             (*inputs, *(state.input for state in self.states)),
-            (logits, *(state.output for state in self.states), *traces),
+            (logits, *(state.output for state in self.states), *diagnostics),
         )

@@ -12,18 +12,18 @@ from arraylstm_export.signature import Interface
 
 
 class Step(nn.Module):
-    """`ItemModel.step`: items (B), *state -> logits, *next state, *traces; float32 whatever the model computes in."""
+    """`ItemModel.step`: items (B), *state -> logits, *next state, *diagnostics; float32 whatever the model computes in."""
 
-    def __init__(self, model: ItemModel, traced: bool) -> None:
+    def __init__(self, model: ItemModel, with_diagnostics: bool) -> None:
         super().__init__()
         self.model = model
-        self.traced = traced
+        self.with_diagnostics = with_diagnostics
 
     def forward(self, items: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """Consume one item per row."""
         dtype = self.model.like().dtype
-        logits, following, traces = self.model.step_traced(items, [tensor.to(dtype) for tensor in state])
-        return tuple(tensor.float() for tensor in (logits, *following, *(traces if self.traced else ())))
+        logits, following, diagnostics = self.model.step_with_diagnostics(items, [tensor.to(dtype) for tensor in state])
+        return tuple(tensor.float() for tensor in (logits, *following, *(diagnostics if self.with_diagnostics else ())))
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,9 @@ def traceable_step(model: ItemModel, interface: Interface) -> Traceable:
     state = (torch.zeros(2, *state.shape) for state in interface.states)
     dynamic = ({0: batch}, tuple({0: batch} for _ in interface.states))
     return Traceable(
-        Step(prepared(model), traced=bool(interface.traces)), (torch.zeros(2, dtype=torch.int64), *state), dynamic
+        Step(prepared(model), with_diagnostics=bool(interface.diagnostics)),
+        (torch.zeros(2, dtype=torch.int64), *state),
+        dynamic,
     )
 
 

@@ -35,18 +35,18 @@ class Program(nn.Module):
         return self.model.step(items, state)
 
     @torch.jit.export
-    def unroll_traced(
+    def unroll_with_diagnostics(
         self, items: Tensor, state: list[Tensor] | None = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Do what `forward` does, and return the traces (B, S, ...)."""
-        return self.model.unroll_traced(items, state, lengths)
+        """Do what `forward` does, and return the diagnostics (B, S, ...)."""
+        return self.model.unroll_with_diagnostics(items, state, lengths)
 
     @torch.jit.export
-    def step_traced(
+    def step_with_diagnostics(
         self, items: Tensor, state: list[Tensor] | None = None
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Do what `step` does, and return the traces (B, ...)."""
-        return self.model.step_traced(items, state)
+        """Do what `step` does, and return the diagnostics (B, ...)."""
+        return self.model.step_with_diagnostics(items, state)
 
     @torch.jit.export
     def initial_state(self, batch: int) -> list[Tensor]:

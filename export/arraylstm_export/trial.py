@@ -70,7 +70,7 @@ class Trial:
     """One form in one scenario, run in one way, piece after piece.
 
     Attributes:
-        findings: one per tensor: logits, traces, next states.
+        findings: one per tensor: logits, diagnostics, next states.
         ties: steps whose tie the form decided otherwise.
         undecided: single steps that nothing can be said of.
         strayed: steps that are not those of the form's own single steps.

@@ -33,15 +33,15 @@ def write_vectors(
     for number, scale in enumerate((0.0, 1.0)):
         drawn = make_scenario("step", num_items, states, np.ones(3, int), source, scale)
         one = _decided(reference, forms, tolerance, drawn, source)
-        (logits, *traces), following = reference(one)
-        outputs = [logits[:, 0], *following, *(trace[:, 0] for trace in traces)]
+        (logits, *diagnostics), following = reference(one)
+        outputs = [logits[:, 0], *following, *(diagnostic[:, 0] for diagnostic in diagnostics)]
         _write(folder / "step", number, interface.step, [one.items[:, 0], *one.state], outputs)
     for number, lengths in enumerate(([7, 7], [4, 0, 7])):
         scale = float(number > 0)
         drawn = make_scenario("sequence", num_items, states, np.array(lengths), source, scale)
         many = _decided(reference, forms, tolerance, drawn, source)
-        (logits, *traces), following = reference(many)
-        inputs, outputs = [many.items, many.lengths, *many.state], [logits, *following, *traces]
+        (logits, *diagnostics), following = reference(many)
+        inputs, outputs = [many.items, many.lengths, *many.state], [logits, *following, *diagnostics]
         _write(folder / "sequence", number, interface.sequence, inputs, outputs)
 
 

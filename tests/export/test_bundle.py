@@ -242,10 +242,10 @@ class TestTarget:
             arraylstm_export.export(make_model("array"), tmp_path / "nowhere" / "bundle", QUICK)
 
 
-def test_traces_are_further_outputs_of_both_graphs(tmp_path):
-    """With traces, q_z is in step, sequence and TorchScript, compared like everything else, and in the vectors."""
+def test_diagnostics_are_further_outputs_of_both_graphs(tmp_path):
+    """With diagnostics, q_z is in step, sequence and TorchScript, compared like everything else, and in the vectors."""
     model = make_model("markov")
-    report = arraylstm_export.export(model, tmp_path / "bundle", Options(traces=True, coverage=SMALL))
+    report = arraylstm_export.export(model, tmp_path / "bundle", Options(diagnostics=True, coverage=SMALL))
     assert report.passed
     names = ["z_l0", "q_z_l0", "z_l1", "q_z_l1"]
     for form in {check.form for check in report.checks}:
@@ -255,18 +255,18 @@ def test_traces_are_further_outputs_of_both_graphs(tmp_path):
     assert [output["name"] for output in outputs][-4:] == names
     assert outputs[-1]["shape"] == ["B", "S", 3]
     vectors = np.load(tmp_path / "bundle" / "vectors" / "sequence" / "test_data_set_1.npz")
-    _, _, traces = model.unroll_traced(
+    _, _, diagnostics = model.unroll_with_diagnostics(
         torch.from_numpy(vectors["items"]),
         [torch.from_numpy(vectors[f"state_{name}"]) for name in model.state_names],
         torch.from_numpy(vectors["lengths"]),
     )
-    np.testing.assert_allclose(vectors["q_z_l1"], traces[3].detach(), atol=1e-6)
+    np.testing.assert_allclose(vectors["q_z_l1"], diagnostics[3].detach(), atol=1e-6)
 
 
-def test_a_cell_without_traces_has_none_to_export(tmp_path):
+def test_a_cell_without_diagnostics_has_none_to_export(tmp_path):
     """Asking for them says so."""
-    with pytest.raises(ExportError, match="the cell 'array' has no traces to export"):
-        arraylstm_export.export(make_model("array"), tmp_path / "bundle", Options(traces=True, coverage=SMALL))
+    with pytest.raises(ExportError, match="the cell 'array' has no diagnostics to export"):
+        arraylstm_export.export(make_model("array"), tmp_path / "bundle", Options(diagnostics=True, coverage=SMALL))
 
 
 def test_a_model_that_starts_elsewhere_than_from_zeros_is_refused(tmp_path):

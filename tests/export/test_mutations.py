@@ -222,7 +222,7 @@ def test_wrong_lengths_and_loops_are_caught(bundles, tmp_path, cell):
 def test_torchscript_with_a_weight_nudged_is_caught(bundles, cell):
     """One element of every parameter of the scripted file, run as a whole and step by step."""
     model, folder, _ = bundles(cell)
-    interface = Interface.of(model, traced=bool(model.trace_names))
+    interface = Interface.of(model, with_diagnostics=bool(model.diagnostic_names))
     runs = {}
     for index, name in enumerate(dict(model.named_parameters())):
         scripted = torch.jit.load(folder / "model.torchscript.pt")

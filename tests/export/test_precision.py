@@ -18,7 +18,7 @@ def test_float16_weights_under_a_float32_interface(cell, tmp_path):
     """Step and sequence are within float16's resolution of float32 over 20 steps; every weight is float16."""
     torch.manual_seed(2)
     model = NextItemModel(cell, 30, 16, k=3, embedding_size=8).eval().requires_grad_(False)
-    interface = Interface.of(model, traced=bool(model.trace_names))
+    interface = Interface.of(model, with_diagnostics=bool(model.diagnostic_names))
     step = half_step_graph(model, interface)
     onnx.save(step, tmp_path / "step.onnx")
     onnx.save(sequence_graph(step, interface), tmp_path / "sequence.onnx")

@@ -14,16 +14,16 @@ from arraylstm_export.signature import Interface
 
 @pytest.fixture
 def program(bundles, tmp_path):
-    """The markov model, which has traces, its interface and its program."""
+    """The markov model, which has diagnostics, its interface and its program."""
     model = bundles("markov")[0]
-    interface = Interface.of(model, traced=True)
+    interface = Interface.of(model, with_diagnostics=True)
     write_program(model, interface, tmp_path / "model.pt2")
     return model, interface, tmp_path / "model.pt2"
 
 
 @pytest.mark.parametrize("batch", [1, 3, 64])
 def test_the_program_is_the_model_at_any_batch(program, batch):
-    """Ragged sequences from random states, stepped through the program, give the model's scores, traces and states."""
+    """Ragged sequences from random states, stepped through the program, give the model's scores, diagnostics and states."""
     model, interface, path = program
     source = np.random.default_rng(batch)
     items, lengths = source.integers(0, model.num_items, (batch, 9)), source.integers(0, 10, batch)

@@ -9,7 +9,7 @@ from google.protobuf import text_format
 from arraylstm import NextItemModel
 from arraylstm_export.errors import ExportError
 from arraylstm_export.graphs import step_graph
-from arraylstm_export.signature import Interface, State, Trace
+from arraylstm_export.signature import Diagnostic, Interface, State
 from arraylstm_export.triton import check_pairing, repository_config, write_repository
 
 schema = pytest.importorskip("tritonclient.grpc.model_config_pb2", reason="Triton's published schema: tritonclient")
@@ -51,9 +51,9 @@ def test_the_configuration_says_what_the_interface_says(deep):
         assert initial.zero_data
 
 
-def test_traces_are_plain_outputs():
+def test_diagnostics_are_plain_outputs():
     """What a cell shows of itself goes to the client with the logits, one number per row as [1]; states do not."""
-    interface = Interface(5, (State("h", (3,)),), (Trace("q_z", (2, 2)), Trace("z", ())))
+    interface = Interface(5, (State("h", (3,)),), (Diagnostic("q_z", (2, 2)), Diagnostic("z", ())))
     outputs = parsed(repository_config(interface)).output
     assert [(out.name, tuple(out.dims)) for out in outputs] == [("logits", (5,)), ("q_z", (2, 2)), ("z", (1,))]
     assert [out.HasField("reshape") for out in outputs] == [False, False, True]

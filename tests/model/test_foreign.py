@@ -366,11 +366,11 @@ def test_a_markov_network_over_one_hot_items_answers_after_every_item(layers, us
         torch.testing.assert_close(torch.stack(state), torch.stack([h, c], 1).flatten(0, 1), rtol=0, atol=1e-12)
 
 
-def test_a_markov_network_is_exported_with_its_traces(saved, tmp_path):
+def test_a_markov_network_is_exported_with_its_diagnostics(saved, tmp_path):
     """From kLSTM.py's weights to a verified bundle whose graphs show q_z is one command."""
     torch.manual_seed(7)
     network = MarkovLSTM(V, H, V, k_cells=3, use_bias=False).eval()
-    assert app([str(saved(network.state_dict())), "-o", str(tmp_path / "bundle"), "--traces"]) == 0
+    assert app([str(saved(network.state_dict())), "-o", str(tmp_path / "bundle"), "--diagnostics"]) == 0
     graph = onnxruntime.InferenceSession(tmp_path / "bundle" / "sequence.onnx", providers=["CPUExecutionProvider"])
     items = torch.randint(0, V, (2, 6))
     feeds = {name: torch.zeros(2, H).numpy() for name in ("state_h_l0", "state_c_l0")}

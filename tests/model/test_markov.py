@@ -356,18 +356,18 @@ def test_what_does_not_fit_is_refused_by_name(model, arguments, message):
 
 
 def test_a_next_item_model_shows_which_lane_listened():
-    """In a `NextItemModel` z and q_z of every layer are traces: of unrolled sequences, and of steps alike."""
+    """In a `NextItemModel` z and q_z of every layer are diagnostics: of unrolled sequences, and of steps alike."""
     torch.manual_seed(1)
     model = NextItemModel("markov", 7, 4, k=3, num_layers=2).eval()
-    assert model.trace_names == ["z_l0", "q_z_l0", "z_l1", "q_z_l1"]
+    assert model.diagnostic_names == ["z_l0", "q_z_l0", "z_l1", "q_z_l1"]
     items = torch.randint(0, 7, (3, 6))
-    *_, traces = model.unroll_traced(items)
+    *_, diagnostics = model.unroll_with_diagnostics(items)
     x = F.one_hot(items, 7).double().numpy(force=True)
     for layer in range(2):
         x, z, q, _ = transcription(model.cells[str(layer)].state_dict(), x, np.full(3, 6), None, 1.0)
-        np.testing.assert_allclose(traces[2 * layer].numpy(force=True), z, rtol=0, atol=1e-6)
-        np.testing.assert_allclose(traces[2 * layer + 1].numpy(force=True), q, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(diagnostics[2 * layer].numpy(force=True), z, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(diagnostics[2 * layer + 1].numpy(force=True), q, rtol=0, atol=1e-6)
     state = None
     for t in range(6):
-        _, state, shown = model.step_traced(items[:, t], state)
-        torch.testing.assert_close(shown, [trace[:, t] for trace in traces])
+        _, state, shown = model.step_with_diagnostics(items[:, t], state)
+        torch.testing.assert_close(shown, [diagnostic[:, t] for diagnostic in diagnostics])

@@ -66,10 +66,10 @@ def test_a_row_stops_at_its_length_whatever_pads_it(model):
     items, state = draw(model)
     lengths = torch.tensor([4, 0, 6])
     items[0, 4:], items[1] = -1, 99
-    logits, last, traces = model.unroll_traced(items, state, lengths)
+    logits, last, diagnostics = model.unroll_with_diagnostics(items, state, lengths)
     for row, length in enumerate(lengths.tolist()):
         one = slice(row, row + 1)
-        assert not any(trace[row, length:].any() for trace in traces)
+        assert not any(diagnostic[row, length:].any() for diagnostic in diagnostics)
         expected, after = model(items[one, :length], [tensor[one] for tensor in state])
         torch.testing.assert_close(logits[one, :length], expected)
         assert not logits[one, length:].any()

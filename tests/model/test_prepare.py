@@ -21,17 +21,23 @@ def models(cell, k=3):
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_prepared_cell_computes_the_same(cell):
-    """Logits, states and traces agree, step by step and over sequences, eager and scripted."""
+    """Logits, states and diagnostics agree, step by step and over sequences, eager and scripted."""
     model, other = models(cell)
     items = torch.randint(0, 7, (4, 9))
     state = [torch.rand(4, *shape, dtype=torch.float64) for shape in model.state_shapes]
     lengths = torch.tensor([9, 0, 3, 1])
     for form in (other, torch.jit.script(other)):
         torch.testing.assert_close(
-            form.unroll_traced(items, state, lengths), model.unroll_traced(items, state, lengths), rtol=0, atol=1e-13
+            form.unroll_with_diagnostics(items, state, lengths),
+            model.unroll_with_diagnostics(items, state, lengths),
+            rtol=0,
+            atol=1e-13,
         )
         torch.testing.assert_close(
-            form.step_traced(items[:, 0], state), model.step_traced(items[:, 0], state), rtol=0, atol=1e-13
+            form.step_with_diagnostics(items[:, 0], state),
+            model.step_with_diagnostics(items[:, 0], state),
+            rtol=0,
+            atol=1e-13,
         )
 
 

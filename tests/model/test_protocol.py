@@ -26,27 +26,29 @@ def draw(cell, batch=4, steps=7, dtype=torch.float32):
 
 
 def test_steps_give_what_unrolling_gives(cell):
-    """One step after the other over projected inputs is the unrolled sequence, traces included."""
+    """One step after the other over projected inputs is the unrolled sequence, diagnostics included."""
     x, state = draw(cell)
-    outputs, last, traces = cell.unroll_traced(x, state)
+    outputs, last, diagnostics = cell.unroll_with_diagnostics(x, state)
     for t in range(x.size(1)):
         projected = cell.project(x[:, t])
-        output, _, shown = cell.step_traced(projected, state)
-        torch.testing.assert_close(shown, [trace[:, t] for trace in traces])
+        output, _, shown = cell.step_with_diagnostics(projected, state)
+        torch.testing.assert_close(shown, [diagnostic[:, t] for diagnostic in diagnostics])
         torch.testing.assert_close(output, outputs[:, t])
         output, state = cell.step(projected, state)
         torch.testing.assert_close(output, outputs[:, t])
     torch.testing.assert_close(state, last)
 
 
-def test_outputs_states_and_traces_have_the_shapes_that_were_named(cell):
-    """What a step gives is shaped as `state_shapes`, `trace_shapes` and `hidden_size` say, for S = 0 and B = 0 too."""
+def test_outputs_states_and_diagnostics_have_the_shapes_that_were_named(cell):
+    """What a step gives is shaped as `state_shapes`, `diagnostic_shapes` and `hidden_size` say, for S = 0 and B = 0 too."""
     for batch, steps in ((4, 7), (4, 0), (0, 7)):
         x, state = draw(cell, batch, steps)
-        outputs, last, traces = cell.unroll_traced(x, state)
+        outputs, last, diagnostics = cell.unroll_with_diagnostics(x, state)
         assert outputs.shape == (batch, steps, cell.hidden_size)
         assert [tensor.shape[1:] for tensor in last] == list(cell.state_shapes().values())
-        assert [tensor.shape for tensor in traces] == [(batch, steps, *s) for s in cell.trace_shapes().values()]
+        assert [tensor.shape for tensor in diagnostics] == [
+            (batch, steps, *s) for s in cell.diagnostic_shapes().values()
+        ]
 
 
 def test_pieces_give_what_the_whole_gives(cell):
@@ -108,9 +110,9 @@ def test_the_scripted_cell_gives_the_same_in_training_and_evaluation(cell):
             x, state = draw(cell, batch, steps)
             lengths = torch.randint(0, steps + 1, (batch,))
             torch.manual_seed(batch)
-            expected = cell.unroll_traced(x, state, lengths)
+            expected = cell.unroll_with_diagnostics(x, state, lengths)
             torch.manual_seed(batch)
-            torch.testing.assert_close(scripted.unroll_traced(x, state, lengths), expected)
+            torch.testing.assert_close(scripted.unroll_with_diagnostics(x, state, lengths), expected)
 
 
 @pytest.mark.parametrize(("training", "embedding_size"), [(False, None), (True, 4)])
@@ -123,9 +125,9 @@ def test_whatever_a_model_makes_lies_where_its_weights_do(name, training, embedd
     model = model.to("meta").train(training)
     items, lengths = (torch.zeros(*shape, dtype=torch.int64, device="meta") for shape in ((4, 9), (4,)))
     for run in (model, torch.jit.script(model)):
-        logits, state, traces = run.unroll_traced(items, None, lengths)
-        scores, following, shown = run.step_traced(items[:, 0], state)
-        assert all(tensor.is_meta for tensor in (logits, *state, *traces, scores, *following, *shown))
+        logits, state, diagnostics = run.unroll_with_diagnostics(items, None, lengths)
+        scores, following, shown = run.step_with_diagnostics(items[:, 0], state)
+        assert all(tensor.is_meta for tensor in (logits, *state, *diagnostics, scores, *following, *shown))
         torch.autograd.grad(logits.sum(), list(run.parameters()), allow_unused=True)
 
 
@@ -172,22 +174,22 @@ def test_gradients_are_those_of_finite_differences(name):
     def run(x, *rest):
         given, weights = list(rest[: len(state)]), rest[len(state) :]
         named = {key: weight for (key, _), weight in zip(unrolled.named_parameters(), weights, strict=True)}
-        outputs, last, traces = torch.func.functional_call(unrolled, named, (x, given, torch.tensor([2, 1])))
-        return outputs, *last, *traces
+        outputs, last, diagnostics = torch.func.functional_call(unrolled, named, (x, given, torch.tensor([2, 1])))
+        return outputs, *last, *diagnostics
 
     inputs = [tensor.requires_grad_() for tensor in (x, *state)]
     assert torch.autograd.gradcheck(run, (*inputs, *unrolled.parameters()))
 
 
 class Unrolled(torch.nn.Module):
-    """A cell's `unroll_traced` as a module's forward, which is what torch.func calls."""
+    """A cell's `unroll_with_diagnostics` as a module's forward, which is what torch.func calls."""
 
     def __init__(self, cell):
         super().__init__()
         self.cell = cell
 
     def forward(self, x, state, lengths):
-        return self.cell.unroll_traced(x, state, lengths)
+        return self.cell.unroll_with_diagnostics(x, state, lengths)
 
 
 def test_every_weight_of_a_stack_learns(name):

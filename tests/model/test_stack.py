@@ -20,29 +20,29 @@ def draw(stack, batch=3, steps=6):
 
 
 def test_a_stack_is_its_layers_one_after_the_other(mixed):
-    """Outputs, states and traces are those of the cells, each fed by the one below, in the order of the names."""
+    """Outputs, states and diagnostics are those of the cells, each fed by the one below, in the order of the names."""
     x, state = draw(mixed)
     assert mixed.state_names == ["h_l0", "c_l0", "h_l1", "c_l1", "c_l2", "h_l2"]
-    assert mixed.trace_names == ["z_l0", "q_z_l0", "c_l2"]
-    outputs, last, traces = mixed.unroll(x, state)
+    assert mixed.diagnostic_names == ["z_l0", "q_z_l0", "c_l2"]
+    outputs, last, diagnostics = mixed.unroll(x, state)
     below, expected, shown = x, [], []
     for number, cell in enumerate(mixed.values()):
-        below, after, trace = cell.unroll_traced(below, state[2 * number : 2 * number + 2])
+        below, after, diagnostic = cell.unroll_with_diagnostics(below, state[2 * number : 2 * number + 2])
         expected += after
-        shown += trace
+        shown += diagnostic
     torch.testing.assert_close(outputs, below)
     torch.testing.assert_close(last, expected)
-    torch.testing.assert_close(traces, shown)
+    torch.testing.assert_close(diagnostics, shown)
 
 
 def test_steps_give_what_unrolling_gives(mixed):
-    """Step by step through all layers is the whole sequence layer by layer, traces included."""
+    """Step by step through all layers is the whole sequence layer by layer, diagnostics included."""
     x, state = draw(mixed)
-    outputs, last, traces = mixed.unroll(x, state)
+    outputs, last, diagnostics = mixed.unroll(x, state)
     for t in range(x.size(1)):
         output, state, shown = mixed.step(x[:, t], state)
         torch.testing.assert_close(output, outputs[:, t])
-        torch.testing.assert_close(shown, [trace[:, t] for trace in traces])
+        torch.testing.assert_close(shown, [diagnostic[:, t] for diagnostic in diagnostics])
     torch.testing.assert_close(state, last)
 
 

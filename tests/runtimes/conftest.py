@@ -19,7 +19,7 @@ CELLS = {
     "array": QUICK,
     "attention": QUICK,
     "lstm": QUICK,
-    "markov": Options(traces=True, coverage=SMALL),
+    "markov": Options(diagnostics=True, coverage=SMALL),
     "toy": QUICK,
 }
 UNREACHABLE = re.compile("ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENETUNREACH|ERR_SOCKET_TIMEOUT")
@@ -51,7 +51,7 @@ def bundle_of(tmp_path_factory):
 
 @pytest.fixture(params=CELLS)
 def cell(request):
-    """Cells that differ in what their graphs are made of; one of them has traces."""
+    """Cells that differ in what their graphs are made of; one of them has diagnostics."""
     return request.param
 
 

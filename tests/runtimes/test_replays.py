@@ -26,7 +26,7 @@ def change_manifest(bundle, change):
 
 
 def test_a_program_gives_the_numbers_of_the_bundle(replay, cell, bundle):
-    """Every vector is met, at once and item by item, traces included; what a runtime cannot run is said."""
+    """Every vector is met, at once and item by item, diagnostics included; what a runtime cannot run is said."""
     done = replay(bundle)
     assert (done.returncode, done.stderr) == (0, "")
     found, notes = read_report(done)

@@ -56,7 +56,7 @@ export class Model {
 
   /**
    * Move every row on by one item id. Returns `scores` (a Float32Array of numItems logits per row), the next `state`,
-   * and `outputs`, all that the graph gave, a Markov cell's traces among it. What went in is left as it was.
+   * and `outputs`, all that the graph gave, a Markov cell's diagnostics among it. What went in is left as it was.
    */
   async step(state, items) {
     const wrong = items.find((id) => !Number.isInteger(id) || id < 0 || id >= this.numItems);

@@ -46,11 +46,11 @@ class Model:
         return {s["name"]: np.zeros((batch, *s["shape"]), s["dtype"]) for s in self.manifest["states"]}
 
     def step(self, items: Array, state: Arrays) -> tuple[Arrays, Arrays]:
-        """Consume one item per row: items (B) int64 -> the logits (B, V) and traces by name, the next state."""
+        """Consume one item per row: items (B) int64 -> the logits (B, V) and diagnostics by name, the next state."""
         return self._run(self._step, {"items": items}, state)
 
     def sequence(self, items: Array, lengths: Array, state: Arrays) -> tuple[Arrays, Arrays]:
-        """Consume a sequence per row: items (B, S), lengths (B) int64 -> logits (B, S, V), traces, states by name.
+        """Consume a sequence per row: items (B, S), lengths (B) int64 -> logits (B, S, V), diagnostics, states by name.
 
         A row's state is that after its own length; but unless `heeds_lengths`, every length has to be S.
         """
@@ -159,7 +159,7 @@ def first_state(model: Model, vector: Arrays) -> Arrays:
 
 
 def item_by_item(model: Model, vector: Arrays) -> tuple[Arrays, Arrays]:
-    """Run every row as a session of its own, keeping its state; behind its length, logits and traces are zero."""
+    """Run every row as a session of its own, keeping its state; behind its length, logits and diagnostics are zero."""
     kept = first_state(model, vector)
     others = {"items", "lengths"} | {f"{side}_{name}" for side in ("state", "next_state") for name in model.states}
     series = {name: np.zeros_like(array) for name, array in vector.items() if name not in others}

@@ -23,7 +23,7 @@ struct NotSupported : std::runtime_error {
 
 struct Manifest {
   std::vector<Tensor> states;   // in the order in which graphs take and give them; they start at zero
-  std::vector<Tensor> outputs;  // of one step: logits, the next states, the traces if there are any
+  std::vector<Tensor> outputs;  // of one step: logits, the next states, the diagnostics if there are any
   double tolerance = 0;         // largest difference from float64 PyTorch that passes
 
   // Throws std::runtime_error, which says in a sentence what is wrong with the bundle.
@@ -32,7 +32,7 @@ struct Manifest {
   // Whether an output, by its place among them, is a state.
   bool is_state(std::size_t output) const { return 1 <= output && output <= states.size(); }
 
-  bool has_traces() const { return outputs.size() > 1 + states.size(); }
+  bool has_diagnostics() const { return outputs.size() > 1 + states.size(); }
 };
 
 }  // namespace arraylstm

@@ -19,7 +19,7 @@ namespace arraylstm {
 //   std::vector<Tensor> initial_state(int64_t batch);
 //   Output step(Tensor items, std::vector<Tensor> state);
 //   Output sequence(Tensor items, Tensor lengths, std::vector<Tensor> state);   (or throws NotSupported)
-// where Output has the members logits, state and traces.
+// where Output has the members logits, state and diagnostics.
 template <class Runtime>
 class Replay {
  public:
@@ -62,7 +62,7 @@ class Replay {
     largest_ = std::max(largest_, difference.largest);
   }
 
-  // Every row is a session of its own. Behind a row's length, a sequence's logits and traces are zero.
+  // Every row is a session of its own. Behind a row's length, a sequence's logits and diagnostics are zero.
   Arrays item_by_item(const Vector& vector) {
     Arrays results;
     for (const auto& expected : vector.expected) {
@@ -115,7 +115,7 @@ class Replay {
   template <class Output>
   static Arrays arrays(const Output& output) {
     Arrays found{Runtime::array(output.logits)};
-    for (const auto* part : {&output.state, &output.traces}) {
+    for (const auto* part : {&output.state, &output.diagnostics}) {
       for (const auto& tensor : *part) {
         found.push_back(Runtime::array(tensor));
       }

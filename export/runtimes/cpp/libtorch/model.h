@@ -25,12 +25,12 @@ class Model {
   struct Output {
     torch::Tensor logits;               // float32: (B, V) of a step, (B, S, V) of a sequence
     std::vector<torch::Tensor> state;   // in the order of the manifest's `states`, each (B, ...)
-    std::vector<torch::Tensor> traces;  // what the cells show of themselves, if it was asked for
+    std::vector<torch::Tensor> diagnostics;  // what the cells show of themselves, if it was asked for
   };
 
   // Throws std::runtime_error if the bundle has no TorchScript file that can be read.
-  explicit Model(const std::filesystem::path& bundle, bool traces = false)
-      : program_(load(bundle / "model.torchscript.pt")), traces_(traces) {}
+  explicit Model(const std::filesystem::path& bundle, bool diagnostics = false)
+      : program_(load(bundle / "model.torchscript.pt")), diagnostics_(diagnostics) {}
 
   // The state a session starts from.
   std::vector<torch::Tensor> initial_state(int64_t batch) {
@@ -39,12 +39,12 @@ class Model {
 
   // Consumes one item per row: items (B) int64.
   Output step(torch::Tensor items, std::vector<torch::Tensor> state) {
-    return run(traces_ ? "step_traced" : "step", {std::move(items), std::move(state)});
+    return run(diagnostics_ ? "step_with_diagnostics" : "step", {std::move(items), std::move(state)});
   }
 
   // Consumes a sequence per row: items (B, S) and lengths (B) int64. A row's state is that after its own length.
   Output sequence(torch::Tensor items, torch::Tensor lengths, std::vector<torch::Tensor> state) {
-    return run(traces_ ? "unroll_traced" : "forward", {std::move(items), std::move(state), std::move(lengths)});
+    return run(diagnostics_ ? "unroll_with_diagnostics" : "forward", {std::move(items), std::move(state), std::move(lengths)});
   }
 
  private:
@@ -62,14 +62,14 @@ class Model {
     const auto results = program_.get_method(method)(std::move(arguments)).toTuple();
     const auto& elements = results->elements();
     Output output{elements[0].toTensor(), elements[1].toTensorVector(), {}};
-    if (traces_) {
-      output.traces = elements[2].toTensorVector();
+    if (diagnostics_) {
+      output.diagnostics = elements[2].toTensorVector();
     }
     return output;
   }
 
   torch::jit::Module program_;
-  bool traces_;
+  bool diagnostics_;
 };
 
 }  // namespace arraylstm

@@ -11,7 +11,7 @@ struct LibTorch {
   static constexpr const char* sequence_name = "TorchScript forward";
 
   static Model load(const std::filesystem::path& bundle, const Manifest& manifest) {
-    return Model(bundle, manifest.has_traces());
+    return Model(bundle, manifest.has_diagnostics());
   }
 
   template <class T>

@@ -33,7 +33,7 @@ class Model {
   struct Output {
     ov::Tensor logits;               // float32: (B, V) of a step, (B, S, V) of a sequence
     std::vector<ov::Tensor> state;   // in the order of the manifest's `states`, each (B, ...)
-    std::vector<ov::Tensor> traces;  // what the cells show of themselves, in a bundle exported with --traces
+    std::vector<ov::Tensor> diagnostics;  // what the cells show of themselves, in a bundle exported with --diagnostics
   };
 
   // Throws std::runtime_error if there is no bundle, or OpenVINO cannot read its graphs.
@@ -102,7 +102,7 @@ class Model {
     request.infer();
     Output output{copy(request.get_tensor("logits")), {}, {}};
     for (std::size_t i = 1; i < manifest_.outputs.size(); ++i) {
-      auto& part = manifest_.is_state(i) ? output.state : output.traces;
+      auto& part = manifest_.is_state(i) ? output.state : output.diagnostics;
       part.push_back(copy(request.get_tensor(manifest_.outputs[i].name)));
     }
     return output;
