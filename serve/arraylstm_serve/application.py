@@ -20,6 +20,7 @@ from arraylstm_serve.api.openapi import Operation, document
 from arraylstm_serve.api.problems import METHOD_NOT_ALLOWED, NOT_FOUND, Problem, internal, stopping
 from arraylstm_serve.http import events, handlers, operations
 from arraylstm_serve.http import websocket as stream
+from arraylstm_serve.http.auth import Keys
 from arraylstm_serve.http.handlers import Handler
 from arraylstm_serve.http.metrics import Metrics
 from arraylstm_serve.http.pages import add_console, add_docs
@@ -46,11 +47,12 @@ def published() -> str:
 class Application(FastAPI):
     """The API over one service; its busiest route is answered before FastAPI's layers."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, keys: Keys | None) -> None:
         super().__init__(
             title="arraylstm-serve", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False
         )
         self.service = service
+        self.keys = keys
         self.metrics = Metrics(service)
         add_docs(self)
         add_console(self)
@@ -72,7 +74,7 @@ class Application(FastAPI):
         if kind == "http":
             await self._answer(scope, receive, send)
         elif kind == "websocket":
-            await stream.handle(self.service, scope, receive, send)
+            await stream.handle(self.service, self.keys, scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
 
@@ -86,7 +88,7 @@ class Application(FastAPI):
         try:
             call.check_origin(scope, self.service.settings.cors_origin)
             if path.startswith(PROTECTED):
-                call.authorise(self.service.keys)
+                call.authorise(self.keys)
             if exchange.route:
                 await exchange.answer(await events.answer(self.service, call, scope, receive))
             else:

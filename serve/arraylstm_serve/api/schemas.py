@@ -153,7 +153,7 @@ class SessionInfo(Struct):
     created_at: Time
     last_used_at: Time
     expires_at: Time
-    recent: Annotated[list[Item], Meta(description="The last items it consumed, at most 32, oldest first.")]
+    recent: Annotated[list[Item], Meta(description="The last items it consumed, at most 64, oldest first.")]
 
 
 class Stats(Struct):

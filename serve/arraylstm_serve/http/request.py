@@ -14,6 +14,7 @@ from arraylstm_serve.api.problems import FOREIGN_ORIGIN, INVALID_REQUEST, Proble
 from arraylstm_serve.api.schemas import KEY
 from arraylstm_serve.http.auth import EVERYBODY, Keys
 from arraylstm_serve.origins import ANY_ORIGIN
+from arraylstm_serve.sessions.commands import Caller
 from arraylstm_serve.text import shown
 
 REQUEST_ID = b"x-request-id"
@@ -101,9 +102,9 @@ class Call:
         if keys is not None:
             self.namespace = keys.namespace(None if self._api_key is None else self._api_key.decode("latin-1"))
 
-    def session_key(self, session_id: str) -> str:
-        """The name that the table of sessions knows a session by."""
-        return f"{self.namespace}/{session_id}" if self.namespace else session_id
+    def caller(self, patience: float) -> Caller:
+        """The caller as commands know it, who waits so many seconds for a request to begin."""
+        return Caller(self.namespace, self.arrived, self.arrived + patience)
 
     def idempotency_key(self) -> str | None:
         """The call's Idempotency-Key, if it has one.

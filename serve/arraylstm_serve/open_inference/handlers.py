@@ -17,9 +17,10 @@ from arraylstm_serve.http.body import read_body
 from arraylstm_serve.http.handlers import Handler
 from arraylstm_serve.http.request import Call
 from arraylstm_serve.http.response import json_response
+from arraylstm_serve.open_inference import inference
 from arraylstm_serve.open_inference import operations as oip_operations
 from arraylstm_serve.open_inference import tensors as oip_tensors
-from arraylstm_serve.open_inference.inference import ITEMS, LOGITS, Inference
+from arraylstm_serve.open_inference.inference import ITEMS, LOGITS
 from arraylstm_serve.open_inference.schemas import (
     MODEL,
     VERSION,
@@ -80,7 +81,7 @@ async def model_ready(service: Service, call: Call, request: Request) -> Respons
 async def model_metadata(service: Service, call: Call, request: Request) -> Response:
     """Answer GET /v2/models/{model}."""
     inputs = [TensorMetadata(ITEMS, INT64, [-1, 1])]
-    outputs = [TensorMetadata(LOGITS, FP32, [-1, len(service.vocabulary)])]
+    outputs = [TensorMetadata(LOGITS, FP32, [-1, len(service.model.vocabulary)])]
     return json_response(encode(ModelMetadata(MODEL, [VERSION], "onnxruntime_onnx", inputs, outputs)))
 
 
@@ -94,7 +95,7 @@ async def model_config(service: Service, call: Call, request: Request) -> Respon
                 backend="onnxruntime",
                 max_batch_size=settings.max_batch,
                 input=[ConfigTensor(ITEMS, "TYPE_INT64", [1], Reshape([]))],
-                output=[ConfigTensor(LOGITS, "TYPE_FP32", [len(service.vocabulary)])],
+                output=[ConfigTensor(LOGITS, "TYPE_FP32", [len(service.model.vocabulary)])],
                 sequence_batching=SequenceBatching(
                     max_sequence_idle_microseconds=int(settings.session_ttl * 1e6),
                     oldest=OldestStrategy(settings.max_sessions),
@@ -111,7 +112,7 @@ async def infer(service: Service, call: Call, request: Request) -> Response:
     encoding = request.headers.get("content-encoding", "identity")
     if encoding != "identity":
         body = oip_tensors.inflate(body, encoding, limit)
-    answer = await Inference(service, body, request.headers.get(HEADER_LENGTH)).submit(call)
+    answer = await inference.infer(service, call, body, request.headers.get(HEADER_LENGTH))
     length = answer.find(oip_tensors.END_OF_JSON) + 1
     if not length:
         return json_response(answer)
