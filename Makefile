@@ -44,7 +44,7 @@ constraints:
 	$(PYTHON) -m venv .venv-pins
 	.venv-pins/bin/pip install --quiet torch==2.13.0 hatchling editables setuptools
 	.venv-pins/bin/pip install --quiet '.[dev]'
-	{ sed -n 1p constraints.txt; .venv-pins/bin/pip freeze --all --exclude arraylstm --exclude pip | sed 's/+cpu$$//'; } > .venv-pins/new
+	{ sed -n 1p constraints.txt; .venv-pins/bin/pip freeze --all --exclude arraylstm-serving --exclude pip | sed 's/+cpu$$//'; } > .venv-pins/new
 	mv .venv-pins/new constraints.txt
 	rm -rf .venv-pins
 
@@ -63,7 +63,7 @@ dist/built: $(BIN)/python $(SOURCES) constraints.txt
 
 # The wheel itself is reinstalled whenever a source changes; its dependencies only when they are missing.
 define install
-@echo "Installing arraylstm[$(1)] into .venv"
+@echo "Installing arraylstm-serving[$(1)] into .venv"
 @$(PIP) install --quiet "$$(echo dist/*.whl)[$(1)]"
 @$(PIP) install --quiet --force-reinstall --no-deps dist/*.whl
 @touch $@

@@ -20,7 +20,7 @@ from .serve.bundles import write_bundle
 from .servers import ServerProcess
 
 ROOT = Path(__file__).parent.parent
-WHEELS = sorted((ROOT / "dist").glob("arraylstm-*.whl"))
+WHEELS = sorted((ROOT / "dist").glob("*.whl"))
 needs_wheel = pytest.mark.skipif(not WHEELS, reason="no wheel in dist; `make test` builds it")
 
 
@@ -54,7 +54,7 @@ def test_the_console_scripts_answer_with_one_version(run_program):
     """The three programs are installed and agree on the distribution's version."""
     for program in ("arraylstm-train", "arraylstm-export", "arraylstm-serve"):
         done = run_program(program, "--version")
-        assert (done.returncode, done.stdout.strip()) == (0, importlib.metadata.version("arraylstm"))
+        assert (done.returncode, done.stdout.strip()) == (0, importlib.metadata.version("arraylstm-serving"))
 
 
 @pytest.mark.parametrize("package", ["arraylstm", "arraylstm.extensions"])
