@@ -14,7 +14,7 @@ help:
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make format  let ruff rewrite what it can"
 	@echo "make openapi write docs/openapi.json anew"
-	@echo "make clean   remove .venv, dist and demo"
+	@echo "make clean   remove .venv, .reference, dist and demo"
 
 # What runs a second time, with the engine of the GPU on the CPU.
 ENGINE_TESTS := $(patsubst %,tests/serve/test_%.py,arena bulk events interleaved session_machine sessions state)
@@ -22,7 +22,7 @@ ENGINE_TESTS := $(patsubst %,tests/serve/test_%.py,arena bulk events interleaved
 demo: .venv/demo
 	@$(BIN)/python examples/demo.py
 
-test: .venv/dev
+test: .venv/dev .reference
 	@sh tests/system-packages.sh
 	$(BIN)/pytest --numprocesses auto --dist loadfile
 	$(BIN)/pytest --numprocesses auto --dist loadfile --engine device $(ENGINE_TESTS)
@@ -49,7 +49,7 @@ constraints:
 	rm -rf .venv-pins
 
 clean:
-	rm -rf .venv dist demo
+	rm -rf .venv .reference dist demo
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(f"Python 3.11 to 3.13 is needed; $(PYTHON) is {v[0]}.{v[1]}. Name another: make PYTHON=python3.11" if not (3, 11) <= v < (3, 14) else 0)'
@@ -74,5 +74,10 @@ endef
 
 .venv/dev: dist/built
 	$(call install,dev)
+
+# What the cells are compared with. It never lies beside our package: on a file system that folds case, its arrayLSTM and
+# our arraylstm are one folder. The suite and the benchmarks find it here (benchmarks/reference.py).
+.reference: | $(BIN)/python
+	$(PIP) install --quiet --no-deps --target $@ array-lstm==0.0.1
 
 comma := ,

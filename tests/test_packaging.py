@@ -32,6 +32,12 @@ def test_the_suite_runs_against_the_wheel_and_not_the_source_tree():
 
 
 @needs_wheel
+def test_array_lstm_is_not_beside_our_package():
+    """Where a file system folds case, its `arrayLSTM` would be our `arraylstm` (`make clean` ends an old one)."""
+    assert "arrayLSTM" not in [path.name for path in Path(arraylstm.__file__).parents[1].iterdir()]
+
+
+@needs_wheel
 def test_the_wheel_holds_three_typed_packages_and_nothing_else():
     """No tests, benchmarks or examples reach a user's site-packages; types do."""
     names = zipfile.ZipFile(WHEELS[-1]).namelist()
