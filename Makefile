@@ -37,7 +37,7 @@ format: .venv/dev
 	$(BIN)/ruff check --fix .
 
 openapi: .venv/dev
-	$(BIN)/python -c 'from arraylstm_serve.api import published; print(published(), end="")' > docs/openapi.json
+	$(BIN)/python -c 'from arraylstm_serve.application import published; print(published(), end="")' > docs/openapi.json
 
 constraints:
 	rm -rf .venv-pins

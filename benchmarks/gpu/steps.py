@@ -18,8 +18,9 @@ from gpu.sizes import Peer
 from torch import Tensor
 
 from arraylstm import NextItemModel
-from arraylstm_serve.bundle import Bundle
-from arraylstm_serve.engine import Engine, open_engine
+from arraylstm_serve.bundle.load import Bundle
+from arraylstm_serve.engine.base import Engine
+from arraylstm_serve.engine.open import open_engine
 from arraylstm_serve.settings import Settings
 
 TOP = 10

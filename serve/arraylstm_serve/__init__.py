@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from arraylstm_serve.bundle import Bundle as Bundle
+    from arraylstm_serve.bundle.load import Bundle as Bundle
     from arraylstm_serve.settings import Settings as Settings
 
 try:
@@ -23,7 +23,7 @@ try:
 except PackageNotFoundError:
     __version__ = "unknown"
 
-_HOMES = {"Bundle": "arraylstm_serve.bundle", "Settings": "arraylstm_serve.settings"}
+_HOMES = {"Bundle": "arraylstm_serve.bundle.load", "Settings": "arraylstm_serve.settings"}
 
 
 def __getattr__(name: str) -> Any:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from cyclopts import App
 
-from arraylstm_serve import __version__, auth
-from arraylstm_serve.environment import PREFIX, Variables
+from arraylstm_serve import __version__
 from arraylstm_serve.errors import StartupError
-from arraylstm_serve.server import serve
-from arraylstm_serve.settings import Settings
+from arraylstm_serve.http import auth
+from arraylstm_serve.server.process import serve
+from arraylstm_serve.settings import PREFIX, Settings, Variables
 
 BAD_INPUT = 2
 

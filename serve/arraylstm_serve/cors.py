@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from arraylstm_serve.api import Application
-from arraylstm_serve.call import Call
-from arraylstm_serve.exchange import Exchange
+from arraylstm_serve.application import Application
+from arraylstm_serve.http.request import Call
+from arraylstm_serve.http.response import Exchange
 
 
 def allow_origins(app: Application, origins: Sequence[str]) -> ASGIApp:

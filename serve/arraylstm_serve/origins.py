@@ -6,8 +6,7 @@ import re
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 
-from arraylstm_serve.call import ANY_ORIGIN
-
+ANY_ORIGIN = "*"
 LAST_PORT = 65_535
 _LABEL = r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?"
 _ORIGIN = re.compile(

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from arraylstm_serve.arena import Arena
-from arraylstm_serve.bundle import Bundle
-from arraylstm_serve.engine import open_engine
+from arraylstm_serve.bundle.load import Bundle
+from arraylstm_serve.engine.open import open_engine
+from arraylstm_serve.engine.slots import Arena
 from arraylstm_serve.settings import Settings
 
 from ..devices import Chosen

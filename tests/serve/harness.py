@@ -12,17 +12,18 @@ from typing import Any
 import httpx
 import numpy as np
 
-from arraylstm_serve.api import Application
+from arraylstm_serve.application import Application
 from arraylstm_serve.arrays import Floats, Integers
-from arraylstm_serve.auth import Keys
-from arraylstm_serve.bundle import Bundle
-from arraylstm_serve.device_binding import Place
-from arraylstm_serve.device_engine import DeviceEngine, cuda_place
-from arraylstm_serve.engine import HostEngine, Step
-from arraylstm_serve.graph import open_graph
-from arraylstm_serve.predictions import NOTHING
-from arraylstm_serve.server import Server, configure, listen
-from arraylstm_serve.service import Service, slots
+from arraylstm_serve.bundle.load import Bundle
+from arraylstm_serve.engine.base import Step
+from arraylstm_serve.engine.gpu.binding import Place
+from arraylstm_serve.engine.gpu.engine import DeviceEngine, cuda_place
+from arraylstm_serve.engine.host import HostEngine
+from arraylstm_serve.engine.ranking import NOTHING
+from arraylstm_serve.engine.step_graph import open_graph
+from arraylstm_serve.http.auth import Keys
+from arraylstm_serve.server.process import Server, configure, listen
+from arraylstm_serve.sessions.service import Service, slots
 from arraylstm_serve.settings import Settings
 
 from ..devices import Chosen

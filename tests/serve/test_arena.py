@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from arraylstm_serve.arena import Arena
-from arraylstm_serve.bundle import Bundle
-from arraylstm_serve.engine import HostEngine
-from arraylstm_serve.graph import StepGraph
+from arraylstm_serve.bundle.load import Bundle
+from arraylstm_serve.engine.host import HostEngine
+from arraylstm_serve.engine.slots import Arena
+from arraylstm_serve.engine.step_graph import StepGraph
 
 from ..devices import same_bits
 from .bundles import V

@@ -14,8 +14,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
-from arraylstm_serve.auth import Keys, make_key
 from arraylstm_serve.errors import StartupError
+from arraylstm_serve.http.auth import Keys, make_key
 
 from .harness import Harness, listening
 from .test_problems import check

@@ -9,11 +9,11 @@ from time import perf_counter
 import numpy as np
 import pytest
 
-from arraylstm_serve.arena import Arena
 from arraylstm_serve.arrays import Floats, Integers
-from arraylstm_serve.batcher import Batcher, LateError, NonFiniteError, Walk
-from arraylstm_serve.engine import HostEngine
-from arraylstm_serve.figures import Figures
+from arraylstm_serve.counters import Figures
+from arraylstm_serve.engine.batcher import Batcher, LateError, NonFiniteError, Walk
+from arraylstm_serve.engine.host import HostEngine
+from arraylstm_serve.engine.slots import Arena
 
 pytestmark = pytest.mark.anyio
 WIDTH = 4

@@ -21,7 +21,7 @@ from arraylstm_serve.client import (
     UnknownSessionError,
     calls,
 )
-from arraylstm_serve.operations import OPERATIONS
+from arraylstm_serve.http.operations import OPERATIONS
 
 from ..servers import ServerProcess
 from .bundles import FINGERPRINT, LABELS
@@ -45,7 +45,7 @@ def test_the_package_has_the_servers_classes_and_no_others() -> None:
     """Bundle and Settings come with the package when they are asked for; other names are no attributes."""
     import arraylstm_serve
 
-    assert arraylstm_serve.Bundle.__module__ == "arraylstm_serve.bundle"
+    assert arraylstm_serve.Bundle.__module__ == "arraylstm_serve.bundle.load"
     assert arraylstm_serve.Settings.__module__ == "arraylstm_serve.settings"
     assert not hasattr(arraylstm_serve, "Bundles")
 
@@ -330,6 +330,7 @@ def stubbed(connect: Connect, response: httpx.Response) -> Face:
 
 def test_answers_are_the_wires_own_types() -> None:
     """The types that the client exports are those that the server encodes."""
-    from arraylstm_serve import client, schemas
+    from arraylstm_serve import client
+    from arraylstm_serve.api import schemas
 
     assert client.SessionAnswer is schemas.SessionAnswer is SessionAnswer

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from arraylstm_serve.api.schemas import KEYS_REMEMBERED, SessionAnswer, encode
 from arraylstm_serve.client import (
     AnswerError,
     AsyncClient,
@@ -16,7 +17,6 @@ from arraylstm_serve.client import (
     StepConflictError,
 )
 from arraylstm_serve.client.pipeline import WINDOW, Pipeline
-from arraylstm_serve.schemas import KEYS_REMEMBERED, SessionAnswer, encode
 
 from ..servers import ServerProcess
 from .bundles import LABELS

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
-from arraylstm_serve.auth import make_key
+from arraylstm_serve.http.auth import make_key
 
 from ..servers import ServerProcess
 from .bundles import Reference, V, expected_observed, expected_predictions, index_of, write_bundle

@@ -29,7 +29,7 @@ def leap(monkeypatch: pytest.MonkeyPatch) -> Leap:
         nonlocal offset
         offset += seconds
 
-    for module in ("call", "queues", "batcher"):
+    for module in ("http.request", "sessions.queue", "engine.batcher"):
         monkeypatch.setattr(f"arraylstm_serve.{module}.perf_counter", lambda: perf_counter() + offset)
     return forward
 

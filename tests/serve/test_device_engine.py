@@ -11,15 +11,18 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from arraylstm_serve import device_binding, device_engine, device_graphs
-from arraylstm_serve.bundle import Bundle
-from arraylstm_serve.device_binding import BoundGraph, Place
-from arraylstm_serve.device_engine import DeviceEngine, cuda_place, open_cuda
-from arraylstm_serve.device_graphs import TOP
-from arraylstm_serve.engine import HostEngine, open_engine
+from arraylstm_serve.bundle.load import Bundle
+from arraylstm_serve.engine.gpu import binding as device_binding
+from arraylstm_serve.engine.gpu import engine as device_engine
+from arraylstm_serve.engine.gpu import graphs as device_graphs
+from arraylstm_serve.engine.gpu.binding import BoundGraph, Place
+from arraylstm_serve.engine.gpu.engine import DeviceEngine, cuda_place, open_cuda
+from arraylstm_serve.engine.gpu.graphs import TOP
+from arraylstm_serve.engine.host import HostEngine
+from arraylstm_serve.engine.open import open_engine
+from arraylstm_serve.engine.runtime import onnxruntime as ort
+from arraylstm_serve.engine.step_graph import CPU, CUDA, batch_sizes, open_session
 from arraylstm_serve.errors import StartupError
-from arraylstm_serve.graph import CPU, CUDA, batch_sizes, open_session
-from arraylstm_serve.runtime import onnxruntime as ort
 from arraylstm_serve.settings import Device, Settings
 
 from ..devices import ENGINES, Chosen

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from arraylstm_serve import cli
-from arraylstm_serve.environment import NAMES
+from arraylstm_serve.settings import NAMES
 
 from ..servers import ServerProcess
 from .test_server import run

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from arraylstm_serve import Bundle, graph
+from arraylstm_serve import Bundle
+from arraylstm_serve.engine import step_graph as graph
+from arraylstm_serve.engine.step_graph import StepGraph, open_graph
 from arraylstm_serve.errors import StartupError
-from arraylstm_serve.graph import StepGraph, open_graph
 
 from .bundles import STATES, H, Reference, V
 

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from arraylstm_serve.turns import IdempotencyKey
+from arraylstm_serve.sessions.commands import IdempotencyKey
 
 from .harness import Harness
 from .test_auth import ALICE, BOB, bearer

@@ -248,7 +248,7 @@ class World:
 
         self.harness.engine.before = before
         self.harness.engine.poison = LABELS.index(POISON)
-        monkeypatch.setattr("arraylstm_serve.call.perf_counter", lambda: perf_counter() - 1e6 * LATE.get())
+        monkeypatch.setattr("arraylstm_serve.http.request.perf_counter", lambda: perf_counter() - 1e6 * LATE.get())
 
     async def run(self) -> list[Client]:
         """Play every client, so many at a time."""

@@ -17,8 +17,8 @@ import pytest
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from arraylstm_serve.auth import make_key
-from arraylstm_serve.oip_schemas import MODEL, VERSION
+from arraylstm_serve.http.auth import make_key
+from arraylstm_serve.open_inference.schemas import MODEL, VERSION
 
 from ..servers import ServerProcess
 from .bundles import LABELS, WEIGHTS, Reference, V, expected_predictions, index_of, probabilities, write_bundle

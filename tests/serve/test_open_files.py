@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 
-from arraylstm_serve.server import SPARE_FILES
+from arraylstm_serve.server.process import SPARE_FILES
 
 from ..servers import ServerProcess
 from .test_connections import HEALTH, answer_to, connect

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from arraylstm_serve import problems
+from arraylstm_serve.api import problems
 
 from .harness import Harness
 

@@ -8,7 +8,7 @@ import uuid
 
 import pytest
 
-from arraylstm_serve.records import Answers
+from arraylstm_serve.sessions.session import Answers
 
 SESSIONS = 1000
 

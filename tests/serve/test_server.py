@@ -19,10 +19,12 @@ import pytest
 import uvicorn
 from onnx import helper, numpy_helper
 
-from arraylstm_serve import Bundle, Settings, cli, engine, memory
-from arraylstm_serve import server as serving
+from arraylstm_serve import Bundle, Settings, cli
+from arraylstm_serve.engine import host as engine
 from arraylstm_serve.errors import StartupError
-from arraylstm_serve.server import allocate
+from arraylstm_serve.server import memory
+from arraylstm_serve.server import process as serving
+from arraylstm_serve.server.process import allocate
 
 from ..servers import ServerProcess
 from .bundles import FINGERPRINT, step_model, write_bundle

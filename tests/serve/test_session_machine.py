@@ -25,8 +25,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle as Shelf
 from hypothesis.stateful import RuleBasedStateMachine, invariant, multiple, rule
 
-from arraylstm_serve.bundle import Bundle
-from arraylstm_serve.records import OVERHEAD
+from arraylstm_serve.bundle.load import Bundle
+from arraylstm_serve.sessions.session import OVERHEAD
 
 from ..devices import Chosen
 from .alone import Alone, same, same_likely
@@ -81,7 +81,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         self.loop = asyncio.new_event_loop()
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr("arraylstm_serve.call.perf_counter", lambda: perf_counter() - 1e6 * LATE.get())
+        self.patch.setattr("arraylstm_serve.http.request.perf_counter", lambda: perf_counter() - 1e6 * LATE.get())
         path = write_bundle(Path(self.folder.name) / "bundle")
         self.harness = Harness(path, max_sessions=MAX_SESSIONS, session_ttl=TTL, max_batch=2)
         self.alone = Alone(Bundle.load(path))

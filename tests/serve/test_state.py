@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from arraylstm_serve.call import Call
-from arraylstm_serve.schemas import EventsRequest
+from arraylstm_serve.api.schemas import EventsRequest
+from arraylstm_serve.http.request import Call
 
 from ..devices import same_bits
 from .bundles import FINGERPRINT, LABELS, LANES, H, V, expected_predictions, step_model, write_bundle

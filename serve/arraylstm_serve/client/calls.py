@@ -14,17 +14,7 @@ import httpx
 import msgspec
 from msgspec import Struct
 
-from arraylstm_serve.client.errors import (
-    AnswerError,
-    ClientError,
-    RefusedError,
-    UnknownSessionError,
-    UnreachableError,
-    refusal,
-    refused,
-)
-from arraylstm_serve.problems import shown
-from arraylstm_serve.schemas import (
+from arraylstm_serve.api.schemas import (
     KEY,
     KEYS_REMEMBERED,
     SESSION_ID,
@@ -41,6 +31,16 @@ from arraylstm_serve.schemas import (
     SessionInfo,
     encode,
 )
+from arraylstm_serve.client.errors import (
+    AnswerError,
+    ClientError,
+    RefusedError,
+    UnknownSessionError,
+    UnreachableError,
+    refusal,
+    refused,
+)
+from arraylstm_serve.text import shown
 
 T = TypeVar("T")
 Result = SessionAnswer | RefusedError

@@ -10,8 +10,9 @@ from http import HTTPStatus
 import msgspec
 from msgspec import UNSET
 
-from arraylstm_serve.problems import SESSION_GONE, STEP_CONFLICT, UNKNOWN_SESSION, shortened
-from arraylstm_serve.schemas import ProblemBody
+from arraylstm_serve.api.problems import SESSION_GONE, STEP_CONFLICT, UNKNOWN_SESSION
+from arraylstm_serve.api.schemas import ProblemBody
+from arraylstm_serve.text import shortened
 
 PASSING = frozenset({429, 502, 503, 504})
 """Statuses that a later try may not meet; a gateway before the server gives 502 and 504 for the server's absence."""

@@ -8,10 +8,10 @@ from typing import Any
 
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
+from arraylstm_serve.api.schemas import KEYS_REMEMBERED, BulkEvent, encode
 from arraylstm_serve.client.calls import Result, described, result, tagged, with_key
 from arraylstm_serve.client.errors import AnswerError, ClientError, UnreachableError, refusal
 from arraylstm_serve.client.retries import Retries
-from arraylstm_serve.schemas import KEYS_REMEMBERED, BulkEvent, encode
 
 PATH = "/v1/stream"
 WINDOW = 256

@@ -12,20 +12,13 @@ import httpx
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from arraylstm_serve.api.schemas import BulkEvent, Health, Item, PredictAnswer, SessionAnswer, SessionInfo
 from arraylstm_serve.client import calls, pipeline
 from arraylstm_serve.client.calls import Call, Result, SessionCore
 from arraylstm_serve.client.core import ClientCore
 from arraylstm_serve.client.errors import ClientError
 from arraylstm_serve.client.pipeline import Line, Pipeline
 from arraylstm_serve.client.retries import Retries
-from arraylstm_serve.schemas import (
-    BulkEvent,
-    Health,
-    Item,
-    PredictAnswer,
-    SessionAnswer,
-    SessionInfo,
-)
 
 T = TypeVar("T")
 

@@ -1,0 +1,149 @@
+"""The HTTP surface: every operation in one FastAPI application."""
+
+from __future__ import annotations
+
+import json
+import logging
+from asyncio import CancelledError
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi import FastAPI, Request
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.routing import Match, Route
+from starlette.types import Receive, Scope, Send
+
+from arraylstm_serve import __version__
+from arraylstm_serve.api.openapi import Operation, document
+from arraylstm_serve.api.problems import METHOD_NOT_ALLOWED, NOT_FOUND, Problem, internal, stopping
+from arraylstm_serve.http import events, handlers, operations
+from arraylstm_serve.http import websocket as stream
+from arraylstm_serve.http.handlers import Handler
+from arraylstm_serve.http.metrics import Metrics
+from arraylstm_serve.http.pages import add_console, add_docs
+from arraylstm_serve.http.request import Call
+from arraylstm_serve.http.response import CLIENT_GONE, OTHER, Exchange, problem_response
+from arraylstm_serve.open_inference import handlers as oip
+from arraylstm_serve.open_inference import operations as oip_operations
+from arraylstm_serve.sessions.service import Service
+from arraylstm_serve.text import shown
+
+PROTECTED = ("/v1/", "/v2", "/metrics")
+"""Where an API key is asked for, if any are."""
+
+logger = logging.getLogger(__name__)
+
+OPERATIONS = (*operations.OPERATIONS, *oip_operations.OPERATIONS)
+
+
+def published() -> str:
+    """The OpenAPI document as the repository has it in docs/openapi.json, the same for every version."""
+    return json.dumps(document(OPERATIONS, version="0"), indent=2) + "\n"
+
+
+class Application(FastAPI):
+    """The API over one service; its busiest route is answered before FastAPI's layers."""
+
+    def __init__(self, service: Service) -> None:
+        super().__init__(
+            title="arraylstm-serve", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False
+        )
+        self.service = service
+        self.metrics = Metrics(service)
+        add_docs(self)
+        add_console(self)
+        for operation, handler in (*handlers.HANDLERS, *oip.HANDLERS):
+            self.add_api_route(
+                operation.path, _bound(handler, service), methods=_methods(operation), include_in_schema=False
+            )
+        self.add_exception_handler(Problem, _on_problem)
+        self.add_exception_handler(HTTPException, self._on_http_exception)
+        self.add_exception_handler(Exception, _on_failure)
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document of every operation, those outside FastAPI included."""
+        return document(OPERATIONS, __version__)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one ASGI request; one that the end of the server cuts off is told so."""
+        kind = scope["type"]
+        if kind == "http":
+            await self._answer(scope, receive, send)
+        elif kind == "websocket":
+            await stream.handle(self.service, scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer an HTTP request, and count it."""
+        call = scope["call"] = Call(scope)
+        exchange = Exchange(self.service, call, scope, receive, send)
+        path: str = scope["path"]
+        if events.concerns(path):
+            exchange.route = events.PATH
+        try:
+            call.check_origin(scope, self.service.settings.cors_origin)
+            if path.startswith(PROTECTED):
+                call.authorise(self.service.keys)
+            if exchange.route:
+                await exchange.answer(await events.answer(self.service, call, scope, receive))
+            else:
+                await super().__call__(scope, receive, exchange.send)
+        except Problem as problem:
+            exchange.route = exchange.route or self._route(scope)
+            await _refusal(path, problem)(scope, receive, exchange.send)
+        except ClientDisconnect:
+            pass
+        except CancelledError:
+            await _refusal(path, stopping())(scope, receive, exchange.send)
+        except Exception:
+            logger.exception("%s %s failed", scope["method"], path)
+            if exchange.status == CLIENT_GONE:  # else FastAPI has answered, and passed the fault on
+                await _refusal(path, internal())(scope, receive, exchange.send)
+        exchange.close()
+
+    async def _on_http_exception(self, request: Request, error: Exception) -> Response:
+        path = request.url.path
+        if isinstance(error, HTTPException) and error.status_code == METHOD_NOT_ALLOWED.status:
+            methods = {method for route in self._matching(request.scope) for method in route.methods or ()}
+            allowed = ", ".join(sorted(methods or {"GET", "HEAD"}))  # the console's files know these
+            detail = f"{request.method} is not allowed for {shown(path)}; allowed: {allowed}."
+            return _refusal(path, Problem(METHOD_NOT_ALLOWED, detail, headers={"Allow": allowed}))
+        return _refusal(path, Problem(NOT_FOUND, f"There is nothing at {shown(path)}; /docs lists what there is."))
+
+    def _matching(self, scope: Scope) -> list[Route]:
+        """The operations that a request's path matches."""
+        return [
+            route for route in self.routes if isinstance(route, Route) and route.matches(scope)[0] is not Match.NONE
+        ]
+
+    def _route(self, scope: Scope) -> str:
+        """The route of a request that was refused before it was looked for."""
+        return next((route.path for route in self._matching(scope)), OTHER)
+
+
+def _methods(operation: Operation) -> list[str]:
+    """The operation's method; what can be got can be asked for its head."""
+    return ["GET", "HEAD"] if operation.method == "GET" else [operation.method]
+
+
+def _bound(handler: Handler, service: Service) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        return await handler(service, request.scope["call"], request)
+
+    return endpoint
+
+
+def _refusal(path: str, problem: Problem) -> Response:
+    """A problem in the words of the protocol that the path belongs to."""
+    return oip.error_response(problem) if oip.concerns(path) else problem_response(problem)
+
+
+async def _on_problem(request: Request, error: Exception) -> Response:
+    return _refusal(request.url.path, error if isinstance(error, Problem) else internal())
+
+
+async def _on_failure(request: Request, error: Exception) -> Response:
+    return _refusal(request.url.path, internal())

@@ -1,0 +1,44 @@
+"""The busiest route, answered as raw ASGI before FastAPI's layers."""
+
+from __future__ import annotations
+
+from asyncio import Future, get_running_loop
+
+import msgspec
+from starlette.types import Receive, Scope
+
+from arraylstm_serve.api.problems import METHOD_NOT_ALLOWED, Problem
+from arraylstm_serve.api.schemas import EventsRequest
+from arraylstm_serve.http.body import decode, read_body, valid_session_id
+from arraylstm_serve.http.request import Call
+from arraylstm_serve.sessions.service import Service
+
+PREFIX = "/v1/sessions/"
+SUFFIX = "/events"
+PATH = f"{PREFIX}{{session_id}}{SUFFIX}"
+
+_decoder = msgspec.json.Decoder(EventsRequest)
+_SHORTEST = len(PREFIX) + len(SUFFIX)
+
+
+def concerns(path: str) -> bool:
+    """Whether a request is for this route."""
+    return path.endswith(SUFFIX) and path.startswith(PREFIX) and len(path) >= _SHORTEST
+
+
+async def answer(service: Service, call: Call, scope: Scope, receive: Receive) -> bytes:
+    """Answer POST /v1/sessions/{session_id}/events.
+
+    Raises:
+        Problem: the request is refused.
+        ClientDisconnect: the client has gone before all of it came.
+    """
+    if scope["method"] != "POST":
+        detail = f"{scope['method']} is not allowed here; allowed is POST."
+        raise Problem(METHOD_NOT_ALLOWED, detail, headers={"Allow": "POST"})
+    session_id = valid_session_id(scope["path"][len(PREFIX) : -len(SUFFIX)])
+    key = call.idempotency_key()
+    request = decode(_decoder, await read_body(receive, service.settings.max_body))
+    reply: Future[bytes] = get_running_loop().create_future()
+    service.advance(call, session_id, request, key, reply)
+    return await reply

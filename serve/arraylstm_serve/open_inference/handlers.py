@@ -1,0 +1,146 @@
+"""The Open Inference Protocol under /v2, with Triton's sequence and binary tensor data extensions.
+
+A client of a Triton that serves the exported model repository runs unchanged against this server. Sequences are
+sessions: `sequence_start` begins one anew, `sequence_end` ends it, and /v1 sees the same sessions under the same ids.
+"""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from arraylstm_serve import __version__
+from arraylstm_serve.api.openapi import Operation
+from arraylstm_serve.api.problems import JSON, NOT_FOUND, Problem
+from arraylstm_serve.api.schemas import encode
+from arraylstm_serve.http.body import read_body
+from arraylstm_serve.http.handlers import Handler
+from arraylstm_serve.http.request import Call
+from arraylstm_serve.http.response import json_response
+from arraylstm_serve.open_inference import operations as oip_operations
+from arraylstm_serve.open_inference import tensors as oip_tensors
+from arraylstm_serve.open_inference.inference import ITEMS, LOGITS, Inference
+from arraylstm_serve.open_inference.schemas import (
+    MODEL,
+    VERSION,
+    ConfigTensor,
+    ErrorBody,
+    ModelConfiguration,
+    ModelMetadata,
+    ModelReady,
+    OldestStrategy,
+    Reshape,
+    SequenceBatching,
+    ServerLive,
+    ServerMetadata,
+    ServerReady,
+    TensorMetadata,
+)
+from arraylstm_serve.open_inference.tensors import FP32, INT64
+from arraylstm_serve.sessions.service import Service
+from arraylstm_serve.text import shown
+
+PREFIX = "/v2"
+EXTENSIONS = ("binary_tensor_data", "model_configuration", "sequence", "sequence(string_id)")
+HEADER_LENGTH = "Inference-Header-Content-Length"
+
+
+def concerns(path: str) -> bool:
+    """Whether a path is one of the protocol's."""
+    return path == PREFIX or path.startswith(f"{PREFIX}/")
+
+
+def error_response(problem: Problem) -> Response:
+    """A problem in the protocol's words."""
+    status = oip_operations.in_protocol(problem.kind).status
+    body = encode(ErrorBody(problem.detail))
+    return Response(body, status_code=status, headers=problem.headers, media_type=JSON)
+
+
+async def server_metadata(service: Service, call: Call, request: Request) -> Response:
+    """Answer GET /v2."""
+    return json_response(encode(ServerMetadata("arraylstm-serve", __version__, list(EXTENSIONS))))
+
+
+async def server_live(service: Service, call: Call, request: Request) -> Response:
+    """Answer GET /v2/health/live."""
+    return json_response(encode(ServerLive(True)))
+
+
+async def server_ready(service: Service, call: Call, request: Request) -> Response:
+    """Answer GET /v2/health/ready; 400 is how the protocol says no."""
+    return json_response(encode(ServerReady(not service.draining)), 400 if service.draining else 200)
+
+
+async def model_ready(service: Service, call: Call, request: Request) -> Response:
+    """Answer GET /v2/models/{model}/ready."""
+    return json_response(encode(ModelReady(MODEL, not service.draining)), 400 if service.draining else 200)
+
+
+async def model_metadata(service: Service, call: Call, request: Request) -> Response:
+    """Answer GET /v2/models/{model}."""
+    inputs = [TensorMetadata(ITEMS, INT64, [-1, 1])]
+    outputs = [TensorMetadata(LOGITS, FP32, [-1, len(service.vocabulary)])]
+    return json_response(encode(ModelMetadata(MODEL, [VERSION], "onnxruntime_onnx", inputs, outputs)))
+
+
+async def model_config(service: Service, call: Call, request: Request) -> Response:
+    """Answer GET /v2/models/{model}/config."""
+    settings = service.settings
+    return json_response(
+        encode(
+            ModelConfiguration(
+                name=MODEL,
+                backend="onnxruntime",
+                max_batch_size=settings.max_batch,
+                input=[ConfigTensor(ITEMS, "TYPE_INT64", [1], Reshape([]))],
+                output=[ConfigTensor(LOGITS, "TYPE_FP32", [len(service.vocabulary)])],
+                sequence_batching=SequenceBatching(
+                    max_sequence_idle_microseconds=int(settings.session_ttl * 1e6),
+                    oldest=OldestStrategy(settings.max_sessions),
+                ),
+            )
+        )
+    )
+
+
+async def infer(service: Service, call: Call, request: Request) -> Response:
+    """Answer POST /v2/models/{model}/infer."""
+    limit = service.settings.max_body
+    body = await read_body(request.receive, limit)
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        body = oip_tensors.inflate(body, encoding, limit)
+    answer = await Inference(service, body, request.headers.get(HEADER_LENGTH)).submit(call)
+    length = answer.find(oip_tensors.END_OF_JSON) + 1
+    if not length:
+        return json_response(answer)
+    return Response(answer, media_type="application/octet-stream", headers={HEADER_LENGTH: str(length)})
+
+
+def of_model(handler: Handler) -> Handler:
+    """The handler, for requests that name a model and perhaps its version, which must be there."""
+
+    async def checked(service: Service, call: Call, request: Request) -> Response:
+        model, version = request.path_params["model"], request.path_params.get("version", VERSION)
+        if (model, version) != (MODEL, VERSION):
+            detail = f"Request for unknown model: {shown(model)} version {shown(version)} is not found"
+            raise Problem(NOT_FOUND, f"{detail}; there is {shown(MODEL)} version {shown(VERSION)}")
+        return await handler(service, call, request)
+
+    return checked
+
+
+_MODEL_HANDLERS: tuple[tuple[Operation, Handler], ...] = (
+    (oip_operations.MODEL_METADATA, of_model(model_metadata)),
+    (oip_operations.MODEL_READY, of_model(model_ready)),
+    (oip_operations.MODEL_CONFIG, of_model(model_config)),
+    (oip_operations.INFER, of_model(infer)),
+)
+HANDLERS: tuple[tuple[Operation, Handler], ...] = (
+    (oip_operations.SERVER_METADATA, server_metadata),
+    (oip_operations.SERVER_LIVE, server_live),
+    (oip_operations.SERVER_READY, server_ready),
+    *_MODEL_HANDLERS,
+    *((oip_operations.of_version(operation), handler) for operation, handler in _MODEL_HANDLERS),
+)

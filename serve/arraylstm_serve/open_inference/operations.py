@@ -1,0 +1,103 @@
+"""The operations of the Open Inference Protocol: paths, types and what each can be refused for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from arraylstm_serve.api.openapi import Operation
+from arraylstm_serve.api.problems import CAPACITY, IDEMPOTENCY_KEY_REUSED, NOT_FOUND, UNAUTHORIZED, Kind
+from arraylstm_serve.http.operations import BODY_PROBLEMS, TURN_PROBLEMS
+from arraylstm_serve.open_inference.schemas import (
+    ErrorBody,
+    InferAnswer,
+    InferRequest,
+    ModelConfiguration,
+    ModelMetadata,
+    ModelName,
+    ModelReady,
+    ModelVersion,
+    ServerLive,
+    ServerMetadata,
+    ServerReady,
+)
+
+MODEL_PATH = "/v2/models/{model}"
+VERSION_PATH = f"{MODEL_PATH}/versions/{{version}}"
+PATH_TYPES: dict[str, Any] = {"model": ModelName, "version": ModelVersion}
+INVALID = 422
+
+
+def in_protocol(kind: Kind) -> Kind:
+    """A kind of refusal with the status that the protocol has for it: whatever is wrong with a request is 400."""
+    return replace(kind, status=400) if kind.status == INVALID else kind
+
+
+def _operation(name: str, path: str, summary: str, answers: dict[int, type], *problems: Kind) -> Operation:
+    kinds = tuple(map(in_protocol, (UNAUTHORIZED, *problems)))
+    return Operation(
+        method="GET",
+        path=path,
+        name=name,
+        summary=summary,
+        answers={**answers},
+        problems=kinds,
+        refusal=ErrorBody,
+        path_types=PATH_TYPES,
+    )
+
+
+SERVER_METADATA = _operation("v2_server", "/v2", "The server and its extensions.", {200: ServerMetadata})
+SERVER_LIVE = _operation("v2_live", "/v2/health/live", "Whether the server lives.", {200: ServerLive})
+SERVER_READY = _operation(
+    "v2_ready", "/v2/health/ready", "Whether the server takes requests.", {200: ServerReady, 400: ServerReady}
+)
+MODEL_METADATA = _operation("v2_model", MODEL_PATH, "The model's inputs and outputs.", {200: ModelMetadata}, NOT_FOUND)
+MODEL_READY = _operation(
+    "v2_model_ready",
+    f"{MODEL_PATH}/ready",
+    "Whether the model takes requests.",
+    {200: ModelReady, 400: ModelReady},
+    NOT_FOUND,
+)
+MODEL_CONFIG = _operation(
+    "v2_model_config", f"{MODEL_PATH}/config", "The model's configuration.", {200: ModelConfiguration}, NOT_FOUND
+)
+INFER = Operation(
+    method="POST",
+    path=f"{MODEL_PATH}/infer",
+    name="v2_infer",
+    summary="Consume the items of a sequence, or of none, and answer the scores of what comes next.",
+    answers={200: InferAnswer},
+    body=InferRequest,
+    keyed=True,
+    binary=True,
+    problems=[
+        in_protocol(kind)
+        for kind in dict.fromkeys((*BODY_PROBLEMS, *TURN_PROBLEMS, NOT_FOUND, IDEMPOTENCY_KEY_REUSED, CAPACITY))
+    ],
+    refusal=ErrorBody,
+    path_types=PATH_TYPES,
+)
+
+
+def of_version(operation: Operation) -> Operation:
+    """The same operation on a version of the model."""
+    return replace(
+        operation, path=operation.path.replace(MODEL_PATH, VERSION_PATH), name=f"{operation.name}_of_version"
+    )
+
+
+def with_versions(operations: Iterable[Operation]) -> list[Operation]:
+    """The operations, those on a model also as ones on its version."""
+    return [
+        each
+        for operation in operations
+        for each in ((operation, of_version(operation)) if MODEL_PATH in operation.path else (operation,))
+    ]
+
+
+OPERATIONS = with_versions(
+    (SERVER_METADATA, SERVER_LIVE, SERVER_READY, MODEL_METADATA, MODEL_READY, MODEL_CONFIG, INFER)
+)
