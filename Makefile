@@ -3,15 +3,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=constraints.txt $(BIN)/pip
+# Before a program that reads this folder's packages rather than the wheel's.
+ON_SOURCES := PYTHONPATH=.:export:serve
 SOURCES := $(shell find arraylstm export serve -name '*.py' -o -name py.typed -o -path '*/console/*' -type f) pyproject.toml README.md LICENSE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format openapi constraints clean
+.PHONY: help demo test lint imports format openapi constraints clean
 
 help:
 	@echo "make demo    train on a generated event log, export, serve, hold a short conversation (under three minutes)"
 	@echo "make test    build the wheel, install it with everything the suite needs (as root also Debian packages, named), run the suite"
-	@echo "make lint    ruff and mypy --strict"
+	@echo "make lint    ruff, mypy --strict, and the direction of imports"
+	@echo "make imports print who imports whom and how often, one graph a package (DOT, for Graphviz)"
 	@echo "make format  let ruff rewrite what it can"
 	@echo "make openapi write docs/openapi.json anew"
 	@echo "make clean   remove .venv, .reference, dist and demo"
@@ -31,6 +34,13 @@ lint: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(ON_SOURCES) $(BIN)/lint-imports --no-logo
+
+imports: .venv/dev
+	@for package in arraylstm arraylstm_export arraylstm_serve; do \
+		echo "// $$package"; \
+		$(ON_SOURCES) $(BIN)/import-linter drawgraph $$package --show-import-totals --show-lazy-imports; \
+	done
 
 format: .venv/dev
 	$(BIN)/ruff format .
