@@ -17,7 +17,6 @@ from arraylstm_serve.http.auth import make_key
 from ..servers import ServerProcess
 from .bundles import Reference, V, expected_observed, expected_predictions, index_of, write_bundle
 
-Start = Callable[..., ServerProcess]
 Open = Callable[..., Page]
 WIDE, PHONE = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
 EXACT = [2**53 + 1, 2**53, -(2**62) - 1, "<b>bold</b>", "plain", "", "5"]

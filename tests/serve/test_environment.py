@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,8 @@ import pytest
 from arraylstm_serve import cli
 from arraylstm_serve.settings import NAMES
 
-from ..servers import ServerProcess
-from .test_server import run
-
-Start = Callable[..., ServerProcess]
+from ..servers import ServerProcess, Start
+from .commands import run
 
 LINKS = {
     "ARRAYLSTM_SERVICE_HOST": "10.0.0.1",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,11 @@ from websockets.sync.client import ClientConnection, connect
 
 from arraylstm_serve import Settings, cli
 
-from ..servers import ServerProcess
+from ..servers import ServerProcess, Start
+from .answers import check
 from .bundles import write_bundle
 from .clients import fresh
-from .test_problems import check
-from .test_server import run
-
-Start = Callable[..., ServerProcess]
+from .commands import run
 
 SHOP, EVIL = "https://shop.example", "https://evil.example"
 OWN, OTHER_PORT = "http://127.0.0.1:{port}", "http://127.0.0.1:1"

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -26,23 +24,10 @@ from arraylstm_serve.server import memory
 from arraylstm_serve.server import process as serving
 from arraylstm_serve.server.process import allocate
 
-from ..servers import ServerProcess
+from ..servers import Start
 from .bundles import FINGERPRINT, step_model, write_bundle
+from .commands import run
 from .harness import Harness
-
-Start = Callable[..., ServerProcess]
-
-
-def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "arraylstm_serve", *arguments],
-        capture_output=True,
-        text=True,
-        env=os.environ | variables,
-        check=False,
-        timeout=60,  # one that serves after all does not end
-    )
 
 
 def test_the_greeting_says_what_is_served_and_where(start_server: Start) -> None:
@@ -188,8 +173,9 @@ def test_a_signal_before_the_server_serves_is_heeded(bundle_path: Path, number: 
     """Told to stop while it loads, the server ends with status 0 and never says that it serves."""
     program = (
         "import os, sys\n"
-        "from arraylstm_serve import cli, engine\n"
-        f"engine.HostEngine.warm_up = lambda *_: os.kill(os.getpid(), {number})\n"
+        "from arraylstm_serve import cli\n"
+        "from arraylstm_serve.engine.host import HostEngine\n"
+        f"HostEngine.warm_up = lambda *_: os.kill(os.getpid(), {number})\n"
         "sys.exit(cli.main())"
     )
     command = [sys.executable, "-c", program, str(bundle_path), "--port", "0"]

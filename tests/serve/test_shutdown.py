@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -13,9 +12,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from ..servers import ServerProcess
-
-Start = Callable[..., ServerProcess]
+from ..servers import Start
 
 
 class Clients:
