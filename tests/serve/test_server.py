@@ -18,7 +18,8 @@ import uvicorn
 from onnx import helper, numpy_helper
 
 from arraylstm_serve import Bundle, Settings, cli
-from arraylstm_serve.engine import host as engine
+from arraylstm_serve.engine.host import HostEngine
+from arraylstm_serve.engine.open import open_engine
 from arraylstm_serve.errors import StartupError
 from arraylstm_serve.server import memory
 from arraylstm_serve.server import process as serving
@@ -186,7 +187,7 @@ def test_a_signal_before_the_server_serves_is_heeded(bundle_path: Path, number: 
 def test_the_model_is_warm_before_the_server_listens(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Serving begins once warm-up has run every batch size up to max_batch."""
     done: list[object] = []
-    monkeypatch.setattr(engine.HostEngine, "warm_up", lambda self, max_batch: done.append(max_batch))
+    monkeypatch.setattr(HostEngine, "warm_up", lambda self, max_batch: done.append(max_batch))
     monkeypatch.setattr(serving.Server, "run", lambda self, sockets: done.append("run") or sockets[0].close())
     for name in ("settle_memory", "record_signals"):
         monkeypatch.setattr(serving, name, list)
@@ -338,7 +339,7 @@ def test_rows_on_a_gpu_take_no_memory_of_the_host(bundle_path: Path, monkeypatch
     settings = Settings(**SMALL | {"max_sessions": 14_000})
     with pytest.raises(StartupError, match="lower --max-sessions"):
         allocate(bundle, settings)
-    on_gpu = engine.open_engine(bundle, Settings(device="cpu"), 1)
+    on_gpu = open_engine(bundle, Settings(device="cpu"), 1)
     monkeypatch.setattr(serving, "open_accelerator", lambda *_: on_gpu)
     assert allocate(bundle, settings) is on_gpu
 
