@@ -58,3 +58,12 @@ LONG_HEADS = [
     HEALTH[:-2] + b"X: x\r\n" * 11_000 + b"\r\n",
     HEALTH.replace(b"/healthz", b"/healthz?" + b"x" * 66_000),
 ]
+
+
+def accepts(port: int) -> bool:
+    """Whether anybody listens on a port."""
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import socket
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, nullcontext, suppress
 from time import monotonic
@@ -169,3 +172,95 @@ def test_a_client_that_does_not_read_is_cut_off(start_server: Start) -> None:
                 if httpx.get(f"{server.url}/healthz").status_code == 200:
                     return
     pytest.fail("the connection is still held")
+
+
+def test_a_client_that_leaves_does_not_disturb_the_others(start_server: Start) -> None:
+    """Connections cut in the head, in the body or before the answer leave the server answering."""
+    server = start_server()
+    body = b'{"items":["a"]}'
+    head = b"POST /v1/sessions/u/events HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    for sent in (head[:20], head + body[:3], head + body):
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.sendall(sent)
+    answer = httpx.post(f"{server.url}/v1/sessions/v/events", content=body)
+    assert answer.json()["step"] == 1
+
+
+def test_many_clients_at_once_are_each_answered(start_server: Start) -> None:
+    """Threads with a session each, over real connections, see every step of theirs once and in order."""
+    server = start_server()
+    steps: dict[str, list[int]] = {}
+
+    def play(name: str) -> None:
+        with httpx.Client(base_url=server.url) as client:
+            events = [client.post(f"/v1/sessions/{name}/events", json={"items": ["a"]}) for _ in range(30)]
+        steps[name] = [event.json()["step"] for event in events]
+
+    threads = [threading.Thread(target=play, args=(f"s{number}",)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert steps == {f"s{number}": list(range(1, 31)) for number in range(8)}
+
+
+def test_large_bodies_and_ids_get_clear_answers(start_server: Start) -> None:
+    """Over a real connection a megabyte id and a body over the bound are answered, not cut off."""
+    server = start_server("--max-body", "1000")
+    long_id = httpx.post(f"{server.url}/v1/sessions/{'x' * 60_000}/events", json={"items": ["a"]})
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.sendall(b"POST /v1/sessions/" + b"x" * 1_000_000 + b"/events HTTP/1.1\r\nHost: x\r\n\r\n")
+        longer_id = b"".join(iter(lambda: client.recv(4096), b""))
+    large = httpx.post(f"{server.url}/v1/sessions/u/events", content=b" " * 2_000_000)
+    assert (long_id.status_code, long_id.json()["code"]) == (422, "invalid_session_id")
+    head, _, body = longer_id.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 Bad Request")
+    assert b"application/problem+json" in head
+    assert json.loads(body)["code"] == "malformed_request"
+    assert (large.status_code, large.json()["code"]) == (413, "payload_too_large")
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/v1/model", "/docs", "/openapi.json"])
+def test_what_can_be_got_has_a_head(start_server: Start, path: str) -> None:
+    """HEAD is answered as GET is, without the body."""
+    process = start_server()
+    whole, head = httpx.get(f"{process.url}{path}"), httpx.head(f"{process.url}{path}")
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == whole.headers["content-length"]
+
+
+def test_the_head_of_a_request_is_bounded(start_server: Start) -> None:
+    """Headers without an end are refused once after 65,536 bytes; whatever comes then is dropped."""
+    process = start_server()
+    with socket.create_connection(("127.0.0.1", process.port)) as client:
+        client.sendall(b"GET /healthz HTTP/1.1\r\nX: " + b"x" * 70_000)
+        answer = client.recv(4096)
+        client.sendall(b"\r\nno header\r\n\r\n")
+        answer += b"".join(iter(lambda: client.recv(4096), b""))
+    process.process.terminate()
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1 400 ") == 1
+    assert process.process.communicate()[1] == ""
+
+
+def test_bodies_do_not_count_as_heads(start_server: Start) -> None:
+    """A body longer than any head, and a later head that comes in parts, are taken."""
+    process = start_server()
+    body = b'{"items":["a"]}'.ljust(100_000)
+    head = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with socket.create_connection(("127.0.0.1", process.port)) as client:
+        for part in (head + body[:70_000], body[70_000:] + b"GET /healthz HTTP/1.1\r\n"):
+            client.sendall(part)
+            httpx.get(f"{process.url}/healthz")
+        client.sendall(b"Host: x\r\nConnection: close\r\n\r\n")
+        answers = b"".join(iter(lambda: client.recv(4096), b""))
+    assert answers.count(b"HTTP/1.1 200 OK") == 2
+
+
+def test_connections_are_bounded(start_server: Start) -> None:
+    """While more than max_connections are open, requests are answered 503; later ones are served again."""
+    process = start_server("--max-connections", "2")
+    with httpx.Client(base_url=process.url) as first, httpx.Client(base_url=process.url) as second:
+        assert [first.get("/healthz").status_code, second.get("/healthz").status_code] == [200, 200]
+        assert httpx.get(f"{process.url}/healthz").status_code == 503
+        assert first.get("/healthz").status_code == 200
