@@ -11,6 +11,7 @@ import pytest
 
 from ..servers import ServerProcess
 from .bundles import write_bundle
+from .commands import refusal as refusal
 from .harness import Harness
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from arraylstm_serve import cli
 
-from .commands import run
+from .commands import Refusal, run
 
 
 @pytest.mark.parametrize(
@@ -25,11 +25,10 @@ from .commands import run
         ("--threads", "1025", "<= 1024"),
     ],
 )
-def test_a_bound_has_bounds(bundle_path: Path, flag: str, value: str, bound: str) -> None:
+def test_a_bound_has_bounds(bundle_path: Path, refusal: Refusal, flag: str, value: str, bound: str) -> None:
     """A setting out of its range is refused with status 2, by its flag, its value and what is allowed."""
-    done = run(str(bundle_path), flag, value, COLUMNS="200")
-    assert done.returncode == 2
-    assert f'Invalid value "{value}" for {flag}. Must be {bound}' in done.stderr
+    said = refusal(str(bundle_path), flag, value, COLUMNS="200")
+    assert f'Invalid value "{value}" for {flag}. Must be {bound}' in said
 
 
 @pytest.mark.parametrize("arguments", [[], ["b", "--port", "65536"], ["b", "--device", "tpu"], ["b", "--nope"]])
