@@ -44,7 +44,7 @@ def near(seen: NDArray[Any] | None, *items: int) -> None:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A server process that the tests of this module share; each uses sequences of its own."""
-    process = ServerProcess(write_bundle(tmp_path_factory.mktemp("oip") / "bundle"), "--max-items", "20")
+    process = ServerProcess(write_bundle(tmp_path_factory.mktemp("inference") / "bundle"), "--max-items", "20")
     yield process
     process.stop()
 
