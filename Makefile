@@ -4,20 +4,23 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=constraints.txt $(BIN)/pip
 # Before a program that reads this folder's packages rather than the wheel's.
-ON_SOURCES := PYTHONPATH=.:export:serve
+ON_SOURCES := PYTHONPATH=$(CURDIR):$(CURDIR)/export:$(CURDIR)/serve
 SOURCES := $(shell find arraylstm export serve -name '*.py' -o -name py.typed -o -path '*/console/*' -type f) pyproject.toml README.md LICENSE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint imports format openapi constraints clean
+.PHONY: help demo test test-fast slow lint imports format openapi constraints clean
 
 help:
-	@echo "make demo    train on a generated event log, export, serve, hold a short conversation (under three minutes)"
-	@echo "make test    build the wheel, install it with everything the suite needs (as root also Debian packages, named), run the suite"
-	@echo "make lint    ruff, mypy --strict, and the direction of imports"
-	@echo "make imports print who imports whom and how often, one graph a package (DOT, for Graphviz)"
-	@echo "make format  let ruff rewrite what it can"
-	@echo "make openapi write docs/openapi.json anew"
-	@echo "make clean   remove .venv, .reference, dist and demo"
+	@echo "make demo       train on a generated event log, export, serve, hold a short conversation (under three minutes)"
+	@echo "make test       build the wheel, install it with all the suite needs (as root also Debian packages, named), run the suite"
+	@echo "make test-fast  while you work, under two minutes: the suite on the sources without the checks of the wheel and without"
+	@echo "                what is slow: most exports, training, server processes, runtimes, browsers (tests/slow.txt names them)"
+	@echo "make slow       run the suite on the sources and write what is slow to tests/slow.txt"
+	@echo "make lint       ruff, mypy --strict, and the direction of imports"
+	@echo "make imports    print who imports whom and how often, one graph a package (DOT, for Graphviz)"
+	@echo "make format     let ruff rewrite what it can"
+	@echo "make openapi    write docs/openapi.json anew"
+	@echo "make clean      remove .venv, .reference, dist and demo"
 
 # What runs a second time, with the engine of the GPU on the CPU.
 ENGINE_TESTS := $(patsubst %,tests/serve/test_%.py,arena bulk events interleaved session_machine sessions state)
@@ -29,6 +32,13 @@ test: .venv/dev .reference
 	@sh tests/system-packages.sh
 	$(BIN)/pytest --numprocesses auto --dist loadfile
 	$(BIN)/pytest --numprocesses auto --dist loadfile --engine device $(ENGINE_TESTS)
+
+# Neither waits for a wheel of what has just changed: they read the sources, and make .venv only where it is missing.
+test-fast: $(if $(wildcard .venv/dev),,.venv/dev) .reference
+	$(ON_SOURCES) $(BIN)/pytest --numprocesses auto --dist worksteal -m "not slow" --ignore tests/test_packaging.py
+
+slow: $(if $(wildcard .venv/dev),,.venv/dev) .reference
+	$(ON_SOURCES) $(BIN)/pytest --numprocesses auto --dist loadfile --find-slow --ignore tests/test_packaging.py
 
 lint: .venv/dev
 	$(BIN)/ruff format --check .
