@@ -47,6 +47,14 @@ def start_server(bundle_path: Path) -> Iterator[Callable[..., ServerProcess]]:
         server.stop()
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """One server with the default settings for a module's tests, which do not stop it; each has sessions of its own."""
+    process = ServerProcess(write_bundle(tmp_path_factory.mktemp("shared") / "bundle"))
+    yield process
+    process.stop()
+
+
 @pytest.fixture
 def shell(tmp_path: Path) -> Callable[[str, int], Path]:
     """A Python interpreter in a shell that allows so many open files, by `ulimit -Sn` or `ulimit -n`."""

@@ -12,18 +12,10 @@ import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
 from ..servers import ServerProcess
-from .bundles import expected_observed, expected_predictions, write_bundle
+from .bundles import expected_observed, expected_predictions
 
 Open = Callable[..., Page]
 WIDE, PHONE = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """One server for the tests that do not stop it; each of them has sessions of its own."""
-    process = ServerProcess(write_bundle(tmp_path_factory.mktemp("console") / "bundle"))
-    yield process
-    process.stop()
 
 
 @pytest.fixture

@@ -27,7 +27,6 @@ from ..servers import ServerProcess, Start
 from .bundles import FINGERPRINT, LABELS
 from .clients import Connect, Face, check, event, fresh
 from .clients import connect as connect
-from .clients import server as server
 
 pytestmark = pytest.mark.anyio
 

@@ -26,7 +26,6 @@ from ..servers import ServerProcess, Start
 from .bundles import LABELS
 from .clients import Connect, check, event, fresh
 from .clients import connect as connect
-from .clients import server as server
 from .flaky import Fault, FlakyProxy
 
 pytestmark = pytest.mark.anyio

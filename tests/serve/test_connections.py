@@ -13,13 +13,17 @@ import httpx
 import pytest
 
 from ..servers import ServerProcess, Start
+from .bundles import write_bundle
 from .sockets import BODY, HEAD, HEALTH, LONG_HEADS, answer_to, connect, problem, rest
 
 
-@pytest.fixture
-def impatient(start_server: Start) -> ServerProcess:
-    """A server that waits for a request for a moment only."""
-    return start_server("--request-timeout", "0.3")
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server that waits for a request for a moment only; the module's tests share it and do not stop it."""
+    bundle = write_bundle(tmp_path_factory.mktemp("impatient") / "bundle")
+    process = ServerProcess(bundle, "--request-timeout", "0.3")
+    yield process
+    process.stop()
 
 
 @pytest.mark.parametrize(
@@ -79,21 +83,21 @@ def test_an_early_answer_does_not_wait_for_the_body(start_server: Start) -> None
 
 
 @pytest.mark.parametrize("requests", [1, 2, 3])
-def test_garbage_after_requests_is_refused_without_a_fault(impatient: ServerProcess, requests: int) -> None:
+def test_garbage_after_requests_is_refused_without_a_fault(start_server: Start, requests: int) -> None:
     """Bytes that are no HTTP behind whole requests are refused, and the log has no traceback."""
-    with closing(connect(impatient)) as client:
+    server = start_server("--request-timeout", "0.3")
+    with closing(connect(server)) as client:
         client.sendall((HEAD + BODY) * requests + b"no http\r\n\r\n")
         assert problem(rest(client)) == ("HTTP/1.1 400 Bad Request", "malformed_request", True)
-    httpx.get(f"{impatient.url}/healthz")
-    impatient.process.terminate()
-    assert "Traceback" not in impatient.process.communicate()[1]
+    httpx.get(f"{server.url}/healthz")
+    server.process.terminate()
+    assert "Traceback" not in server.process.communicate()[1]
 
 
 @pytest.mark.parametrize("head", LONG_HEADS, ids=["one header", "many headers", "path"])
 @pytest.mark.parametrize("first", [b"", HEAD + BODY], ids=["alone", "behind a request"])
-def test_a_long_head_is_refused_though_it_is_whole(start_server: Start, first: bytes, head: bytes) -> None:
+def test_a_long_head_is_refused_though_it_is_whole(server: ServerProcess, first: bytes, head: bytes) -> None:
     """A head over 64 KiB is refused also where all of it comes at once; one just below is taken."""
-    server = start_server()
     with closing(connect(server)) as client:
         client.sendall(first + head)
         assert problem(rest(client)) == ("HTTP/1.1 400 Bad Request", "malformed_request", True)
@@ -148,10 +152,10 @@ def test_refused_connections_take_nobodys_place(crowded: tuple[ServerProcess, Ex
 
 
 @pytest.mark.parametrize("answered", [False, True], ids=["before the answer", "after it"])
-def test_a_trailer_has_an_end(start_server: Start, answered: bool) -> None:
+def test_a_trailer_has_an_end(server: ServerProcess, answered: bool) -> None:
     """A trailer that goes on and on is cut off after 64 KiB, whether or not the request has been answered."""
     begun = b"POST %s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
-    with closing(connect(start_server())) as client:
+    with closing(connect(server)) as client:
         if answered:
             assert b" 404 " in answer_to(client, begun % b"/nothing")
         else:
@@ -174,21 +178,19 @@ def test_a_client_that_does_not_read_is_cut_off(start_server: Start) -> None:
     pytest.fail("the connection is still held")
 
 
-def test_a_client_that_leaves_does_not_disturb_the_others(start_server: Start) -> None:
+def test_a_client_that_leaves_does_not_disturb_the_others(server: ServerProcess) -> None:
     """Connections cut in the head, in the body or before the answer leave the server answering."""
-    server = start_server()
     body = b'{"items":["a"]}'
     head = b"POST /v1/sessions/u/events HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
     for sent in (head[:20], head + body[:3], head + body):
         with socket.create_connection(("127.0.0.1", server.port)) as client:
             client.sendall(sent)
-    answer = httpx.post(f"{server.url}/v1/sessions/v/events", content=body)
+    answer = httpx.post(f"{server.url}/v1/sessions/other/events", content=body)
     assert answer.json()["step"] == 1
 
 
-def test_many_clients_at_once_are_each_answered(start_server: Start) -> None:
+def test_many_clients_at_once_are_each_answered(server: ServerProcess) -> None:
     """Threads with a session each, over real connections, see every step of theirs once and in order."""
-    server = start_server()
     steps: dict[str, list[int]] = {}
 
     def play(name: str) -> None:
@@ -221,10 +223,9 @@ def test_large_bodies_and_ids_get_clear_answers(start_server: Start) -> None:
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/v1/model", "/docs", "/openapi.json"])
-def test_what_can_be_got_has_a_head(start_server: Start, path: str) -> None:
+def test_what_can_be_got_has_a_head(server: ServerProcess, path: str) -> None:
     """HEAD is answered as GET is, without the body."""
-    process = start_server()
-    whole, head = httpx.get(f"{process.url}{path}"), httpx.head(f"{process.url}{path}")
+    whole, head = httpx.get(f"{server.url}{path}"), httpx.head(f"{server.url}{path}")
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["content-length"] == whole.headers["content-length"]
 
@@ -243,15 +244,14 @@ def test_the_head_of_a_request_is_bounded(start_server: Start) -> None:
     assert process.process.communicate()[1] == ""
 
 
-def test_bodies_do_not_count_as_heads(start_server: Start) -> None:
+def test_bodies_do_not_count_as_heads(server: ServerProcess) -> None:
     """A body longer than any head, and a later head that comes in parts, are taken."""
-    process = start_server()
     body = b'{"items":["a"]}'.ljust(100_000)
     head = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
-    with socket.create_connection(("127.0.0.1", process.port)) as client:
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
         for part in (head + body[:70_000], body[70_000:] + b"GET /healthz HTTP/1.1\r\n"):
             client.sendall(part)
-            httpx.get(f"{process.url}/healthz")
+            httpx.get(f"{server.url}/healthz")
         client.sendall(b"Host: x\r\nConnection: close\r\n\r\n")
         answers = b"".join(iter(lambda: client.recv(4096), b""))
     assert answers.count(b"HTTP/1.1 200 OK") == 2

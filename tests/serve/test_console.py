@@ -27,7 +27,6 @@ from .console import (
     step_of,
 )
 from .console import open_page as open_page
-from .console import server as server
 
 EXACT = [2**53 + 1, 2**53, -(2**62) - 1, "<b>bold</b>", "plain", "", "5"]
 

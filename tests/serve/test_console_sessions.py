@@ -22,7 +22,6 @@ from .console import (
     step_of,
 )
 from .console import open_page as open_page
-from .console import server as server
 
 
 def test_a_session_is_taken_up_where_it_stands(open_page: Open, server: ServerProcess) -> None:
