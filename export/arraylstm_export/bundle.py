@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from arraylstm import ItemModel
+from arraylstm import ItemModel, __version__
 from arraylstm_export import report
 from arraylstm_export.accuracy import compare, telling
 from arraylstm_export.errors import ExportError
@@ -224,6 +224,6 @@ def _write_manifest(source: Source, folder: Path, options: Options, parity: Repo
         "ir_version": source.ir_version,
         "graphs": {name: asdict(signature) for name, signature in signatures.items() if (folder / name).exists()},
         "tolerance": {"allowed": options.allowed, "reached": parity.reached},
-        "versions": {name: version(name) for name in ("arraylstm", "torch", "onnx", "onnxruntime")},
+        "versions": {"arraylstm": __version__} | {name: version(name) for name in ("torch", "onnx", "onnxruntime")},
     }
     write_manifest(folder, content)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from arraylstm_serve.settings import Settings as Settings
 
 try:
-    __version__ = version("arraylstm")
+    __version__ = version("arraylstm-serving")
 except PackageNotFoundError:
     __version__ = "unknown"
 

@@ -23,14 +23,12 @@ from arraylstm_serve.client import (
 )
 from arraylstm_serve.http.operations import OPERATIONS
 
-from ..servers import ServerProcess
+from ..servers import ServerProcess, Start
 from .bundles import FINGERPRINT, LABELS
 from .clients import Connect, Face, check, event, fresh
 from .clients import connect as connect
-from .clients import server as server
 
 pytestmark = pytest.mark.anyio
-Start = Callable[..., ServerProcess]
 
 ABSENT = ["cyclopts", "fastapi", "numpy", "onnxruntime", "prometheus_client", "safetensors", "starlette", "uvicorn"]
 PROGRAM = f"import sys; [sys.modules.setdefault(name, None) for name in {ABSENT}]; import arraylstm_serve.client"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -18,15 +18,13 @@ from arraylstm_serve.client import (
 )
 from arraylstm_serve.client.pipeline import WINDOW, Pipeline
 
-from ..servers import ServerProcess
+from ..servers import ServerProcess, Start
 from .bundles import LABELS
 from .clients import QUICK, Connect, check, event, fresh
 from .clients import connect as connect
-from .clients import server as server
 from .flaky import Fault, FlakyProxy
 
 pytestmark = pytest.mark.anyio
-Start = Callable[..., ServerProcess]
 
 
 @pytest.fixture

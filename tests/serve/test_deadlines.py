@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
+from .answers import check
 from .harness import Harness
-from .test_problems import check
 
 pytestmark = pytest.mark.anyio
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,8 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
-from ..servers import ServerProcess
+from ..servers import ServerProcess, Start
 from .harness import Harness
-
-Start = Callable[..., ServerProcess]
 
 REQUESTS: list[tuple[str, str, Any]] = [
     ("POST", "/v1/sessions/u/events", {"items": ["a"]}),

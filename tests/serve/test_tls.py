@@ -17,10 +17,8 @@ from websockets.sync.client import connect
 
 from arraylstm_serve.server.process import SPARE_FILES
 
-from ..servers import ServerProcess
-from .test_server import run
-
-Start = Callable[..., ServerProcess]
+from ..servers import ServerProcess, Start
+from .commands import run
 
 OPENSSL = shutil.which("openssl")
 pytestmark = pytest.mark.skipif(OPENSSL is None, reason="openssl, which makes the certificate, is not installed")
