@@ -10,10 +10,11 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Match, Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from arraylstm_serve import __version__
 from arraylstm_serve.api.openapi import Operation, document
@@ -23,8 +24,7 @@ from arraylstm_serve.http import websocket as stream
 from arraylstm_serve.http.handlers import Handler
 from arraylstm_serve.http.metrics import Metrics
 from arraylstm_serve.http.pages import add_console, add_docs
-from arraylstm_serve.http.request import Call
-from arraylstm_serve.http.response import CLIENT_GONE, OTHER, Exchange, problem_response
+from arraylstm_serve.http.response import CLIENT_GONE, OTHER, RESPONDER, Responder, problem_response
 from arraylstm_serve.open_inference import handlers as oip
 from arraylstm_serve.open_inference import operations as oip_operations
 from arraylstm_serve.sessions.service import Service
@@ -61,48 +61,58 @@ class Application(FastAPI):
         self.add_exception_handler(Problem, _on_problem)
         self.add_exception_handler(HTTPException, self._on_http_exception)
         self.add_exception_handler(Exception, _on_failure)
+        self._http: ASGIApp = self._answer
+        if origins := service.settings.cors_origin:
+            self._http = CORSMiddleware(
+                self._answer,
+                allow_origins=origins,
+                allow_methods=["*"],
+                allow_headers=["*"],
+                expose_headers=["X-Request-ID", "Retry-After"],
+            )
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document of every operation, those outside FastAPI included."""
         return document(OPERATIONS, __version__)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one ASGI request; one that the end of the server cuts off is told so."""
+        """Answer one ASGI request. Every HTTP request, CORS preflights included, gets an id and is counted."""
         kind = scope["type"]
         if kind == "http":
-            await self._answer(scope, receive, send)
+            responder = Responder(self.service, scope, send)
+            await self._http(scope, receive, responder.send)
+            responder.close()
         elif kind == "websocket":
             await stream.handle(self.service, scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer an HTTP request, and count it."""
-        call = scope["call"] = Call(scope)
-        exchange = Exchange(self.service, call, scope, receive, send)
+        """Answer an HTTP request; if the server stops first, tell the client so."""
+        responder: Responder = scope[RESPONDER]
+        call = responder.call
         path: str = scope["path"]
         if events.concerns(path):
-            exchange.route = events.PATH
+            responder.route = events.PATH
         try:
             call.check_origin(scope, self.service.settings.cors_origin)
             if path.startswith(PROTECTED):
                 call.authorise(self.service.keys)
-            if exchange.route:
-                await exchange.answer(await events.answer(self.service, call, scope, receive))
+            if responder.route:
+                await responder.answer(await events.answer(self.service, call, scope, receive), send)
             else:
-                await super().__call__(scope, receive, exchange.send)
+                await super().__call__(scope, receive, send)
         except Problem as problem:
-            exchange.route = exchange.route or self._route(scope)
-            await _refusal(path, problem)(scope, receive, exchange.send)
+            responder.route = responder.route or self._route(scope)
+            await _refusal(path, problem)(scope, receive, send)
         except ClientDisconnect:
             pass
         except CancelledError:
-            await _refusal(path, stopping())(scope, receive, exchange.send)
+            await _refusal(path, stopping())(scope, receive, send)
         except Exception:
             logger.exception("%s %s failed", scope["method"], path)
-            if exchange.status == CLIENT_GONE:  # else FastAPI has answered, and passed the fault on
-                await _refusal(path, internal())(scope, receive, exchange.send)
-        exchange.close()
+            if responder.status == CLIENT_GONE:  # FastAPI has not answered; if it has, it passes the error on too
+                await _refusal(path, internal())(scope, receive, send)
 
     async def _on_http_exception(self, request: Request, error: Exception) -> Response:
         path = request.url.path
@@ -131,7 +141,7 @@ def _methods(operation: Operation) -> list[str]:
 
 def _bound(handler: Handler, service: Service) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
-        return await handler(service, request.scope["call"], request)
+        return await handler(service, request.scope[RESPONDER].call, request)
 
     return endpoint
 
