@@ -17,7 +17,7 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from arraylstm_serve import __version__
-from arraylstm_serve.api.openapi import Operation, document
+from arraylstm_serve.api.openapi import PROTECTED, Operation, document
 from arraylstm_serve.api.problems import METHOD_NOT_ALLOWED, NOT_FOUND, Problem, internal, stopping
 from arraylstm_serve.http import events, handlers, operations
 from arraylstm_serve.http import websocket as stream
@@ -29,9 +29,6 @@ from arraylstm_serve.open_inference import handlers as oip
 from arraylstm_serve.open_inference import operations as oip_operations
 from arraylstm_serve.sessions.service import Service
 from arraylstm_serve.text import shown
-
-PROTECTED = ("/v1/", "/v2", "/metrics")
-"""Where an API key is asked for, if any are."""
 
 logger = logging.getLogger(__name__)
 

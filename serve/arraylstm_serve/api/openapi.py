@@ -35,6 +35,9 @@ SECURITY_SCHEMES = {
 SECURITY: list[Json] = [*({name: []} for name in SECURITY_SCHEMES), {}]
 """Either scheme, or none where the server was started without --api-keys."""
 
+PROTECTED = ("/v1/", "/v2", "/metrics")
+"""How the paths begin that need an API key, if the server was started with --api-keys."""
+
 PATH_TYPES: dict[str, Any] = {"session_id": SessionId}
 """The types of what stands in braces in a path."""
 
@@ -60,7 +63,7 @@ class Operation:
         query: the type whose fields are the query's parameters.
         keyed: whether Idempotency-Key is heeded.
         binary: whether binary tensor data may follow the JSON of body and answer.
-        problems: what the operation can be refused for.
+        problems: what the operation can be refused for, besides a missing API key.
         refusal: the type of a refusal's body.
     """
 
@@ -76,6 +79,16 @@ class Operation:
     problems: Sequence[Kind] = field(default=())
     refusal: type = ProblemBody
     path_types: Mapping[str, Any] = field(default_factory=PATH_TYPES.copy)
+
+    @property
+    def protected(self) -> bool:
+        """Whether the operation needs an API key, if the server asks for one."""
+        return self.path.startswith(PROTECTED)
+
+    @property
+    def refusals(self) -> Sequence[Kind]:
+        """Everything that the operation can be refused for."""
+        return (UNAUTHORIZED, *self.problems) if self.protected else self.problems
 
 
 def document(operations: Sequence[Operation], version: str) -> Json:
@@ -137,7 +150,7 @@ def _describe(operation: Operation) -> Json:
         "parameters": _parameters(operation),
         "responses": _responses(operation),
     }
-    if UNAUTHORIZED in operation.problems:
+    if operation.protected:
         described["security"] = SECURITY
     if operation.body is not None:
         described["requestBody"] = {"required": True, "content": _content(operation.body, operation.binary)}
@@ -169,8 +182,8 @@ def _responses(operation: Operation) -> Json:
     for status, answer in operation.answers.items():
         body = {} if answer is None else {"content": _content(answer, operation.binary)}
         responses[str(status)] = {"description": _summary(answer), **body}
-    for status in sorted({kind.status for kind in operation.problems}):
-        kinds = [kind for kind in operation.problems if kind.status == status]
+    for status in sorted({kind.status for kind in operation.refusals}):
+        kinds = [kind for kind in operation.refusals if kind.status == status]
         responses[str(status)] = {
             "description": "; ".join(f"{kind.code}: {kind.title}" for kind in kinds),
             "content": _content(operation.refusal),

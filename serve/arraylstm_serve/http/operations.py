@@ -20,7 +20,6 @@ from arraylstm_serve.api.problems import (
     SESSION_GONE,
     STEP_CONFLICT,
     STOPPING,
-    UNAUTHORIZED,
     UNKNOWN_ITEM,
     UNKNOWN_SESSION,
     UPGRADE_REQUIRED,
@@ -41,7 +40,7 @@ from arraylstm_serve.bundle.manifest import Manifest, VocabularyFile
 from arraylstm_serve.http import events
 from arraylstm_serve.http import websocket as stream
 
-RUN_PROBLEMS = (UNAUTHORIZED, OVERLOADED, DEADLINE_EXCEEDED, STOPPING, INTERNAL)
+RUN_PROBLEMS = (OVERLOADED, DEADLINE_EXCEEDED, STOPPING, INTERNAL)
 BODY_PROBLEMS = (INVALID_JSON, INVALID_REQUEST, UNKNOWN_ITEM, PAYLOAD_TOO_LARGE, FOREIGN_ORIGIN, *RUN_PROBLEMS)
 TURN_PROBLEMS = (INVALID_SESSION_ID, SESSION_BUSY, *RUN_PROBLEMS)
 KEY_PROBLEMS = (INVALID_REQUEST, IDEMPOTENCY_KEY_REUSED)
@@ -72,7 +71,7 @@ INSPECT = Operation(
     name="inspect",
     summary="Where a session stands; asking does not keep it from expiring.",
     answers={200: SessionInfo},
-    problems=(UNAUTHORIZED, UNKNOWN_SESSION, INVALID_SESSION_ID),
+    problems=(UNKNOWN_SESSION, INVALID_SESSION_ID),
 )
 REMOVE = Operation(
     method="DELETE",
@@ -125,7 +124,7 @@ ADVANCE_ALL = Operation(
     summary="Tell many sessions what they have just seen; an event that is refused does not disturb the others.",
     answers={200: BulkAnswer},
     body=BulkRequest,
-    problems=(INVALID_JSON, INVALID_REQUEST, PAYLOAD_TOO_LARGE, UNAUTHORIZED, FOREIGN_ORIGIN, STOPPING, INTERNAL),
+    problems=(INVALID_JSON, INVALID_REQUEST, PAYLOAD_TOO_LARGE, FOREIGN_ORIGIN, STOPPING, INTERNAL),
 )
 STREAM = Operation(
     method="GET",
@@ -133,7 +132,7 @@ STREAM = Operation(
     name="stream",
     summary="A WebSocket: each message is a BulkEvent, answered in order with a SessionAnswer or a ProblemBody.",
     answers={101: None},
-    problems=(UNAUTHORIZED, FOREIGN_ORIGIN, UPGRADE_REQUIRED),
+    problems=(FOREIGN_ORIGIN, UPGRADE_REQUIRED),
 )
 PREDICT = Operation(
     method="POST",
@@ -150,7 +149,6 @@ MODEL = Operation(
     name="model",
     summary="The manifest of the model served.",
     answers={200: Manifest},
-    problems=(UNAUTHORIZED,),
 )
 VOCABULARY = Operation(
     method="GET",
@@ -158,7 +156,6 @@ VOCABULARY = Operation(
     name="vocabulary",
     summary="The labels of the items by id, null where the ids are the labels, and the unknown item.",
     answers={200: VocabularyFile},
-    problems=(UNAUTHORIZED,),
 )
 STATS = Operation(
     method="GET",
@@ -166,7 +163,6 @@ STATS = Operation(
     name="stats",
     summary="Live figures of this server process.",
     answers={200: Stats},
-    problems=(UNAUTHORIZED,),
 )
 METRICS = Operation(
     method="GET",
@@ -174,7 +170,6 @@ METRICS = Operation(
     name="metrics",
     summary="The figures for Prometheus.",
     answers={200: str},
-    problems=(UNAUTHORIZED,),
 )
 LIVE = Operation(method="GET", path="/healthz", name="live", summary="Whether the server lives.", answers={200: Health})
 READY = Operation(

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from arraylstm_serve.api.openapi import Operation
-from arraylstm_serve.api.problems import CAPACITY, IDEMPOTENCY_KEY_REUSED, NOT_FOUND, UNAUTHORIZED, Kind
+from arraylstm_serve.api.problems import CAPACITY, IDEMPOTENCY_KEY_REUSED, NOT_FOUND, Kind
 from arraylstm_serve.http.operations import BODY_PROBLEMS, TURN_PROBLEMS
 from arraylstm_serve.open_inference.schemas import (
     ErrorBody,
@@ -35,14 +35,13 @@ def in_protocol(kind: Kind) -> Kind:
 
 
 def _operation(name: str, path: str, summary: str, answers: dict[int, type], *problems: Kind) -> Operation:
-    kinds = tuple(map(in_protocol, (UNAUTHORIZED, *problems)))
     return Operation(
         method="GET",
         path=path,
         name=name,
         summary=summary,
         answers={**answers},
-        problems=kinds,
+        problems=tuple(map(in_protocol, problems)),
         refusal=ErrorBody,
         path_types=PATH_TYPES,
     )
