@@ -1,4 +1,4 @@
-"""The OpenAPI document, derived from the operations and the schemas they name."""
+"""The OpenAPI document, made from the operations and the types they name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LENGTH_HEADER = {
     "schema": {
         "type": "integer",
         "minimum": 0,
-        "description": "Bytes of the JSON, where binary data follow it.",
+        "description": "Length of the JSON in bytes, if binary data follow it.",
         "examples": [180],
     },
 }
@@ -29,17 +29,22 @@ LENGTH_HEADER = {
 Json = dict[str, Any]
 
 SECURITY_SCHEMES = {
-    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, where the server asks for one."},
-    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key in its own header."},
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, if the server asks for one."},
+    "header": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-API-Key",
+        "description": "The same key, in a header of its own.",
+    },
 }
 SECURITY: list[Json] = [*({name: []} for name in SECURITY_SCHEMES), {}]
-"""Either scheme, or none where the server was started without --api-keys."""
+"""Either scheme, or none if the server was started without --api-keys."""
 
 PROTECTED = ("/v1/", "/v2", "/metrics")
 """How the paths begin that need an API key, if the server was started with --api-keys."""
 
 PATH_TYPES: dict[str, Any] = {"session_id": SessionId}
-"""The types of what stands in braces in a path."""
+"""The types of the parameters in paths."""
 
 PLAIN: dict[type, tuple[str, Json]] = {
     bytes: ("application/octet-stream", {"type": "string", "format": "binary"}),
@@ -54,15 +59,15 @@ class Operation:
 
     Attributes:
         method: in upper case.
-        path: with `{session_id}` and the like, each one of path_types.
-        path_types: the type of each of them.
+        path: may have parameters in braces, such as `{session_id}`.
+        path_types: the type of each parameter.
         name: the operation's stable id.
         summary: one line.
-        answers: the type of each status's body, None for no body, bytes for a file, str for text, else a JSON type.
-        body: the type of the request's body, likewise.
+        answers: the type of each status's body: None for no body, bytes for a file, str for text, else a JSON type.
+        body: the type of the request's body, in the same way.
         query: the type whose fields are the query's parameters.
-        keyed: whether Idempotency-Key is heeded.
-        binary: whether binary tensor data may follow the JSON of body and answer.
+        keyed: whether it takes an Idempotency-Key.
+        binary: whether binary tensor data may follow the JSON, in the body and in the answer.
         problems: what the operation can be refused for, besides a missing API key.
         refusal: the type of a refusal's body.
     """
@@ -92,7 +97,7 @@ class Operation:
 
 
 def document(operations: Sequence[Operation], version: str) -> Json:
-    """The OpenAPI 3.1 document of the operations."""
+    """Make the OpenAPI 3.1 document of the operations."""
     paths: dict[str, Json] = {}
     for operation in operations:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _describe(operation)
@@ -104,7 +109,7 @@ def document(operations: Sequence[Operation], version: str) -> Json:
         "info": {
             "title": "arraylstm-serve",
             "version": version,
-            "description": "Next-item predictions from an ArrayLSTM, the recurrent state kept per session.",
+            "description": "Next-item predictions from an ArrayLSTM, whose recurrent state is kept for each session.",
         },
         "paths": paths,
         "components": {"schemas": components, "securitySchemes": SECURITY_SCHEMES},
@@ -112,7 +117,7 @@ def document(operations: Sequence[Operation], version: str) -> Json:
 
 
 def example(schema: Json, components: dict[str, Json]) -> Any:
-    """A value of a schema, put together from the examples of its parts; what may be absent is there if it has one."""
+    """Make a value of a schema from the examples of its parts, with the optional parts that have one."""
     for known in ("examples", "enum"):
         if known in schema:
             return schema[known][0]

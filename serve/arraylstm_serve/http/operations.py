@@ -1,4 +1,4 @@
-"""Every operation of the API: its path, its types and what it can be refused for."""
+"""Every operation of /v1 and around it: its path, its types and the reasons to refuse it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ ADVANCE = Operation(
     method="POST",
     path=events.PATH,
     name="advance",
-    summary="Tell a session the items it has just seen; the session begins with its first ones.",
+    summary="Tell a session the items it has just seen; the first ones begin it.",
     answers={200: SessionAnswer},
     body=EventsRequest,
     keyed=True,
@@ -69,7 +69,7 @@ INSPECT = Operation(
     method="GET",
     path=SESSION,
     name="inspect",
-    summary="Where a session stands; asking does not keep it from expiring.",
+    summary="A session's step and times; to ask for them does not prolong its life.",
     answers={200: SessionInfo},
     problems=(UNKNOWN_SESSION, INVALID_SESSION_ID),
 )
@@ -77,7 +77,7 @@ REMOVE = Operation(
     method="DELETE",
     path=SESSION,
     name="remove",
-    summary="Forget a session, and what its earlier idempotency keys were answered.",
+    summary="Delete a session and its answers for idempotency keys.",
     answers={204: None},
     keyed=True,
     problems=(*TURN_PROBLEMS, *KEY_PROBLEMS, FOREIGN_ORIGIN, UNKNOWN_SESSION),
@@ -86,7 +86,7 @@ PEEK = Operation(
     method="GET",
     path=f"{SESSION}/predictions",
     name="peek",
-    summary="A session's predictions, its state unmoved.",
+    summary="A session's predictions; its state does not change.",
     answers={200: SessionAnswer},
     query=PeekQuery,
     problems=(*TURN_PROBLEMS, UNKNOWN_SESSION, INVALID_REQUEST),
@@ -95,7 +95,7 @@ SAVE = Operation(
     method="GET",
     path=f"{SESSION}/state",
     name="save",
-    summary="A session's state as a safetensors file; the session goes on here.",
+    summary="A session's state as a safetensors file; the session also continues here.",
     answers={200: bytes},
     problems=(*TURN_PROBLEMS, UNKNOWN_SESSION),
 )
@@ -103,7 +103,7 @@ RESTORE = Operation(
     method="PUT",
     path=f"{SESSION}/state",
     name="restore",
-    summary="Give a session a state that this model made, or begin it with one.",
+    summary="Give a session a state that this model made; the session begins with it if it does not exist.",
     answers={200: SessionInfo},
     body=bytes,
     keyed=True,
@@ -121,7 +121,7 @@ ADVANCE_ALL = Operation(
     method="POST",
     path="/v1/events",
     name="advance_all",
-    summary="Tell many sessions what they have just seen; an event that is refused does not disturb the others.",
+    summary="Tell many sessions the items they have just seen; a refused event does not affect the others.",
     answers={200: BulkAnswer},
     body=BulkRequest,
     problems=(INVALID_JSON, INVALID_REQUEST, PAYLOAD_TOO_LARGE, FOREIGN_ORIGIN, STOPPING, INTERNAL),
@@ -154,7 +154,7 @@ VOCABULARY = Operation(
     method="GET",
     path="/v1/vocabulary",
     name="vocabulary",
-    summary="The labels of the items by id, null where the ids are the labels, and the unknown item.",
+    summary="The labels of the items in the order of their ids, null if the ids are the labels; and the unknown item.",
     answers={200: VocabularyFile},
 )
 STATS = Operation(
@@ -171,12 +171,14 @@ METRICS = Operation(
     summary="The figures for Prometheus.",
     answers={200: str},
 )
-LIVE = Operation(method="GET", path="/healthz", name="live", summary="Whether the server lives.", answers={200: Health})
+LIVE = Operation(
+    method="GET", path="/healthz", name="live", summary="Whether the server is alive.", answers={200: Health}
+)
 READY = Operation(
     method="GET",
     path="/readyz",
     name="ready",
-    summary="Whether the server takes requests.",
+    summary="Whether the server is ready for requests.",
     answers={200: Health, 503: Health},
 )
 
