@@ -1,4 +1,4 @@
-"""The HTTP surface: every operation in one FastAPI application."""
+"""The FastAPI application: every operation, its errors, CORS and the pages for browsers."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ OPERATIONS = (*operations.OPERATIONS, *oip_operations.OPERATIONS)
 
 
 def published() -> str:
-    """The OpenAPI document as the repository has it in docs/openapi.json, the same for every version."""
+    """Return the OpenAPI document for docs/openapi.json; its version is always 0."""
     return json.dumps(document(OPERATIONS, version="0"), indent=2) + "\n"
 
 
 class Application(FastAPI):
-    """The API over one service; its busiest route is answered before FastAPI's layers."""
+    """The API of one service. The busiest route, events, is answered before FastAPI's layers."""
 
     def __init__(self, service: Service) -> None:
         super().__init__(
@@ -53,7 +53,7 @@ class Application(FastAPI):
         add_console(self)
         for operation, handler in (*handlers.HANDLERS, *oip.HANDLERS):
             self.add_api_route(
-                operation.path, _bound(handler, service), methods=_methods(operation), include_in_schema=False
+                operation.path, _endpoint(handler, service), methods=_methods(operation), include_in_schema=False
             )
         self.add_exception_handler(Problem, _on_problem)
         self.add_exception_handler(HTTPException, self._on_http_exception)
@@ -69,7 +69,7 @@ class Application(FastAPI):
             )
 
     def openapi(self) -> dict[str, Any]:
-        """The OpenAPI document of every operation, those outside FastAPI included."""
+        """Return the OpenAPI document of every operation, also of those outside FastAPI."""
         return document(OPERATIONS, __version__)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -115,28 +115,28 @@ class Application(FastAPI):
         path = request.url.path
         if isinstance(error, HTTPException) and error.status_code == METHOD_NOT_ALLOWED.status:
             methods = {method for route in self._matching(request.scope) for method in route.methods or ()}
-            allowed = ", ".join(sorted(methods or {"GET", "HEAD"}))  # the console's files know these
+            allowed = ", ".join(sorted(methods or {"GET", "HEAD"}))  # the console's files have these
             detail = f"{request.method} is not allowed for {shown(path)}; allowed: {allowed}."
             return _refusal(path, Problem(METHOD_NOT_ALLOWED, detail, headers={"Allow": allowed}))
         return _refusal(path, Problem(NOT_FOUND, f"There is nothing at {shown(path)}; /docs lists what there is."))
 
     def _matching(self, scope: Scope) -> list[Route]:
-        """The operations that a request's path matches."""
+        """Return the routes that match a request's path."""
         return [
             route for route in self.routes if isinstance(route, Route) and route.matches(scope)[0] is not Match.NONE
         ]
 
     def _route(self, scope: Scope) -> str:
-        """The route of a request that was refused before it was looked for."""
+        """Return the path of the route, for a request that was refused before routing."""
         return next((route.path for route in self._matching(scope)), OTHER)
 
 
 def _methods(operation: Operation) -> list[str]:
-    """The operation's method; what can be got can be asked for its head."""
+    """Return the operation's methods; HEAD comes with GET."""
     return ["GET", "HEAD"] if operation.method == "GET" else [operation.method]
 
 
-def _bound(handler: Handler, service: Service) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(handler: Handler, service: Service) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
         return await handler(service, request.scope[RESPONDER].call, request)
 
@@ -144,7 +144,7 @@ def _bound(handler: Handler, service: Service) -> Callable[[Request], Awaitable[
 
 
 def _refusal(path: str, problem: Problem) -> Response:
-    """A problem in the words of the protocol that the path belongs to."""
+    """Return a problem in the form of the protocol that the path belongs to."""
     return oip.error_response(problem) if oip.concerns(path) else problem_response(problem)
 
 

@@ -122,7 +122,7 @@ def assert_surprised(page: Page, items: list[str | int]) -> None:
     assert words[0] == f"step 1, {shown(items[0])}, the first item: nothing was expected before it"
     for step, (chance, rank) in enumerate(expected[1:], 2):
         assert chance is not None
-        said = re.fullmatch(r"step (\d+), (.+), ([\d.]+) bits, held ([\d.]+)% likely, rank (\d+)", words[step - 1])
+        said = re.fullmatch(r"step (\d+), (.+), ([\d.]+) bits, expected at ([\d.]+)%, rank (\d+)", words[step - 1])
         assert said, words[step - 1]
         assert (int(said[1]), said[2], int(said[5])) == (step, shown(items[step - 1]), rank)
         assert float(said[3]) == pytest.approx(-math.log2(chance), abs=6e-3)
@@ -388,7 +388,7 @@ def test_a_session_that_others_moved_is_not_moved_blindly(open_page: Open, serve
     field(page).fill("c")
     field(page).press("Enter")
     expect(page.get_by_role("alert")).to_contain_text("The session is at another step")
-    page.get_by_role("button", name="Show where it stands").click()
+    page.get_by_role("button", name="Show its step").click()
     settled(page, 2)
     expect(field(page)).to_have_value("c")
     assert_predicts(page, ["a", "b"])
@@ -403,7 +403,7 @@ def test_a_session_that_is_gone_is_told_of(open_page: Open, server: ServerProces
     field(page).fill("b")
     field(page).press("Enter")
     expect(page.get_by_role("alert")).to_contain_text("The server no longer has the session")
-    page.get_by_role("button", name="Begin it anew").click()
+    page.get_by_role("button", name="Start it again").click()
     send(page, "b")
     assert session_of(page) == name
     assert_predicts(page, ["b"])
@@ -445,7 +445,7 @@ def test_a_server_that_goes_and_comes_back_is_noticed(open_page: Open, tmp_path:
         live(page)
         expect(page.locator("#figures b").first).to_have_text("0")
         expect(page.get_by_role("alert")).to_contain_text("The server does not have this session")
-        page.get_by_role("button", name="Begin it anew").click()
+        page.get_by_role("button", name="Start it again").click()
         send(page, "b")
         assert_predicts(page, ["b"])
         page.close()

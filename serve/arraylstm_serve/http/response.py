@@ -18,7 +18,7 @@ CLIENT_GONE = 499
 """The status, as in nginx, of a request whose client closed the connection before the answer."""
 
 OTHER = "other"
-"""The route of requests that no operation answers."""
+"""The route of requests that belong to no operation."""
 
 RESPONDER = "arraylstm.responder"
 """Where a request's scope has its Responder."""
@@ -89,10 +89,10 @@ def record(service: Service, call: Call, scope: Scope, route: str, status: int) 
 
 
 def problem_response(problem: Problem) -> Response:
-    """A problem as a Starlette response."""
+    """Return a problem as a Starlette response."""
     return Response(problem.body(), status_code=problem.kind.status, headers=problem.headers, media_type=MEDIA_TYPE)
 
 
 def json_response(body: bytes, status: int = 200) -> Response:
-    """Encoded JSON as a Starlette response."""
+    """Return encoded JSON as a Starlette response."""
     return Response(body, status_code=status, media_type=JSON)
