@@ -70,8 +70,9 @@ def decode_query(kind: type[Decoded], query: QueryParams) -> Decoded:
         Problem: `invalid_request`.
     """
     for name in query:
-        if len(query.getlist(name)) > 1:
-            raise Problem(INVALID_REQUEST, f"The query parameter {shown(name)} is given more than once.")
+        if (times := len(query.getlist(name))) > 1:
+            detail = f"The query parameter {shown(name)} is given {times} times; once is allowed."
+            raise Problem(INVALID_REQUEST, detail)
     try:
         return msgspec.convert(dict(query), kind, strict=False)
     except msgspec.ValidationError as error:
