@@ -19,14 +19,13 @@ import uvicorn
 from arraylstm_serve import __version__
 from arraylstm_serve.application import Application
 from arraylstm_serve.bundle.load import Bundle
-from arraylstm_serve.cors import allow_origins
 from arraylstm_serve.engine.base import Engine
 from arraylstm_serve.engine.open import open_accelerator, open_host
 from arraylstm_serve.errors import StartupError, cause
 from arraylstm_serve.http.auth import Keys
 from arraylstm_serve.server import logs
 from arraylstm_serve.server.memory import demands, memory_limit, too_much
-from arraylstm_serve.server.protocol import Protocol, StreamProtocol
+from arraylstm_serve.server.protocol import Config, Protocol, StreamProtocol
 from arraylstm_serve.server.tls import Listener, server_context
 from arraylstm_serve.sessions.model import slot_count
 from arraylstm_serve.sessions.service import Service
@@ -150,11 +149,13 @@ def configure(service: Service, keys: Keys | None) -> uvicorn.Config:
         StartupError: the certificate or its key cannot be used.
     """
     settings = service.settings
-    config = uvicorn.Config(
-        allow_origins(Application(service, keys), settings.cors_origin),
+    config = Config(
+        Application(service, keys),
+        settings,
+        service.figures,
         loop="uvloop",
-        http=Protocol.bounded(service.figures, settings.max_connections, settings.request_timeout),
-        ws=StreamProtocol.counted(service.figures),
+        http=Protocol,
+        ws=StreamProtocol,
         ws_max_size=settings.max_body,
         ws_per_message_deflate=False,
         lifespan="off",
