@@ -11,7 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -97,11 +97,8 @@ class Turn:
             self.reply.set_exception(problem)
 
 
-class Done(NamedTuple):
-    """A turn, and the change that it makes or the reason why it makes none."""
-
-    turn: Turn
-    change: Change | Problem
+Done = tuple[Turn, Change | Problem]
+"""A turn, and the change that it makes or the reason why it makes none."""
 
 
 class Queue:
@@ -161,27 +158,27 @@ class Queue:
         elif turns is not None:
             turns.append(turn)
         else:
-            self.waiting[key] = deque((turn,))
-            self._proceed(key)
+            turns = self.waiting[key] = deque((turn,))
+            self._proceed(key, turns)
 
     def finish(self, walks: Sequence[Walk]) -> None:
         """Take walks that have ended: render their answers, commit their changes, and let the next turns begin."""
-        done = [Done(walk.owner, _rendered(walk.owner, walk)) for walk in walks]
+        done: list[Done] = [(walk.owner, _rendered(walk.owner, walk)) for walk in walks]
         self._commit(done)
         for turn, _ in done:
             self._gate.leave()
             if turn.key:
-                self.waiting[turn.key].popleft()
-                self._proceed(turn.key)
+                turns = self.waiting[turn.key]
+                turns.popleft()
+                self._proceed(turn.key, turns)
 
     def check_capacity(self) -> None:
         """Raise Problem `capacity` where a session is to begin and as many others are busy as may be held."""
         if len(self.waiting) > self._max_sessions:
             raise retry_later(CAPACITY, f"All {self._max_sessions} sessions are busy.")
 
-    def _proceed(self, key: str) -> None:
+    def _proceed(self, key: str, turns: deque[Turn]) -> None:
         """Begin a session's turns until one has to wait for its walk, or none is left."""
-        turns = self.waiting[key]
         while turns:
             if self._begin(turns[0]):
                 return
@@ -204,7 +201,7 @@ class Queue:
         except Exception:
             logger.exception("a turn of session %s could not begin", turn.key)
             change = internal()
-        self._commit([Done(turn, change)])
+        self._commit([(turn, change)])
         return False
 
     def _start(self, turn: Turn) -> Walk | Change:
@@ -226,8 +223,8 @@ class Queue:
     def _commit(self, done: Sequence[Done]) -> None:
         """Commit changes, then answer."""
         for turn, change in done:
-            self._apply(turn, change)
-            if turn.target not in (INITIAL, self.table.find(turn.key).slot):
+            kept = self._apply(turn, change)
+            if turn.target not in (INITIAL, kept):
                 turn.model.slots.release(turn.target)
         for turn, change in done:
             if isinstance(change, Change):
@@ -235,16 +232,19 @@ class Queue:
             else:
                 turn.refuse(change)
 
-    def _apply(self, turn: Turn, change: Change | Problem) -> None:
+    def _apply(self, turn: Turn, change: Change | Problem) -> int:
+        """Apply a change to the table; return the slot that the session has gained with it, if any."""
         command = turn.command
         if isinstance(change, Problem):
             if change.kind in CONFLICTS:
                 self._figures.conflicts += 1
         elif change.session is not None:
-            self.table.commit(change.session)
+            self.table.commit(turn.session, change.session)
             self._figures.count(command.counted_as)
+            return change.session.slot
         elif command.uses:
             self.table.touch(turn.key)
+        return INITIAL
 
 
 def digest(command: Command) -> bytes:
