@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from arraylstm.cells.array import ArrayLSTM
-from arraylstm.cells.base import require_input
 from arraylstm.cells.lstm import LSTM
+from arraylstm.checks import require_input
 from arraylstm.stack import Stack, input_widths
 
 Layer = TypeVar("Layer", bound=nn.Module)

@@ -3,16 +3,16 @@
 import argparse
 import inspect
 from types import SimpleNamespace
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, no_type_check
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from arraylstm.cells.base import require_positive
 from arraylstm.cells.lstm2002 import LSTM2002Layer, for_each_row
+from arraylstm.checks import require_dropout, require_positive
 from arraylstm.model import ItemModel, require_labels
-from arraylstm.stack import Stack, require_dropout
+from arraylstm.stack import Stack
 from arraylstm.vocabulary import Vocabulary
 
 PAD, UNK = 2, 3  # the playground's ids: bos 0, eos 1, pad 2, unk 3
@@ -246,6 +246,12 @@ class LSTM2002(ItemModel):
 
     # -- the parts of an ItemModel ---------------------------------------------------------------------------
 
+    @property
+    @no_type_check
+    def layers(self):  # noqa: ANN201
+        """The stack of cells."""
+        return self.stack_rnn
+
     def embed(self, items: Tensor) -> Tensor:
         """Return z_0 (..., D) for token ids (...)."""
         return self.fc_e2h(self.emb(items))  # type: ignore[no-any-return]
@@ -255,16 +261,6 @@ class LSTM2002(ItemModel):
         z = self.fc_h2e(F.dropout(h, self.p_hid, self.training))
         return F.linear(z, self.emb.weight)
 
-    def unroll_layers(
-        self, x: Tensor, state: list[Tensor], lengths: Tensor | None
-    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Call the stack's `unroll`."""
-        return self.stack_rnn.unroll(x, state, lengths)
-
-    def step_layers(self, x: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Call the stack's `step`."""
-        return self.stack_rnn.step(x, state)
-
     def like(self) -> Tensor:
         """Return a weight, for its dtype and device."""
         return self.emb.weight
@@ -273,15 +269,6 @@ class LSTM2002(ItemModel):
         """Return the cross-entropy with label smoothing, in nats, summed over the targets (N,) that are no padding."""
         smoothing = self.label_smoothing
         return F.cross_entropy(logits, targets, ignore_index=PAD, label_smoothing=smoothing, reduction="sum")
-
-    @torch.jit.export
-    def initial_state(self, batch: int) -> list[Tensor]:
-        """Return the layers' buffers `c_0` and `h_0`, (1, ...), for every row of a batch."""
-        state: list[Tensor] = []
-        for layer in self.stack_rnn.values():
-            state.append(layer.c_0.expand(batch, -1, -1))  # type: ignore[operator]
-            state.append(layer.h_0.expand(batch, -1))  # type: ignore[operator]
-        return state
 
 
 def read_tokens(tknzr: Tokenizer | Vocabulary) -> tuple[int, Vocabulary | None]:

@@ -2,10 +2,11 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from arraylstm.cells.base import lengths_beside, require_input, require_positive
 from arraylstm.cells.markov import MarkovCell
-from arraylstm.stack import input_widths, require_dropout
+from arraylstm.checks import lengths_beside, require_dropout, require_input, require_positive
+from arraylstm.stack import input_widths
 
 
 class MarkovLSTM(nn.Module):
@@ -80,11 +81,11 @@ class MarkovLSTM(nn.Module):
         h_last: list[Tensor] = []
         c_last: list[Tensor] = []
         for cell in self.children():
-            if hasattr(cell, "tau"):  # fc is a child too
-                cell.tau = tau  # type: ignore[assignment]
+            if isinstance(cell, MarkovCell):  # fc is a child too
+                cell.tau = tau
                 layer = len(h_last)
-                x = x if layer == 0 else torch.dropout(x, self.dropout, self.training)
-                x, (h, c), (z, q_z) = cell.unroll_with_diagnostics(x, [h_0[layer], c_0[layer]], lengths)  # type: ignore[operator]
+                x = x if layer == 0 else F.dropout(x, self.dropout, self.training)
+                x, (h, c), (z, q_z) = cell.unroll_with_diagnostics(x, [h_0[layer], c_0[layer]], lengths)
                 x = x if lengths is None else repeat_last(x, h_0[layer], lengths)
                 h_last.append(h)
                 c_last.append(c)
@@ -103,7 +104,7 @@ class MarkovLSTM(nn.Module):
 
 
 def repeat_last(series: Tensor, start: Tensor, lengths: Tensor) -> Tensor:
-    """Return the series (B, S, H) with each row's last vector before its length, or its start, repeated past it."""
+    """Return the series (B, S, H) where each row repeats its last vector past its length; of no steps, its start."""
     steps = torch.arange(1, series.size(1) + 1, device=series.device)
     source = torch.minimum(steps.unsqueeze(0), lengths.unsqueeze(1)).unsqueeze(2)
     return torch.cat([start.unsqueeze(1), series], 1).gather(1, source.expand(series.shape))

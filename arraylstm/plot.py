@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from arraylstm.cells.base import clear_past, lengths_beside
+from arraylstm.cells.base import clear_past
+from arraylstm.checks import lengths_beside
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -43,7 +43,9 @@ class Clip:
     def forward_cell(
         self, x: torch.Tensor, hidden: torch.Tensor, state: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        h, c = self.recur(self.drive(x), hidden[0], state.transpose(0, 1))
+        f, i, o, g = self.gates(self.affine(x), hidden[0])
+        c = f * state.transpose(0, 1) + i * g
+        h = self.pool(o, c)
         return h.unsqueeze(0).clamp(-0.01, 0.01), c.transpose(0, 1)
 
 
