@@ -81,11 +81,11 @@ class MarkovLSTM(nn.Module):
         h_last: list[Tensor] = []
         c_last: list[Tensor] = []
         for cell in self.children():
-            if isinstance(cell, MarkovCell):  # fc is a child too
-                cell.tau = tau
+            if hasattr(cell, "state_names"):  # a cell, not fc; a script cannot ask for the class
+                cell.tau = tau  # type: ignore[assignment]
                 layer = len(h_last)
                 x = x if layer == 0 else F.dropout(x, self.dropout, self.training)
-                x, (h, c), (z, q_z) = cell.unroll_with_diagnostics(x, [h_0[layer], c_0[layer]], lengths)
+                x, (h, c), (z, q_z) = cell.unroll_with_diagnostics(x, [h_0[layer], c_0[layer]], lengths)  # type: ignore[operator]
                 x = x if lengths is None else repeat_last(x, h_0[layer], lengths)
                 h_last.append(h)
                 c_last.append(c)

@@ -32,7 +32,7 @@ class TrainingOptions:
     clip: float = 1.0
     """Largest norm of the gradient."""
     seed: int = 0
-    """Seed of the order of sessions; the program draws weights and split from it too."""
+    """Seed of the order of sessions; arraylstm-train draws the weights and the split from it too."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for numbers that no fit can use."""

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from arraylstm import LSTM2002, Vocabulary
 
-from .test_golden import GOLDEN, Case, needs_golden
+from .golden import Case, needs_golden, recorded
 
-MODELS = sorted(path.name for path in GOLDEN.glob("lstm2002_*.npz"))
+MODELS = recorded("lstm2002")
 both_dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 PAD = 2
 

@@ -11,9 +11,9 @@ from torch import nn
 from arraylstm import LSTM2002Layer, NextItemModel
 from arraylstm.cells import make_cell
 
-from .test_golden import GOLDEN, Case, needs_golden
+from .golden import Case, needs_golden, recorded
 
-LAYERS = sorted(path.name for path in GOLDEN.glob("lstm2002layer_*.npz"))
+LAYERS = recorded("lstm2002layer")
 both_dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 
 
