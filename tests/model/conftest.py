@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -25,8 +26,10 @@ def run_here(tmp_path, monkeypatch, capfd):
     def run(main, *arguments):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", ["program", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit:
-            main()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Cyclopts application invoked without tokens")  # they are in argv
+            with pytest.raises(SystemExit) as exit:
+                main()
         stdout, stderr = capfd.readouterr()
         return SimpleNamespace(returncode=exit.value.code, stdout=stdout, stderr=stderr)
 

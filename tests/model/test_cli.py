@@ -22,10 +22,10 @@ def test_it_trains_on_a_file_reports_and_writes_a_model_that_loads(run_program, 
     assert set(arraylstm.load(tmp_path / "model.pt").vocabulary.labels) == {"login", "view", "buy", "logout"}
 
 
-def test_without_data_it_trains_on_the_generated_log(run_program, tmp_path):
+def test_without_data_it_trains_on_the_generated_log(run_here, tmp_path):
     """Nothing has to be downloaded for a first try; a rare item hides behind the unknown one on request."""
     options = ["--epochs", 1, "--hidden-size", 8, "--generated-sessions", 200, "--min-count", 3]
-    done = run_program("arraylstm-train", "-o", "model.safetensors", *options)
+    done = run_here(main, "-o", "model.safetensors", *options)
     assert done.returncode == 0, done.stderr
     assert re.search(r"Generated log: 200 sessions \(140 train, 20 validation, 40 held out\)", done.stdout)
     assert arraylstm.load(tmp_path / "model.safetensors").vocabulary.unknown == "<unk>"
