@@ -50,9 +50,7 @@ def require_lengths(lengths: Tensor, batch: int, steps: int) -> None:
 
 def lengths_beside(series: Tensor, lengths: Tensor | list[int]) -> Tensor:
     """Return lengths, a tensor or a list as `require_lengths` wants it, on the device of a series (B, S, ...)."""
-    if isinstance(
-        lengths, list
-    ):  # made on the CPU, whatever torch's default device is: checking it there costs nothing
+    if isinstance(lengths, list):  # the CPU whatever torch's default device is: checking lengths there is free
         lengths = torch.tensor(lengths, dtype=torch.int64, device="cpu")
     require_lengths(lengths, series.size(0), series.size(1))
     return lengths.to(series.device)

@@ -34,7 +34,7 @@ OPTIONS = {
 
 
 class Tokenizer(Protocol):
-    """What the model asks of a tokenizer; one that has labels has `id2tk` too, which maps ids to tokens."""
+    """What the model needs of a tokenizer; one with labels also has `id2tk`, which maps ids to tokens."""
 
     @property
     def vocab_size(self) -> int:
@@ -44,22 +44,22 @@ class Tokenizer(Protocol):
 class LSTM2002(ItemModel):
     """Predict the next token of a text: embedding, fully connected layer, LSTM2002 layers, and back to the embedding.
 
-    With E the embedding matrix `emb.weight`, z_0 to z_L of width D = n_blk * d_blk, and dropout in training alone:
+    E is the embedding matrix `emb.weight`, z_0 to z_L have width D = n_blk * d_blk, and dropout acts in training only:
 
         z_0    = dropout_hid(tanh(W_h dropout_emb(E[token]) + b_h))      `fc_e2h`
         z_l    = dropout_hid(LSTM2002Layer_l(z_{l-1}))                   `stack_rnn`, layers "0", "2", "4", ...
         logits = E dropout_hid(tanh(W_z z_L + b_z))                      `fc_h2e`
 
-    The state dict is the playground's. What differs from it, on purpose: `init_ib` reaches the layers; `params_init`
-    leaves the padding token's embedding zero; `pred` is free of dropout in train() too; the loss of nothing but padding
-    is 0, not NaN; a sequence may be empty; it scripts; unknown arguments are refused; and `stack_rnn` holds the layers
-    by name, without dropout modules between them. Padding stays what it is there: as a target it counts for nothing and
-    looking it up trains nothing, but it is a token with a score, and through that its embedding is trained off zero.
+    The state dict is the playground's. These things differ on purpose: `init_ib` reaches the layers; `params_init`
+    leaves the padding token's embedding zero; `pred` has no dropout in train() either; the loss of padding alone is 0,
+    not NaN; a sequence may be empty; it scripts; unknown arguments are refused; and `stack_rnn` holds the layers by
+    name, without dropout modules between them. Padding is as in the playground: it does not count as a target, and
+    looking it up trains nothing; but it is a token with a score, and that score trains its embedding away from zero.
 
-    `forward`, `pred` and `cal_loss` hand on detached states, c of all layers and h of all layers, as the playground's
-    do. `unroll` and `step` are as in every `ItemModel`: they take and give c and h of each layer in turn, and gradients
-    pass through them. Without states all start from the layers' buffers `c_0` and `h_0`, which are zero unless set.
-    A scripted model has all of these but `pred` and `cal_loss`.
+    `forward`, `pred` and `cal_loss` return detached states, c of all layers and h of all layers, as the playground's
+    do. `unroll` and `step` are those of every `ItemModel`: they take and return c and h of each layer in turn, and
+    gradients pass through them. Without states all start from the layers' buffers `c_0` and `h_0`, which are zero
+    unless set. A scripted model lacks `pred` and `cal_loss`.
 
     Args:
         tknzr: a tokenizer with `vocab_size`, V, and, for labels, `id2tk`; or a Vocabulary. Its ids 0 to 3 stand for the
@@ -162,7 +162,7 @@ class LSTM2002(ItemModel):
 
     @classmethod
     def add_CLI_args(cls, parser: argparse.ArgumentParser) -> None:  # noqa: N802 - the documented name
-        """Give the parser an option for each of the constructor's arguments but `tknzr`, with the same defaults."""
+        """Give the parser an option for each of the constructor's arguments except `tknzr`, with the same defaults."""
         group = parser.add_argument_group("LSTM (2002 version) language model hyperparameters")
         signature = inspect.signature(cls)
         for name, text in OPTIONS.items():
@@ -172,7 +172,7 @@ class LSTM2002(ItemModel):
 
     @torch.no_grad()
     def params_init(self) -> None:
-        """Draw all weights from U(init_lower, init_upper), the layers' as they do it; padding's embedding is zero."""
+        """Draw all weights from U(init_lower, init_upper), layers by their own rule; padding's embedding is zero."""
         for weight in (self.emb.weight, *self.fc_e2h.parameters(), *self.fc_h2e.parameters()):
             nn.init.uniform_(weight, self.init_lower, self.init_upper)
         self.emb.weight[PAD] = 0
@@ -188,8 +188,8 @@ class LSTM2002(ItemModel):
 
         Args:
             batch_cur_tkids: (B, S) int64 ids in [0, V); B and S may be 0.
-            batch_prev_states: every layer's c (B, n_blk, d_blk) and every layer's h (B, D), where one row, of batch
-                1, stands for all; None starts from the layers' buffers.
+            batch_prev_states: every layer's c (B, n_blk, d_blk) and every layer's h (B, D); a state of one row serves
+                all rows; None starts from the layers' buffers.
 
         Returns:
             logits (B, S, V), and c and h of every layer after the last token, detached.
@@ -217,11 +217,11 @@ class LSTM2002(ItemModel):
         batch_next_tkids: Tensor,
         batch_prev_states: tuple[list[Tensor], list[Tensor]] | None = None,
     ) -> tuple[Tensor, tuple[list[Tensor], list[Tensor]]]:
-        """Return the mean `loss` of the targets (B, S) that are no padding, 0 without any, and the states.
+        """Return the mean `loss` of the targets (B, S) without padding, 0 if there are none, and the states.
 
         Raises:
-            ValueError: targets that are not shaped as the ids; else as `forward` does.
-            IndexError: as `forward` does, and for targets too.
+            ValueError: targets that are not shaped as the ids, or what `forward` raises it for.
+            IndexError: an id or a target lies outside [0, V).
         """
         if batch_next_tkids.shape != batch_cur_tkids.shape:
             shapes = f"{list(batch_cur_tkids.shape)}, got {list(batch_next_tkids.shape)}"
@@ -266,7 +266,7 @@ class LSTM2002(ItemModel):
         return self.emb.weight
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the cross-entropy with label smoothing, in nats, summed over the targets (N,) that are no padding."""
+        """Return the cross-entropy with label smoothing, in nats, summed over the targets (N,) without padding."""
         smoothing = self.label_smoothing
         return F.cross_entropy(logits, targets, ignore_index=PAD, label_smoothing=smoothing, reduction="sum")
 

@@ -10,10 +10,10 @@ from arraylstm.stack import input_widths
 
 
 class MarkovLSTM(nn.Module):
-    """Layers of `MarkovCell` and a linear map of the last step's h, as one classifies sequences (Kuo and Chien 2018).
+    """Layers of `MarkovCell` and a linear map of the last step's h, to classify sequences (Kuo and Chien 2018).
 
-    Its state dict is kLSTM.py's: `fc.*` and `cell_<layer>.*`. In train() lanes are drawn, in eval() the likeliest lane
-    alone moves the state; there is no `is_training` argument.
+    Its state dict is kLSTM.py's: `fc.*` and `cell_<layer>.*`. In train() lanes are drawn; in eval() only the likeliest
+    lane moves the state. There is no `is_training` argument.
 
     Args:
         input_size: I.
@@ -69,8 +69,8 @@ class MarkovLSTM(nn.Module):
             s_t: (h, c) to start from, each (L, B, H) as returned, or (B, H) for all layers alike; None is zeros.
 
         Returns:
-            output (B, output_size) for every row's last h; z and q_z (B, S, k) of the highest layer, past a row's
-            length too; its h (B, S, H), which from a row's length on repeats the last; and (h, c), each (L, B, H).
+            output (B, output_size) for every row's last h; z and q_z (B, S, k) of the highest layer, also past a row's
+            length; its h (B, S, H), which repeats a row's last h past its length; and (h, c), each (L, B, H).
 
         Raises:
             ValueError: x, h, c or length has another shape, a length lies outside 0 to S, or tau is not above 0.

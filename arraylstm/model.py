@@ -18,14 +18,14 @@ class ItemModel(nn.Module):
     A subclass gives the parts (`embed`, `layers`, `score`, `like`); whole sequences, single steps, scripting, export,
     parity checks and serving follow.
 
-    State is a list of tensors, batch axis first, in the order of `state_names`; it is handed in, handed back and never
-    written to.
+    State is a list of tensors, batch axis first, in the order of `state_names`. A call takes it and returns the next
+    one; it never writes to it.
 
     Args:
         layers: the stack, for its names and shapes; the subclass keeps it under a name of its own.
         num_items: V.
         vocabulary: the items' labels; without one, items are the integers 0 to V-1.
-        config: the constructor's arguments, the vocabulary apart, as checkpoints and manifests keep them; among them
+        config: the constructor's arguments without the vocabulary, as checkpoints and manifests keep them; it has
             `cell` and `num_items`.
 
     Raises:
@@ -87,7 +87,7 @@ class ItemModel(nn.Module):
         """Score the next item after every position of whole sequences.
 
         Args:
-            items: (B, S) int64 ids in [0, V); B and S may be 0, and ids from a row's length on are not looked at.
+            items: (B, S) int64 ids in [0, V); B and S may be 0, and ids from a row's length on are ignored.
             state: tensors (B, *shape) as `state_shapes` gives them; None starts from zeros.
             lengths: (B,) int64, how many of the S items each row has; None means all.
 
@@ -157,7 +157,7 @@ class ItemModel(nn.Module):
 
     def _check_range(self, items: Tensor) -> None:
         if items.device.type != "cpu" or items.numel() == 0:
-            return  # on an accelerator the look-up itself refuses, without a wait here
+            return  # on an accelerator the look-up itself refuses them, and nothing waits here
         lowest, highest = int(items.min()), int(items.max())
         if lowest < 0 or highest >= self.num_items:
             wrong = lowest if lowest < 0 else highest

@@ -16,10 +16,10 @@ class Stack(nn.ModuleDict):
     """Layers of cells, the output of one being the input of the next.
 
     State is a list of tensors (B, *shape), batch axis first, the lowest layer's first; `state_names` are those of the
-    cells with `_l<layer>` added. It is handed in, handed back and never written to.
+    cells with `_l<layer>` added. A call takes it and returns the next one; it never writes to it.
 
     Args:
-        cells: the layers from the bottom, or the layers by the names they are to have in the state dict.
+        cells: the layers from the bottom up, or a mapping of their names in the state dict to the layers.
         dropout: probability of zeroing an output of any layer but the last in training.
 
     Raises:
@@ -133,7 +133,7 @@ def make_stack(
 
 
 def input_widths(input_size: int, hidden_size: int, num_layers: int) -> list[int]:
-    """Return the width of every layer's input, or raise ValueError unless there is a layer at least."""
+    """Return the width of every layer's input, or raise ValueError unless there is at least one layer."""
     require_positive("num_layers", num_layers)
     return [input_size] + [hidden_size] * (num_layers - 1)
 

@@ -102,7 +102,7 @@ class Cell(nn.Module, metaclass=_ReadsStateShapes):
         return output, following, diagnostics
 
     def initial_state(self, batch: int, like: Tensor) -> list[Tensor]:
-        """Return the state that a sequence starts from, for so many rows: zeros of a tensor's dtype and device."""
+        """Return the state (B, *shape) that sequences start from: zeros, in the dtype and on the device of `like`."""
         return [like.new_zeros([batch] + sizes) for sizes in self.state_sizes]
 
     def prepare(self) -> None:

@@ -1,7 +1,7 @@
-"""What a new cell may get wrong, told by name when it is first constructed from the registry.
+"""Checks of a cell's class, run when the registry first constructs it.
 
-Otherwise TorchScript, the exporter or a server's numbers would tell of it later and less clearly. The checks read the
-class's annotations and run a cell of a few units: some milliseconds, once a class.
+Without them a mistake would show later and less clearly: in TorchScript, in the exporter, or in a server's numbers.
+They read the class's annotations and run a small cell. That takes some milliseconds, once for each class.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ _PROTOCOL = ("project", "step", "step_with_diagnostics")
 _INPUT, _HIDDEN, _LANES = 5, 6, 3
 _ROWS = 11  # a number that no other size has
 _FILLED = {"expand", "expand_as", "broadcast_to", "zeros", "ones", "full", "new_zeros", "new_ones", "new_full"}
-"""Functions whose result has the size that they are told."""
+"""Functions that give their result a size which the caller names."""
 
 
 class MisfitError(ValueError):

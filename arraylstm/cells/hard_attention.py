@@ -42,8 +42,8 @@ class SemiHardAttentionArrayLSTM(RecurrentAttentionArrayLSTM, activate_alone_rea
         E[c_j'] = (1 - s_j * f_j) * c_j + s_j * i_j * g_j                     (soft attention's 4.7)
         E[h']   = sum_j s_j * o_j * tanh((1 - f_j) * c_j + i_j * g_j)
 
-    and these are the step in eval(). The mean, as dropout scales by its own: inference then has no variance, and an
-    answer is a function of its row's items. The mode of the draw is `MaxLaneArrayLSTM`, which takes the same weights.
+    and these are the step in eval(). Dropout, too, uses its mean in inference. So an answer has no variance: it is a
+    function of its row's items. The mode of the draw is `MaxLaneArrayLSTM`, which takes the same weights.
 
     A subclass's `update_hidden` receives z * o and c', in eval() s * o and the cells as processed; that gives the mean
     where it is linear in the gates, as this one is.

@@ -23,8 +23,8 @@ class StochasticMemoryArray(ArrayLSTM, activate_alone_reads_rows=True):
         E[c_j'] = p_j * (f_j * c_j + i_j * g_j) + (1 - p_j) * c_j
         E[h']   = sum_j p_j * o_j * tanh(f_j * c_j + i_j * g_j)
 
-    and these are the step in eval(). The mean, as dropout scales by its own: inference then has no variance, and an
-    answer is a function of its row's items.
+    and these are the step in eval(). Dropout, too, uses its mean in inference. So an answer has no variance:
+    it is a function of its row's items.
 
     A subclass states another law in `draw` and its mean in `mean`. Its `update_hidden` receives m * o and c', in eval()
     p * o and the cells as processed; that gives the mean where it is linear in the gates, as this one is.
@@ -50,9 +50,9 @@ class StochasticMemoryArray(ArrayLSTM, activate_alone_reads_rows=True):
 
 
 class HalfStochasticMemoryArray(StochasticMemoryArray, activate_alone_reads_rows=True):
-    """`StochasticMemoryArray` with half of the lanes: of each pair {2l, 2l + 1}, one, with probability 1/2 each.
+    """`StochasticMemoryArray` with half of the lanes: one of each pair {2l, 2l + 1}, each with probability 1/2.
 
-    Where k is odd the last lane has no partner and always takes part; so k = 1 is `ArrayLSTM`.
+    If k is odd the last lane has no partner and always takes part; so k = 1 is `ArrayLSTM`.
     """
 
     def draw(self, c: Tensor) -> Tensor:  # c (B, k, H)
