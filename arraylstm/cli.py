@@ -115,11 +115,7 @@ def train(
     _check_device(device)
     with torch.device("meta"):
         shape.make(1)  # refuses wrong sizes before the data are read
-    if data is None:
-        source, sessions = "Generated log", generate_sessions(items.generated_sessions, options.seed)
-    else:
-        sessions, form = read_sessions(data, read)
-        source = f"{data}, read as {form}"
+    source, sessions = _sessions(data, read, items, options.seed)
     vocabulary = Vocabulary.from_sessions(sessions, items.min_count)
     shares = (held_out.validation, held_out.holdout)
     parts = split([vocabulary.encode(session) for session in sessions], shares, options.seed)
@@ -131,6 +127,14 @@ def train(
     save(model, output)
     out.print(f"Wrote {output}. Next: arraylstm-export {output} -o bundle", soft_wrap=True, markup=False)
     return 0
+
+
+def _sessions(data: Path | None, read: DataOptions, items: ItemOptions, seed: int) -> tuple[str, Sessions]:
+    """Return where the sessions are from, in words, and the sessions."""
+    if data is None:
+        return "Generated log", generate_sessions(items.generated_sessions, seed)
+    sessions, form = read_sessions(data, read)
+    return f"{data}, read as {form}", sessions
 
 
 def _check_output(output: Path, overwrite: bool) -> None:

@@ -115,20 +115,8 @@ class LSTM2002(ItemModel):
         p_emb: float = 0.0,
         p_hid: float = 0.0,
     ) -> None:
-        options = {
-            "d_blk": d_blk,
-            "d_emb": d_emb,
-            "init_fb": init_fb,
-            "init_ib": init_ib,
-            "init_lower": init_lower,
-            "init_ob": init_ob,
-            "init_upper": init_upper,
-            "label_smoothing": label_smoothing,
-            "n_blk": n_blk,
-            "n_lyr": n_lyr,
-            "p_emb": p_emb,
-            "p_hid": p_hid,
-        }
+        given = locals()
+        options = {name: given[name] for name in OPTIONS}
         require_positive("d_emb", d_emb)
         require_positive("n_lyr", n_lyr)
         require_dropout(p_emb)

@@ -85,7 +85,8 @@ class MarkovLSTM(nn.Module):
                 cell.tau = tau  # type: ignore[assignment]
                 layer = len(h_last)
                 x = x if layer == 0 else F.dropout(x, self.dropout, self.training)
-                x, (h, c), (z, q_z) = cell.unroll_with_diagnostics(x, [h_0[layer], c_0[layer]], lengths)  # type: ignore[operator]
+                start = [h_0[layer], c_0[layer]]
+                x, (h, c), (z, q_z) = cell.unroll_with_diagnostics(x, start, lengths)  # type: ignore[operator]
                 x = x if lengths is None else repeat_last(x, h_0[layer], lengths)
                 h_last.append(h)
                 c_last.append(c)

@@ -1,4 +1,4 @@
-"""Where the tests of the modules run, and how they run a program without a process of its own."""
+"""The device that the tests of the modules run on, a way to run a program in this process, and saved state dicts."""
 
 import signal
 import sys

@@ -146,7 +146,7 @@ def hostile(model):
 
 @pytest.mark.parametrize("kind", hostile(NextItemModel("attention", 4, 6, k=2, embedding_size=3)))
 def test_hostile_contents_are_refused_without_running_out_of_anything(model, kind, tmp_path):
-    """Whatever stands where a weight or a size should, one CheckpointError tells of the file, not of Python's work."""
+    """Whatever stands in the place of a weight or a size, one CheckpointError names the file, not Python's trouble."""
     torch.save(hostile(model)[kind], tmp_path / "model.pt")
     with pytest.raises(CheckpointError, match="model.pt: (?!.*(unpack|modulo|Error|object|copying|Missing key))"):
         load(tmp_path / "model.pt")

@@ -1,4 +1,4 @@
-"""What a new cell may get wrong: each mistake is told by name when the cell is first made from the registry."""
+"""What a new cell may get wrong: each mistake is named when the cell is first made from the registry."""
 
 import pytest
 import torch

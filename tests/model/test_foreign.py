@@ -310,7 +310,7 @@ def test_a_training_checkpoint_with_two_state_dicts_is_refused_with_their_names(
 
 
 def test_a_training_checkpoint_of_another_network_is_refused_by_the_networks_keys(saved):
-    """Not by those of the checkpoint."""
+    """The message lists the keys of the network, not those of the checkpoint."""
     with pytest.raises(CheckpointError, match="nor a state dict that load knows: .* its keys are weight, bias$"):
         load(saved(training_checkpoint(nn.Linear(2, 2).state_dict(), "model")))
 
@@ -327,7 +327,7 @@ def test_a_wrappers_prefix_is_stripped(cell, prefix, saved):
 
 @pytest.mark.parametrize("cell", foreign_weights())
 def test_a_batch_norms_count_is_left_over(cell, saved):
-    """An integer buffer is a key as any other, and named as such."""
+    """An integer buffer is a key like any other, and the message names it."""
     weights = {**foreign_weights()[cell], "norm.num_batches_tracked": torch.tensor(3)}
     with pytest.raises(CheckpointError, match=r"(left over: |nothing else; .*)norm\.num_batches_tracked"):
         load(saved(weights), cell)

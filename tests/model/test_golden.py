@@ -50,7 +50,7 @@ def test_states_between_chunks_are_the_references(name, dtype):
 @needs_golden
 @pytest.mark.parametrize("name", [name for name in CELL_CASES if "grad" in name])
 def test_gradients_are_the_references(name, dtype):
-    """Every parameter's and input's gradient is the reference's, the initial state's among them."""
+    """The gradients of every parameter, of the input and of the initial state are the reference's."""
     case = Case(name)
     layer = case.layer(dtype)
     inputs = {key: tensor.requires_grad_() for key, tensor in case.tensors("input/", dtype).items()}

@@ -1,4 +1,4 @@
-"""Weights laid out for the fastest step: the cell computes what it did."""
+"""Weights reordered for the fastest step: the cell computes what it did before."""
 
 import copy
 
@@ -42,7 +42,7 @@ def test_a_prepared_cell_computes_the_same(cell):
 
 
 def test_preparing_twice_is_preparing_once():
-    """The rows are moved one time only."""
+    """The rows are moved only once."""
     _, other = models("array")
     once = copy.deepcopy(other.state_dict())
     other.cells["0"].prepare()
@@ -51,7 +51,7 @@ def test_preparing_twice_is_preparing_once():
 
 
 def keeps_its_rows(cell):
-    """Prepare a cell and tell whether its weights are as they were."""
+    """Prepare a cell and return whether its weights are unchanged."""
     before = copy.deepcopy(cell.state_dict())
     cell.prepare()
     return all(torch.equal(weight, before[key]) for key, weight in cell.state_dict().items())
@@ -100,7 +100,7 @@ def test_layers_that_share_weights_are_prepared_each_for_itself():
 
 
 def test_weights_that_are_computed_from_others_stay_as_they_are():
-    """A weight-normed layer gives what it gave."""
+    """A weight-normed layer gives the same results as before."""
     cell = ArrayLSTM(3, 4, 2).double()
     weight_norm(cell.h2h)
     x = torch.rand(2, 5, 3, dtype=torch.float64)

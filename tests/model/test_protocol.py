@@ -53,7 +53,7 @@ def test_outputs_states_and_diagnostics_have_the_shapes_that_were_named(cell):
 
 @pytest.mark.parametrize("scripted", [False, True], ids=["eager", "scripted"])
 def test_a_cell_can_be_called(cell, scripted):
-    """Called with sequences alone, it is the unrolling from its initial state; LSTM2002Layer puts its cells first."""
+    """Called with sequences only, it unrolls from its initial state; LSTM2002Layer returns its cells first."""
     x, _ = draw(cell)
     run = torch.jit.script(cell) if scripted else cell
     outputs, _ = cell.unroll(x, cell.initial_state(4, x))
@@ -74,7 +74,7 @@ def test_pieces_give_what_the_whole_gives(cell):
 
 @torch.no_grad()
 def test_rows_are_independent_and_what_was_handed_in_is_untouched(cell):
-    """A row alone gives what it gives in a batch, and neither x nor a state is written to, for S = 0 too."""
+    """A row gives the same by itself and in a batch, and neither x nor a state is written to, for S = 0 too."""
     x, state = draw(cell)
     copies = [tensor.clone() for tensor in (x, *state)]
     outputs, last = cell.unroll(x, state)
@@ -87,7 +87,7 @@ def test_rows_are_independent_and_what_was_handed_in_is_untouched(cell):
 
 
 def test_a_row_stops_at_its_length_whatever_pads_it(cell):
-    """With lengths, a row has the outputs and state of its own steps alone, zeros behind them, and clean gradients."""
+    """With lengths, a row has the outputs and state of its own steps, zeros past them, and finite gradients."""
     x, state = draw(cell)
     lengths = torch.tensor([7, 0, 3, 1])
     x[1], x[2, 3:] = torch.nan, torch.inf
@@ -126,9 +126,9 @@ def test_the_scripted_cell_gives_the_same_in_training_and_evaluation(cell):
 
 @pytest.mark.parametrize(("training", "embedding_size"), [(False, None), (True, 4)])
 def test_whatever_a_model_makes_lies_where_its_weights_do(name, training, embedding_size):
-    """Off torch's default device a model, scripted too, makes no tensor elsewhere and reads none: meta has no numbers.
+    """On another device than torch's default a model, scripted too, makes no tensor elsewhere and reads none.
 
-    So a CUDA graph can capture it, gradients included.
+    The device is meta, which has no numbers to read. So a CUDA graph can capture the model and its gradients.
     """
     model = NextItemModel(name, 7, 6, k=3, num_layers=2, embedding_size=embedding_size, dropout=0.1)
     model = model.to("meta").train(training)
