@@ -17,10 +17,10 @@ import torch
 import arraylstm
 from arraylstm import NextItemModel, Vocabulary
 from arraylstm_export import ExportError, cli
-from arraylstm_export.signature import Interface
-from arraylstm_export.summary import seconds_per_step
+from arraylstm_export.formats.timing import seconds_per_step
+from arraylstm_export.interface import Interface
 
-from .conftest import make_model
+from .helpers import Form, make_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")  # they are in sys.argv
 
@@ -100,7 +100,7 @@ def test_a_step_is_timed_on_one_thread_of_torch(two_threads, failing):
             raise ExportError("cannot be run")
 
     with pytest.raises(ExportError) if failing else nullcontext():
-        seconds_per_step(run, Interface.of(make_model("array")))
+        seconds_per_step(Form(run), Interface.of(make_model("array")))
     assert set(seen) == {1}
     assert torch.get_num_threads() == 2
 
@@ -165,11 +165,11 @@ def test_a_held_out_label_is_the_string_else_the_int_it_spells(run, tmp_path, mo
     """It is looked up among the model's own labels, which may hold both 4 and "4"; what is neither is unknown."""
     measured = []
 
-    def export(model, output, options, sequences, show):
+    def write_bundle(model, output, options, sequences, show):
         measured.extend(sequence.tolist() for sequence in sequences)
         raise ExportError("seen enough")
 
-    monkeypatch.setattr(cli, "export", export)
+    monkeypatch.setattr(cli, "write_bundle", write_bundle)
     arraylstm.save(NextItemModel("array", 5, 4, k=2, vocabulary=vocabulary), tmp_path / "model.pt")
     (tmp_path / "events").write_text("4 0 2\n")
     _, _, errors = run("model.pt", "-o", "bundle", "--held-out", "events", "--held-out-format", "lines")
@@ -185,7 +185,7 @@ def test_a_held_out_label_is_the_string_else_the_int_it_spells(run, tmp_path, mo
         (["missing.pt", "-o", "new"], "missing.pt: no such file"),
         (["broken.pt", "-o", "new"], "broken.pt: not a torch file"),
         (["model.pt", "-o", "broken.pt"], "broken.pt: is a file; name a folder"),
-        (["model.pt", "-o", "/"], "/: is a folder with other content than a bundle's"),
+        (["model.pt", "-o", "/"], "/: is a folder that holds something other than a bundle"),
         (["model.pt", "-o", "new", "--format", "tflite"], "unknown format 'tflite'; known: onnx, torchscript"),
         (["model.pt", "-o", "new", "--precision", "int4"], "unknown precision 'int4'; known: fp32, fp16, int8"),
         (["model.pt", "-o", "new", "--opset", "3"], "opset 3: graphs can be written in opset 15 to 25"),
@@ -196,7 +196,7 @@ def test_a_held_out_label_is_the_string_else_the_int_it_spells(run, tmp_path, mo
         (["model.pt", "-o", "new", "--precision", "int8"], "give sessions to measure it on (--held-out FILE)"),
         (
             ["model.pt", "-o", "new", "--precision", "int8", "--format", "torchscript"],
-            "format 'torchscript' is written in fp32, not in 'int8'",
+            "format 'torchscript' can be written in fp32, not in 'int8'",
         ),
         (["model.pt", "-o", "new", "--held-out", "strange"], "strange: unknown item 'zzz'; the vocabulary has 7"),
         (["model.pt", "-o", "new", "--held-out", "gone"], "gone: No such file"),
@@ -207,19 +207,19 @@ def test_a_held_out_label_is_the_string_else_the_int_it_spells(run, tmp_path, mo
         (["model.pt", "--verify", "bundle", "--diagnostics"], "leave out --diagnostics"),
         (["--verify", "bundle", "--horizon", "3"], "without a model replays a bundle's test vectors: leave out --hor"),
         (["--verify", "bundle", "--strict"], "without a model replays a bundle's test vectors: leave out --strict"),
-        (["--verify", "bundle", "--cell", "nonsense"], "--cell tells of a model file: give one, or leave out --cell"),
-        (["--verify", "bundle", "--vocabulary", "none"], "--vocabulary tells of a model file: give one, or leave out"),
-        (["--verify", "bundle", "--held-out-text-length", "9"], "give it with --held-out FILE, or leave out --held-o"),
-        (["model.pt", "-o", "new", "--held-out-format", "text"], "--held-out-format tells of an event file: give it"),
+        (["--verify", "bundle", "--cell", "nonsense"], "--cell describes a model file: give one, or leave out --cell"),
+        (["--verify", "bundle", "--vocabulary", "none"], "--vocabulary describes a model file: give one, or leave"),
+        (["--verify", "bundle", "--held-out-text-length", "9"], "give one with --held-out FILE, or leave out --held-o"),
+        (["model.pt", "-o", "new", "--held-out-format", "text"], "--held-out-format describes an event file: give one"),
         (["--verify", "bundle", "--held-out", "strange"], "leave out --held-out"),
-        (["--verify", "empty"], "empty: is no bundle: manifest.json: No such file"),
-        (["--verify", "broken.pt"], "broken.pt: is no bundle: manifest.json: Not a directory"),
-        (["other.pt", "--verify", "bundle"], "was made from another model than this"),
-        (["inspect", "gone"], "gone: is no bundle"),
-        (["inspect", "broken.pt"], "broken.pt: is no graph of arraylstm-export"),
-        (["inspect", "bundle/manifest.json"], "bundle/manifest.json: is no graph of arraylstm-export"),
-        (["inspect", "config.pbtxt"], "config.pbtxt: is no graph of arraylstm-export"),
-        (["inspect", "no-opset.onnx"], "no-opset.onnx: is no graph of arraylstm-export"),
+        (["--verify", "empty"], "empty: is not a bundle: manifest.json: No such file"),
+        (["--verify", "broken.pt"], "broken.pt: is not a bundle: manifest.json: Not a directory"),
+        (["other.pt", "--verify", "bundle"], "was made from another model than this one: their"),
+        (["inspect", "gone"], "gone: is not a bundle"),
+        (["inspect", "broken.pt"], "broken.pt: is not a graph from arraylstm-export"),
+        (["inspect", "bundle/manifest.json"], "bundle/manifest.json: is not a graph from arraylstm-export"),
+        (["inspect", "config.pbtxt"], "config.pbtxt: is not a graph from arraylstm-export"),
+        (["inspect", "no-opset.onnx"], "no-opset.onnx: is not a graph from arraylstm-export"),
     ],
 )
 def test_bad_input_is_one_clear_sentence_and_status_2(run, model_file, own_bundle, tmp_path, arguments, message):
@@ -251,7 +251,7 @@ def test_a_manifest_with_a_field_missing_or_foreign_is_no_bundle(run, own_bundle
         path.write_text(json.dumps(manifest))
         status, output, errors = run(command, "bundle")
         assert (status, output) == (2, "")
-        assert "bundle: is no bundle: manifest.json is not one of arraylstm-export" in one_sentence(errors)
+        assert "bundle: is not a bundle: manifest.json is not from arraylstm-export" in one_sentence(errors)
 
 
 @pytest.mark.parametrize("command", ["inspect", "--verify"])
@@ -274,12 +274,12 @@ class TestVerify:
         """Status 0, with a model and without."""
         status, output, _ = run("--verify", "bundle", *arguments)
         assert status == 0
-        assert output.endswith(f"bundle is as it was written, and equal to {equal_to}.\n")
+        assert output.endswith(f"bundle is unchanged since it was written, and equal to {equal_to}.\n")
 
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            (lambda folder: (folder / "notes").write_text(""), "notes is not the bundle's"),
+            (lambda folder: (folder / "notes").write_text(""), "notes does not belong to the bundle"),
             (lambda folder: (folder / "parity.md").unlink(), "parity.md is missing"),
             (lambda folder: (folder / "manifest.sha256").unlink(), "manifest.sha256 is missing"),
             (lambda folder: flip(folder / "sequence.onnx"), "sequence.onnx was changed"),

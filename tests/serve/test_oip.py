@@ -303,8 +303,8 @@ def test_the_server_says_what_it_is(client: Any) -> None:
 
 def test_the_configuration_is_that_of_the_exported_repository(client: Any) -> None:
     """Read by Triton's published schema, it has the name, input, output and strategy of config.pbtxt."""
-    export = pytest.importorskip("arraylstm_export.triton", reason="the exporter")
-    signature = pytest.importorskip("arraylstm_export.signature")
+    export = pytest.importorskip("arraylstm_export.formats.triton", reason="the exporter")
+    signature = pytest.importorskip("arraylstm_export.interface")
     schema = pytest.importorskip("tritonclient.grpc.model_config_pb2", reason="Triton's published schema")
     from google.protobuf import json_format, text_format
 
