@@ -1,4 +1,9 @@
-"""A small model of every cell and its bundle, exported once."""
+"""A small model of every cell and its bundle, exported once for all processes that run the suite together."""
+
+import fcntl
+import os
+import pickle
+from functools import cache
 
 import pytest
 
@@ -12,16 +17,20 @@ from .helpers import QUICK, make_model
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory):
     """Return, for a cell's name, its model and the bundle exported from it."""
-    made = {}
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "bundles"
+    folder.mkdir(exist_ok=True)
 
     def bundle(cell):
-        if cell not in made:
-            model = make_model(cell)
-            folder = tmp_path_factory.mktemp("bundles") / cell
-            made[cell] = model, folder, arraylstm_export.export(model, folder, QUICK)
-        return made[cell]
+        """Export the cell's model, or take what another process of this run has exported."""
+        model, target, report = make_model(cell), folder / cell, folder / f"{cell}.report"
+        with (folder / f"{cell}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not report.exists():
+                report.write_bytes(pickle.dumps(arraylstm_export.export(model, target, QUICK)))
+        return model, target, pickle.loads(report.read_bytes())
 
-    return bundle
+    return cache(bundle)
 
 
 @pytest.fixture(params=CELLS)

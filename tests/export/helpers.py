@@ -11,6 +11,8 @@ from arraylstm_export.interface import Interface
 SMALL = Coverage(batches=(2, 7), lengths=(1, 17), ragged=((17, 0, 1, 17, 5, 16, 9),), chunkings=1, horizon=50)
 """Few sizes: an error that they find is found by all sizes too, which parity/test_checks.py tries."""
 QUICK = Options(coverage=SMALL)
+SCRIPT = Options(format=("torchscript",), coverage=SMALL)
+"""Without the ONNX graphs, which take most of the time: for what does not depend on the format."""
 
 
 def make_model(cell):

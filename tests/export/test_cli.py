@@ -109,7 +109,7 @@ def test_a_terminal_sees_progress_that_goes_away(model_file, tmp_path):
     """Stages are drawn on the terminal while they last, whatever the output is sent into."""
     main, terminal = pty.openpty()
     program = Path(sys.executable).parent / "arraylstm-export"
-    command = [program, model_file, "-o", tmp_path / "bundle", "--format", "onnx", "--horizon", "100"]
+    command = [program, model_file, "-o", tmp_path / "bundle", "--format", "torchscript", "--horizon", "100"]
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=terminal, env=environment) as process:
         os.close(terminal)
@@ -117,7 +117,7 @@ def test_a_terminal_sees_progress_that_goes_away(model_file, tmp_path):
         output = process.stdout.read()
     os.close(main)
     assert process.returncode == 0
-    assert b"writing onnx" in drawn
+    assert b"writing torchscript" in drawn
     assert drawn.rstrip(b"\r\n").endswith(b"\x1b[2K")  # the bar's own line, erased
     assert b"\x1b" not in output
 
@@ -131,10 +131,11 @@ def pieces_of(terminal):
 
 def test_a_tolerance_that_float32_cannot_keep_is_status_1_and_no_bundle(run, model_file, tmp_path):
     """The table shows which form, tensor and scenario failed; nothing stands under the target's name."""
-    status, output, _ = run(model_file, "-o", "bundle", "--format", "onnx", "--tolerance", "1e-12", "--horizon", "50")
+    arguments = "--format", "torchscript", "--tolerance", "1e-12", "--horizon", "50"
+    status, output, _ = run(model_file, "-o", "bundle", *arguments)
     assert status == 1
     assert "FAILED at tolerance 1e-12" in output
-    row = next(line for line in output.splitlines() if line.startswith(" sequence.onnx"))
+    row = next(line for line in output.splitlines() if line.startswith(" model.torchscript.pt "))
     assert row.split()[2].startswith(("next_state_", "logits"))
     assert row.endswith("FAILED ")
     assert "Nothing was written to bundle." in output

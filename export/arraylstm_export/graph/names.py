@@ -134,6 +134,6 @@ def _apart(name: str, other: str) -> str:
 
 
 def _unique(name: str, taken: Counter[str]) -> str:
-    """Return the name, with a number behind it from the second time on."""
+    """Return the name, with a number after it if it is taken already."""
     taken[name] += 1
     return name if taken[name] == 1 else _unique(f"{name}_{taken[name] - 1}", taken)

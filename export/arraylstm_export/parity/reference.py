@@ -37,7 +37,7 @@ class Verdict:
 
     found: list[Largest]
     tied: Array
-    """The form chose otherwise at a tie: it agrees with a twin that differs from the reference.
+    """The form made another choice at a tie: it agrees with a twin that differs from the reference.
 
     The differences of these steps are the differences from that twin.
     """
@@ -139,8 +139,9 @@ class RoundingNoise(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torc
     def __init__(self, seed: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.rng = torch.Generator().manual_seed(seed)
-        self.factors = torch.empty(_FACTORS, dtype=torch.float64)
-        self.factors.uniform_(1 - _UNRESOLVED, 1 + _UNRESOLVED, generator=self.rng)
+        factors = torch.empty(_FACTORS, dtype=torch.float64)
+        factors.uniform_(1 - _UNRESOLVED, 1 + _UNRESOLVED, generator=self.rng)
+        self.cycle = factors.repeat(2)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -154,4 +155,5 @@ class RoundingNoise(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torc
     def _draw(self, count: int) -> torch.Tensor:
         """Return factors from a random place in their cycle, which takes less time than drawing new ones."""
         start = int(torch.randint(_FACTORS, (), generator=self.rng))
-        return self.factors.repeat(count // _FACTORS + 2)[start : start + count]
+        cycle = self.cycle if count <= _FACTORS else self.cycle.repeat(count // len(self.cycle) + 2)
+        return cycle[start : start + count]

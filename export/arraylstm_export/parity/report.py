@@ -24,7 +24,7 @@ class Check:
     """Index of the largest difference; the step comes second, also for a state that was judged step by step."""
     tolerance: float
     ties: int = 0
-    """Steps at which the form chose otherwise than the reference at a tie."""
+    """Steps at which the form made another choice than the reference at a tie."""
     undecided_steps: int = 0
     """Steps near a tie that can be called neither right nor wrong."""
     strayed_steps: int = 0
@@ -100,7 +100,7 @@ class Report:
 
     @property
     def ties(self) -> float:
-        """The largest share of steps at which any form chose otherwise at a tie."""
+        """The largest share of steps at which any form made another choice at a tie."""
         return self._largest_share(lambda check: check.ties)
 
     @property

@@ -2,10 +2,10 @@
 
 A row that differs from the reference is excused from the step at which float32 can no longer follow (see `reference`),
 and judged by its single steps from there on. The form is run again with one step per call, and each step is compared
-with the step that the reference makes from the form's own state before it. A step that agrees with a twin instead chose
-otherwise at a *tie*; that is not an error. A step near a tie that agrees with no twin is *undecided*. Where the row's
-run differs from its own single steps it has *strayed*: either it met a tie in a batch that is rounded differently, or
-the form is wrong.
+with the step that the reference makes from the form's own state before it. A step that agrees with a twin instead made
+another choice at a *tie*, which is not an error. A step near a tie that agrees with no twin is *undecided*. Where the
+row's run differs from its own single steps, it has *strayed*: either it met a tie in a batch that is rounded
+differently, or the form is wrong.
 """
 
 from dataclasses import dataclass, replace
@@ -71,7 +71,7 @@ class JudgedRun:
 
     Attributes:
         findings: one per tensor: logits, diagnostics, next states.
-        ties: single steps at which the form chose otherwise at a tie.
+        ties: single steps at which the form made another choice at a tie.
         undecided: single steps that can be called neither right nor wrong.
         strayed: steps at which the run differs from the form's own single steps.
     """

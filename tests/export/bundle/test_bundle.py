@@ -4,6 +4,8 @@ import hashlib
 import json
 import subprocess
 import zipfile
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +19,10 @@ from arraylstm import LSTM2002, Vocabulary
 from arraylstm_export import ExportError, Options, fingerprint
 from arraylstm_export.bundle import write
 from arraylstm_export.bundle.folder import put_in_place
-from arraylstm_export.formats.onnx import SequenceGraph
+from arraylstm_export.formats.registry import FORMATS
 
 from ...devices import Chosen
-from ..helpers import QUICK, SMALL, make_model
+from ..helpers import QUICK, SCRIPT, SMALL, Form, make_model
 
 
 def test_the_manifest_lists_every_file_with_its_hash(array_bundle):
@@ -149,35 +151,39 @@ def test_exporting_leaves_the_model_as_it_was(tmp_path):
 
 
 def spoil(monkeypatch):
-    """Let the sequence graph lose its second state, as a wrong exporter would."""
-    right = SequenceGraph.__call__
+    """Let the TorchScript file compute its second state wrongly, as a wrong exporter would."""
+    format = FORMATS["torchscript"]
 
-    def wrong(self, items, lengths, state):
-        logits, (first, second, *rest) = right(self, items, lengths, state)
+    def load(folder, interface):
+        forms = format.load(folder, interface)
+        return forms | {"model.torchscript.pt": Form(partial(wrong, forms["model.torchscript.pt"]))}
+
+    def wrong(right, items, lengths, state):
+        logits, (first, second, *rest) = right(items, lengths, state)
         return logits, [first, second * 0.999, *rest]
 
-    monkeypatch.setattr(SequenceGraph, "__call__", wrong)
+    monkeypatch.setitem(FORMATS, "torchscript", replace(format, load=load))
 
 
 def test_a_failed_parity_leaves_nothing_behind(tmp_path, monkeypatch):
     """Neither the target nor a scratch folder remains."""
     spoil(monkeypatch)
-    report = arraylstm_export.export(make_model("array"), tmp_path / "bundle", QUICK)
+    report = arraylstm_export.export(make_model("array"), tmp_path / "bundle", SCRIPT)
     assert not report.passed
-    assert [check.form for check in report.worst_by_form() if not check.passed] == ["sequence.onnx"]
+    assert [check.form for check in report.worst_by_form() if not check.passed] == ["model.torchscript.pt"]
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_older_bundle_is_replaced_only_by_one_that_passed(tmp_path, monkeypatch):
     """A failing export leaves the bundle that was there; a passing one takes its place whole."""
     target = tmp_path / "bundle"
-    arraylstm_export.export(make_model("array"), target, QUICK)
+    arraylstm_export.export(make_model("array"), target, SCRIPT)
     before = (target / "manifest.json").read_bytes()
     with monkeypatch.context() as spoiled:
         spoil(spoiled)
-        arraylstm_export.export(make_model("lstm"), target, QUICK)
+        arraylstm_export.export(make_model("lstm"), target, SCRIPT)
     assert (target / "manifest.json").read_bytes() == before
-    arraylstm_export.export(make_model("lstm"), target, QUICK)
+    arraylstm_export.export(make_model("lstm"), target, SCRIPT)
     assert json.loads((target / "manifest.json").read_text())["model"]["cell"] == "lstm"
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
@@ -191,22 +197,22 @@ def test_an_older_bundle_survives_a_failing_exchange(tmp_path, monkeypatch, erro
         (folder / "content").write_text(folder.name)
     right = Path.replace
 
-    def replace(self, target):
+    def failing(self, target):
         if self == new:
             raise error
         return right(self, target)
 
-    monkeypatch.setattr(Path, "replace", replace)
+    monkeypatch.setattr(Path, "replace", failing)
     with pytest.raises((KeyboardInterrupt, OSError)):
         put_in_place(new, old)
     assert (old / "content").read_text() == "bundle"
 
 
 def test_a_crash_half_way_leaves_nothing_behind(tmp_path, monkeypatch):
-    """An interruption while the graphs are being checked removes the scratch folder."""
+    """An interruption while the forms are being compared removes the scratch folder."""
     monkeypatch.setattr(write, "verify", lambda *arguments, **options: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        arraylstm_export.export(make_model("array"), tmp_path / "bundle", QUICK)
+        arraylstm_export.export(make_model("array"), tmp_path / "bundle", SCRIPT)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -227,7 +233,7 @@ class TestTarget:
         """What a link points at is replaced, the link stays."""
         (tmp_path / "real").mkdir()
         (tmp_path / "link").symlink_to("real")
-        assert arraylstm_export.export(make_model("lstm"), tmp_path / "link", QUICK).passed
+        assert arraylstm_export.export(make_model("lstm"), tmp_path / "link", SCRIPT).passed
         assert (tmp_path / "link").is_symlink()
         assert (tmp_path / "real" / "manifest.json").is_file()
 

@@ -51,7 +51,7 @@ def test_exporting_twice_gives_the_same_bytes(tmp_path, cell):
 class TestKilled:
     """An export that is ended half-way."""
 
-    @pytest.mark.parametrize("stage", ["writing onnx", "parity"])
+    @pytest.mark.parametrize("stage", ["writing torchscript", "parity"])
     @pytest.mark.parametrize(("how", "left"), [(signal.SIGTERM, 0), (signal.SIGINT, 0), (signal.SIGKILL, 1)])
     def test_nothing_stands_under_the_targets_name(self, tmp_path, stage, how, left):
         """What SIGKILL leaves is a hidden folder, which the next export sweeps away."""
@@ -62,7 +62,7 @@ class TestKilled:
             f"cli.write_bundle = lambda *given: whole(*given[:-1], {kill})\ncli.main()"
         )
         arraylstm.save(make_model("array"), tmp_path / "model.pt")
-        command = [sys.executable, "-c", program, tmp_path / "model.pt", "-o", target, "--format", "onnx"]
+        command = [sys.executable, "-c", program, tmp_path / "model.pt", "-o", target, "--format", "torchscript"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}[how]
         assert "Traceback" not in done.stderr
@@ -91,7 +91,7 @@ class TestKilled:
 def test_of_two_exports_into_one_target_the_last_one_wins_whole(tmp_path):
     """Whichever is done last, all files are of one model."""
     target = tmp_path / "bundle"
-    running = [start(cell, target, "--format", "onnx") for cell in ("array", "lstm")]
+    running = [start(cell, target, "--format", "torchscript") for cell in ("array", "lstm")]
     for process in running:
         with process:
             assert process.wait() == 0, process.stderr.read()
