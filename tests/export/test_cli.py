@@ -123,7 +123,7 @@ def test_a_terminal_sees_progress_that_goes_away(model_file, tmp_path):
 
 
 def pieces_of(terminal):
-    """Yield what is drawn on a terminal until nobody holds it any more, which Linux calls an error."""
+    """Yield what is drawn on a terminal until its last user has closed it, which Linux reports as an error."""
     with suppress(OSError):
         while piece := os.read(terminal, 1 << 16):
             yield piece
@@ -163,7 +163,7 @@ def test_a_lower_precision_is_written_in_the_formats_that_have_it(run, tmp_path)
     ],
 )
 def test_a_held_out_label_is_the_string_else_the_int_it_spells(run, tmp_path, monkeypatch, vocabulary, expected):
-    """It is looked up among the model's own labels, which may hold both 4 and "4"; what is neither is unknown."""
+    """It is looked up among the model's own labels, which may hold both 4 and "4"; a label that is neither is unknown."""
     measured = []
 
     def write_bundle(model, output, options, sequences, show):
@@ -244,7 +244,7 @@ FOREIGN |= {"states": {"h": 6}, "tolerance": 1e-5, "versions": "0.1"}
 
 @pytest.mark.parametrize("command", ["inspect", "--verify"])
 def test_a_manifest_with_a_field_missing_or_foreign_is_no_bundle(run, own_bundle, command):
-    """Whichever field it is, both who look at a bundle and who verify it are told that its manifest is none of ours."""
+    """Whichever field it is, inspect and --verify both say that the manifest is not from arraylstm-export."""
     path = own_bundle / "manifest.json"
     whole = json.loads(path.read_text())
     without = ({name: value for name, value in whole.items() if name != field} for field in whole)
@@ -257,7 +257,7 @@ def test_a_manifest_with_a_field_missing_or_foreign_is_no_bundle(run, own_bundle
 
 @pytest.mark.parametrize("command", ["inspect", "--verify"])
 def test_a_bundle_in_an_unknown_format_is_refused_by_its_name(run, own_bundle, command):
-    """What a later version may write is named, with what this one knows."""
+    """A format of a later version is named, with the formats that this version knows."""
     edit(own_bundle / "manifest.json", formats=["onnx", "tflite"])
     status, _, errors = run(command, "bundle")
     assert status == 2

@@ -1,4 +1,4 @@
-"""What an export may be asked for."""
+"""The options of an export."""
 
 import pytest
 

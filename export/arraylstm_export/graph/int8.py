@@ -49,10 +49,9 @@ def quantize(step: ModelProto) -> ModelProto:
         ExportError: no matrix of the graph is large enough.
     """
     model, constants = ir.from_proto(step), _Constants()
-    rules = _LookUp(constants), _Product(constants, "Gemm"), _Product(constants, "MatMul")
-    if not RewriteRuleSet([RewriteRule(rule.pattern, rule.rewrite, rule.check) for rule in rules]).apply_to_model(
-        model
-    ):
+    rewrites = _LookUp(constants), _Product(constants, "Gemm"), _Product(constants, "MatMul")
+    rules = [RewriteRule(each.pattern, each.rewrite, each.check) for each in rewrites]
+    if not RewriteRuleSet(rules).apply_to_model(model):
         raise ExportError(f"int8: no weight of the model has {_SMALLEST} rows and columns; export it in float32")
     RemoveUnusedNodesPass()(model)
     result = ir.to_proto(model)

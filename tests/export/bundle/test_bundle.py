@@ -120,7 +120,7 @@ def test_the_torchscript_file_runs_alone(exported):
 
 
 def test_a_model_is_exported_from_where_it_lies_and_left_there(tmp_path):
-    """What was trained on the chosen device is exported without being moved first."""
+    """A model on the chosen device is exported without being moved first."""
     model = make_model("array").to(Chosen.device)
     assert arraylstm_export.export(model, tmp_path / "bundle", QUICK).passed
     assert model.like().device.type == Chosen.device
@@ -230,7 +230,7 @@ class TestTarget:
         assert (tmp_path / "thesis.tex").read_text() == "precious"
 
     def test_a_link_is_followed(self, tmp_path):
-        """What a link points at is replaced, the link stays."""
+        """The folder that a link points at is replaced; the link stays."""
         (tmp_path / "real").mkdir()
         (tmp_path / "link").symlink_to("real")
         assert arraylstm_export.export(make_model("lstm"), tmp_path / "link", SCRIPT).passed

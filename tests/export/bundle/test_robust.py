@@ -54,7 +54,7 @@ class TestKilled:
     @pytest.mark.parametrize("stage", ["writing torchscript", "parity"])
     @pytest.mark.parametrize(("how", "left"), [(signal.SIGTERM, 0), (signal.SIGINT, 0), (signal.SIGKILL, 1)])
     def test_nothing_stands_under_the_targets_name(self, tmp_path, stage, how, left):
-        """What SIGKILL leaves is a hidden folder, which the next export sweeps away."""
+        """SIGKILL leaves a hidden folder, which the next export removes."""
         target = tmp_path / "bundle"
         kill = f"lambda name, *_: name == {stage!r} and os.kill(os.getpid(), {how.value})"
         program = (
@@ -165,7 +165,7 @@ class TestSizes:
 
     @pytest.mark.parametrize("cell", ["stochastic", "max-lane"])
     def test_saturated_gates(self, tmp_path, cell):
-        """Weights a hundredfold: lanes tie, and the export tells ties from errors."""
+        """Weights a hundred times as large: lanes tie, and a different choice at a tie is not an error."""
         model = make_model(cell)
         with torch.no_grad():
             for weight in model.cells.parameters():

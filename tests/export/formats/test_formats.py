@@ -1,4 +1,4 @@
-"""What is asked for is what is written: format, precision and operator set, from the options to the files."""
+"""The files have the format, precision and operator set that the options ask for."""
 
 import json
 from dataclasses import replace
@@ -159,7 +159,7 @@ def test_held_out_sequences_are_looked_at_before_any_work(tmp_path):
 
 
 def test_a_precision_that_moves_lanes_fails_with_what_it_costs_and_what_would_allow_it(tmp_path):
-    """int8 parts a cell that chooses lanes from float64: the message names cost and flag, which works."""
+    """A cell that chooses lanes differs from float64 in int8: the message names the cost and a flag, which works."""
     torch.manual_seed(5)
     model = NextItemModel("max-lane", 50, 32, k=4, embedding_size=40).eval()
     options = Options(precision="int8", coverage=SMALL)

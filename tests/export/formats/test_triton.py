@@ -53,7 +53,7 @@ def test_the_configuration_says_what_the_interface_says(deep):
 
 
 def test_diagnostics_are_plain_outputs():
-    """What a cell shows of itself goes to the client with the logits, one number per row as [1]; states do not."""
+    """Diagnostics go to the client with the logits, one number per row as [1]; states do not."""
     interface = Interface(5, (State("h", (3,)),), (Diagnostic("q_z", (2, 2)), Diagnostic("z", ())))
     outputs = parsed(repository_config(interface)).output
     assert [(out.name, tuple(out.dims)) for out in outputs] == [("logits", (5,)), ("q_z", (2, 2)), ("z", (1,))]
@@ -83,7 +83,7 @@ class Triton:
 
 
 def test_a_repository_run_as_triton_runs_it_is_the_model(deep):
-    """Interleaved sequences, batched anew at each step, score as the model scores each alone."""
+    """Interleaved sequences, batched differently at each step, score as the model scores each alone."""
     model, _, folder = deep
     server, rng = Triton(folder), np.random.default_rng(0)
     histories = {sequence: [] for sequence in "abc"}

@@ -51,7 +51,7 @@ def array():
 
 @pytest.mark.parametrize("level", LEVELS, ids=str)
 def test_a_rows_result_does_not_depend_on_the_rows_beside_it(array, level):
-    """Alone, in a batch, and beside rows a thousand times as large, a row gives the same bits, however optimised."""
+    """A row gives the same bits alone, in a batch, and next to rows a thousand times as large, however optimised."""
     model, interface, step, quantized = array
     feed = draw(model, interface, 64)
     together = run(quantized, feed, level)

@@ -1,4 +1,4 @@
-"""Names in graphs tell what is meant, without a list of names for any cell."""
+"""Names in graphs are meaningful, without a list of names for any cell."""
 
 import re
 from types import SimpleNamespace
@@ -31,7 +31,7 @@ def test_weights_are_named_as_in_the_state_dict_or_after_what_they_hold(exported
 
 
 def test_every_value_is_named_after_operator_and_module_or_input(exported):
-    """No number tells a value apart but its rank among its kind, and a node is called as what it computes."""
+    """The only number in a name is the rank among its kind, and a node is named like the value it computes."""
     model, folder, _ = exported
     graph = onnx.load(folder / "step.onnx").graph
     outputs = {value.name for value in graph.output}

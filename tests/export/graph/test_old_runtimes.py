@@ -15,7 +15,7 @@ from arraylstm_export.interface import Interface
 
 from ..helpers import make_step
 
-# Loads every graph of a folder beside its feed and expected logits, and prints the largest difference or the refusal.
+# Loads every graph of a folder with its feed and expected logits, and prints the largest difference or the refusal.
 REPLAY = """
 import json, pathlib, sys
 import numpy, onnxruntime
@@ -36,7 +36,7 @@ print(json.dumps(found))
 
 @pytest.fixture
 def replay(tmp_path):
-    """Run the graphs of a folder in another onnxruntime, fetched from PyPI beside an older numpy."""
+    """Run the graphs of a folder in another onnxruntime, fetched from PyPI with an older numpy."""
 
     def replay(folder, *requirements):
         packages = tmp_path / "packages"

@@ -54,7 +54,7 @@ def test_the_specifications_evaluator_reads_the_oldest(array_bundle):
 
 
 def test_the_file_version_can_be_newer_than_it_must_be(array_bundle):
-    """Opset 18 is written in IR version 8 unless told otherwise, and the graph handed in stays as it is."""
+    """Opset 18 is written in IR version 8 by default, and the given graph is not changed."""
     _, folder, _ = array_bundle
     step = onnx.load(folder / "step.onnx")
     before = step.SerializeToString()
@@ -79,7 +79,7 @@ def test_versions_out_of_bounds_are_refused(array_bundle, versions, message):
 
 
 def test_an_operator_without_an_older_equal_is_named():
-    """What opset 17 cannot say, Pad with axes here, is refused instead of written wrongly."""
+    """What opset 17 does not have, here Pad with axes, is refused instead of written wrongly."""
     x, y = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["B"]) for name in "xy")
     pads = onnx.numpy_helper.from_array(np.array([0, 0]), "pads")
     axes = onnx.numpy_helper.from_array(np.array([0]), "axes")

@@ -38,7 +38,7 @@ def test_float16_weights_under_a_float32_interface(cell, tmp_path):
 
 
 def test_the_model_stays_float32_and_its_weights_are_checked(tmp_path):
-    """The model handed in is not changed; a weight beyond float16 is named instead of becoming infinite."""
+    """The given model is not changed; a weight beyond float16 is named instead of becoming infinite."""
     model = NextItemModel("array", 4, 3, k=2).eval().requires_grad_(False)
     half_step_graph(prepared(model), Interface.of(model))
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}

@@ -118,7 +118,7 @@ class LanesFirst(ArrayLSTM):
 
 
 def test_values_with_the_batch_elsewhere_are_computed_as_before(monkeypatch):
-    """Only what has a row for each row of the batch is tabulated, and run behind the loop for all steps at once."""
+    """Only what has a row for each row of the batch is tabulated, and run after the loop for all steps at once."""
     monkeypatch.setitem(CELLS, "lanes-first", LanesFirst)
     model = make("lanes-first")
     interface = Interface.of(model)

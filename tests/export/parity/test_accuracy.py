@@ -1,4 +1,4 @@
-"""What a cheaper form costs, on forms whose costs are known."""
+"""The measured cost of a form, on forms whose cost is known."""
 
 from dataclasses import asdict
 
@@ -118,7 +118,7 @@ def test_sequences_that_are_not_of_items_are_refused(sequences, message):
 
 
 def test_the_rows_show_both_qualities_and_the_cost():
-    """Quality is told before and after; the cost, which only the cheaper form has, after."""
+    """Quality is shown before and after; the cost, which only the cheaper form has, after."""
     rows = compare(Table(ascending(1)), Table(ascending(2)), INTERFACE, SEQUENCES).rows()
     assert ("next item scored highest", "71.43%", "0.00%") in rows
     assert ("logit error, largest", "", "1.1e+01") in rows

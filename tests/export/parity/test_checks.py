@@ -69,7 +69,7 @@ def test_one_nudged_weight_fails(model, key):
 
 
 class Wrong(Runner):
-    """A form that is right but for one mistake."""
+    """A right form with one mistake."""
 
     def __init__(self, model, mistake):
         self.right = whole(model)
@@ -182,7 +182,7 @@ class OneByOne(StepMethod):
 
 
 class TestEqualBits:
-    """What a form promises of its rows is held to the last bit."""
+    """A form that promises the same bits for a row is checked to the last bit."""
 
     def failing(self, model, mistake=lambda run, *batch: run(*batch)):
         interface = Interface.of(model)
@@ -227,15 +227,15 @@ class TestEqualBits:
         assert {tensor for _, tensor in self.failing(model, negates)} == {"logits"}
 
     def test_forms_that_promise_nothing_are_not_held_to_it(self, model):
-        """Eager PyTorch rounds a batch of one row otherwise."""
+        """Eager PyTorch rounds a batch of one row differently."""
         report = verify(Reference(model, Interface.of(model)), {"form": whole(model)}, tolerance=1e-5, coverage=SMALL)
         assert not any(check.equal_bits for check in report.checks)
 
 
 class TestScenarios:
-    """What is drawn."""
+    """The scenarios and cuts that are drawn."""
 
-    def test_cuts_are_drawn_anew_and_some_make_chunks_without_steps(self):
+    def test_cuts_differ_and_some_make_chunks_without_steps(self):
         """Every chunking begins at 0 and ends at S; lengths vary down to 0."""
         rng = np.random.default_rng(0)
         chunkings = [draw_cuts(17, rng) for _ in range(50)]
@@ -245,7 +245,7 @@ class TestScenarios:
 
     @pytest.mark.parametrize("num_items", [1, 1000, 20_000, 100_000])
     def test_memory_is_bounded_for_every_vocabulary(self, num_items):
-        """No piece of any scenario has more logits than a few times what is held at once; B x S stays what it was."""
+        """No piece of any scenario has more logits than are held in memory at once, and the pieces cover all steps."""
         for scenario in all_scenarios(num_items, (), np.random.default_rng(0)):
             batch, steps = scenario.items.shape
             cuts = list(pieces(scenario, num_items))

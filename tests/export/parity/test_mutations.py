@@ -1,4 +1,4 @@
-"""The net has no holes: a bundle's real graphs with one mistake each, every one of which parity must catch.
+"""Parity catches every mistake: the real graphs of bundles, with one mistake each.
 
 All mutants of a graph are forms of one comparison, which answers the names of those that nothing was found against.
 """
@@ -144,7 +144,7 @@ def moves_nothing(cell, mutants):
 
 
 def rewired(original, old, new, inputs, outputs):
-    """Return the graph with two values exchanged, where nodes take them, where they make them, or both."""
+    """Return the graph with two values exchanged: as inputs of nodes, as their outputs, or both."""
     proto, other = copied(original), {old: new, new: old}
     for node in proto.graph.node:
         if inputs:

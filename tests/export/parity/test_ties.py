@@ -1,4 +1,4 @@
-"""Models that choose between lanes that float32 cannot tell apart: ties are excused, errors behind them found."""
+"""Models that choose between lanes that float32 cannot tell apart: ties are excused, errors after them are found."""
 
 import copy
 
@@ -68,7 +68,7 @@ def test_a_right_form_of_a_saturated_model_passes(cell, scale):
 
 
 def test_a_tie_that_only_rounding_decides_is_a_tie():
-    """Gates less than a float32 apart, behind saturated sigmoids, may fall either way in another runtime."""
+    """Gates that differ by less than float32 resolves may be chosen either way in another runtime."""
     report = check(*tied_model(units=1))
     assert report.passed
     assert report.ties > 0.5
@@ -76,7 +76,7 @@ def test_a_tie_that_only_rounding_decides_is_a_tie():
 
 
 def test_a_model_with_many_ties_in_every_step_fails_by_its_share():
-    """What hangs on sixteen ties at once cannot be told from an error, and the report says so."""
+    """A step with sixteen ties cannot be told from an error, and the report says so."""
     report = check(*tied_model(units=16))
     assert all(one.passed for one in report.checks)
     assert not report.passed
@@ -87,7 +87,7 @@ class TestStrict:
     """Nothing is excused."""
 
     def test_a_tie_that_fell_otherwise_fails(self, saturated):
-        """What passes with its ties counted fails as any other difference does."""
+        """A form that passes when ties are excused fails here like any other that differs."""
         report = check(saturated, StepMethod(saturated, Interface.of(saturated)), strict=True)
         assert not report.passed
         assert "over the tolerance" in report.failure
