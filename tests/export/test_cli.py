@@ -163,7 +163,7 @@ def test_a_lower_precision_is_written_in_the_formats_that_have_it(run, tmp_path)
     ],
 )
 def test_a_held_out_label_is_the_string_else_the_int_it_spells(run, tmp_path, monkeypatch, vocabulary, expected):
-    """It is looked up among the model's own labels, which may hold both 4 and "4"; a label that is neither is unknown."""
+    """It is looked up among the model's own labels, which may hold both 4 and "4"; any other label is unknown."""
     measured = []
 
     def write_bundle(model, output, options, sequences, show):
