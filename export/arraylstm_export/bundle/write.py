@@ -7,7 +7,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from arraylstm import ItemModel
+from arraylstm import ItemModel, __version__
 from arraylstm_export.arrays import Array
 from arraylstm_export.bundle.checked import CheckedBundle, OnStage
 from arraylstm_export.bundle.folder import check_target, put_in_place, scratch_beside
@@ -168,6 +168,6 @@ def _write_manifest(graphs: GraphBuilder, options: Options, report: Report, fold
         "ir_version": graphs.ir_version,
         "graphs": {name: asdict(signature) for name, signature in signatures.items() if (folder / name).exists()},
         "tolerance": {"allowed": options.allowed, "reached": report.reached},
-        "versions": {name: version(name) for name in ("arraylstm", "torch", "onnx", "onnxruntime")},
+        "versions": {"arraylstm": __version__} | {name: version(name) for name in ("torch", "onnx", "onnxruntime")},
     }
     return write_manifest(folder, content)
