@@ -3,53 +3,73 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=constraints.txt $(BIN)/pip
+# Before a program that reads this folder's packages rather than the wheel's.
+ON_SOURCES := PYTHONPATH=$(CURDIR):$(CURDIR)/export:$(CURDIR)/serve
 SOURCES := $(shell find arraylstm export serve -name '*.py' -o -name py.typed -o -path '*/console/*' -type f) pyproject.toml README.md LICENSE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format openapi constraints clean
+.PHONY: help demo test test-fast slow lint imports format openapi constraints clean
 
 help:
-	@echo "make demo    train on a generated event log, export, serve, hold a short conversation (under three minutes)"
-	@echo "make test    build the wheel, install it with everything the suite needs (as root also Debian packages, named), run the suite"
-	@echo "make lint    ruff and mypy --strict"
-	@echo "make format  let ruff rewrite what it can"
-	@echo "make openapi write docs/openapi.json anew"
-	@echo "make clean   remove .venv, dist and demo"
+	@echo "make demo       train on a generated event log, export, serve, hold a short conversation (under three minutes)"
+	@echo "make test       build the wheel, install it with all the suite needs (as root also Debian packages, named), run the suite"
+	@echo "make test-fast  while you work, under two minutes: the suite on the sources without the checks of the wheel and without"
+	@echo "                what is slow: most exports, training, server processes, runtimes, browsers (tests/slow.txt names them)"
+	@echo "make slow       run the suite on the sources and write what is slow to tests/slow.txt"
+	@echo "make lint       ruff, mypy --strict, and the direction of imports"
+	@echo "make imports    print who imports whom and how often, one graph a package (DOT, for Graphviz)"
+	@echo "make format     let ruff rewrite what it can"
+	@echo "make openapi    write docs/openapi.json anew"
+	@echo "make clean      remove .venv, .reference, dist and demo"
 
 # What runs a second time, with the engine of the GPU on the CPU.
-ENGINE_TESTS := $(patsubst %,tests/serve/test_%.py,arena bulk events interleaved session_machine sessions state)
+ENGINE_TESTS := $(patsubst %,tests/serve/test_%.py,bulk events interleaved session_machine sessions slots state)
 
 demo: .venv/demo
 	@$(BIN)/python examples/demo.py
 
-test: .venv/dev
+test: .venv/dev .reference
 	@sh tests/system-packages.sh
 	$(BIN)/pytest --numprocesses auto --dist loadfile
 	$(BIN)/pytest --numprocesses auto --dist loadfile --engine device $(ENGINE_TESTS)
+
+# Neither waits for a wheel of what has just changed: they read the sources, and make .venv only where it is missing.
+test-fast: $(if $(wildcard .venv/dev),,.venv/dev) .reference
+	$(ON_SOURCES) $(BIN)/pytest --numprocesses auto --dist worksteal -m "not slow" --ignore tests/test_packaging.py
+
+slow: $(if $(wildcard .venv/dev),,.venv/dev) .reference
+	$(ON_SOURCES) $(BIN)/pytest --numprocesses auto --dist loadfile --find-slow --ignore tests/test_packaging.py
 
 lint: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(ON_SOURCES) $(BIN)/lint-imports --no-logo
+
+imports: .venv/dev
+	@for package in arraylstm arraylstm_export arraylstm_serve; do \
+		echo "// $$package"; \
+		$(ON_SOURCES) $(BIN)/import-linter drawgraph $$package --show-import-totals --show-lazy-imports; \
+	done
 
 format: .venv/dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 openapi: .venv/dev
-	$(BIN)/python -c 'from arraylstm_serve.api import published; print(published(), end="")' > docs/openapi.json
+	$(BIN)/python -c 'from arraylstm_serve.application import published; print(published(), end="")' > docs/openapi.json
 
 constraints:
 	rm -rf .venv-pins
 	$(PYTHON) -m venv .venv-pins
 	.venv-pins/bin/pip install --quiet torch==2.13.0 hatchling editables setuptools
 	.venv-pins/bin/pip install --quiet '.[dev]'
-	{ sed -n 1p constraints.txt; .venv-pins/bin/pip freeze --all --exclude arraylstm --exclude pip | sed 's/+cpu$$//'; } > .venv-pins/new
+	{ sed -n 1p constraints.txt; .venv-pins/bin/pip freeze --all --exclude arraylstm-serving --exclude pip | sed 's/+cpu$$//'; } > .venv-pins/new
 	mv .venv-pins/new constraints.txt
 	rm -rf .venv-pins
 
 clean:
-	rm -rf .venv dist demo
+	rm -rf .venv .reference dist demo
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(f"Python 3.11 to 3.13 is needed; $(PYTHON) is {v[0]}.{v[1]}. Name another: make PYTHON=python3.11" if not (3, 11) <= v < (3, 14) else 0)'
@@ -63,7 +83,7 @@ dist/built: $(BIN)/python $(SOURCES) constraints.txt
 
 # The wheel itself is reinstalled whenever a source changes; its dependencies only when they are missing.
 define install
-@echo "Installing arraylstm[$(1)] into .venv"
+@echo "Installing arraylstm-serving[$(1)] into .venv"
 @$(PIP) install --quiet "$$(echo dist/*.whl)[$(1)]"
 @$(PIP) install --quiet --force-reinstall --no-deps dist/*.whl
 @touch $@
@@ -74,5 +94,10 @@ endef
 
 .venv/dev: dist/built
 	$(call install,dev)
+
+# What the cells are compared with. It never lies beside our package: on a file system that folds case, its arrayLSTM and
+# our arraylstm are one folder. The suite and the benchmarks find it here (benchmarks/reference.py).
+.reference: | $(BIN)/python
+	$(PIP) install --quiet --no-deps --target $@ array-lstm==0.0.1
 
 comma := ,

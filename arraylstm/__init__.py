@@ -44,6 +44,6 @@ from arraylstm.stack import make_stack as make_stack
 from arraylstm.vocabulary import Vocabulary as Vocabulary
 
 try:
-    __version__ = version("arraylstm")
+    __version__ = version("arraylstm-serving")
 except PackageNotFoundError:  # a source tree that was not installed
     __version__ = "0+unknown"

@@ -34,7 +34,7 @@ def plot_lanes(weights: Tensor, lengths: Tensor | Sequence[int] | None = None, r
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError('plot_lanes needs matplotlib: pip install "arraylstm[plot]"') from error
+        raise ImportError('plot_lanes needs matplotlib: pip install "arraylstm-serving[plot]"') from error
     if weights.dim() not in (2, 3):
         raise ValueError(f"weights must be (batch, steps, lanes) or (steps, lanes), got {list(weights.shape)}")
     series = weights if weights.dim() == 3 else weights.unsqueeze(0)

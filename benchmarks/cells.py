@@ -13,10 +13,9 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Annotated
 
-import arrayLSTM  # type: ignore[import-untyped]
 import torch
-from arrayLSTM import extensions
 from cyclopts import App, Parameter
+from reference import arrayLSTM
 from report import Row, Table, output, show, write_json
 from timing import PACKAGES, Call, TimingOptions, measure, single_thread, timed
 from torch import Tensor, nn
@@ -29,9 +28,9 @@ app = App(name="cells", help=__doc__, result_action="return_value")
 PEERS: dict[str, Callable[[int, int, int], nn.Module]] = {
     "lstm": lambda input_size, hidden_size, k: arrayLSTM.LSTM(input_size, hidden_size),
     "array": arrayLSTM.ArrayLSTM,
-    "attention": extensions.AttentionArrayLSTM,
-    "attention-max": partial(extensions.AttentionArrayLSTM, max_pooling=True),
-    "stochastic": extensions.StochasticArrayLSTM,
+    "attention": arrayLSTM.extensions.AttentionArrayLSTM,
+    "attention-max": partial(arrayLSTM.extensions.AttentionArrayLSTM, max_pooling=True),
+    "stochastic": arrayLSTM.extensions.StochasticArrayLSTM,
 }
 FLOOR = "nn.LSTM(H)"
 DISAGREED = 1

@@ -164,9 +164,7 @@ def _batch(model: NextItemModel, shape: tuple[int, ...]) -> tuple[Array, list[Ar
     """Draw items of a shape, and a state for each row."""
     rng = np.random.default_rng(0)
     items = rng.integers(0, model.num_items, shape)
-    states = [
-        rng.uniform(-1, 1, (shape[0], *state.shape)).astype(np.float32) for state in Interface.of(model).states
-    ]
+    states = [rng.uniform(-1, 1, (shape[0], *state.shape)).astype(np.float32) for state in Interface.of(model).states]
     return items, states
 
 

@@ -28,8 +28,8 @@ from servers import Server, ServerError, floor, naive, on_core, ours
 from timing import TimingOptions, single_thread
 
 from arraylstm import console
-from arraylstm_serve.bundle import Bundle
-from arraylstm_serve.engine import open_engine
+from arraylstm_serve.bundle.load import Bundle
+from arraylstm_serve.engine.open import open_engine
 from arraylstm_serve.settings import Settings
 
 app = App(name="serving", help=__doc__, result_action="return_value")

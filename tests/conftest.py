@@ -12,6 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # spinning thread pools of torch 
 
 from arraylstm import CELLS  # after the number of threads is set
 
+from . import slow
 from .devices import DEVICES, ENGINES, choose, unpromised
 from .toy import Toy
 
@@ -35,15 +36,19 @@ def pytest_addoption(parser):
     """Let the tests run on another device, and the serving ones with another engine."""
     parser.addoption("--device", choices=DEVICES, default="cpu", help="where models run, in torch and served")
     parser.addoption("--engine", choices=ENGINES, help="where session state lies; cuda has but the device's")
+    parser.addoption("--find-slow", action="store_true", help="write the names of the slow tests to tests/slow.txt")
 
 
 def pytest_configure(config):
     """Choose the device and the engine."""
     choose(config.getoption("--device"), config.getoption("--engine"))
+    if config.getoption("--find-slow") and not hasattr(config, "workerinput"):  # xdist's workers report to this process
+        config.pluginmanager.register(slow.Stopwatch())
 
 
 def pytest_collection_modifyitems(items):
-    """Skip what the chosen device and engine do not promise."""
+    """Mark what is slow, and skip what the chosen device and engine do not promise."""
+    slow.mark(items)
     for item in items:
         for mark in item.iter_markers():
             if mark.name in unpromised():

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from .devices import Chosen
@@ -42,3 +43,7 @@ class ServerProcess:
         if self.process.poll() is None:
             self.process.kill()
         self.process.communicate()
+
+
+Start = Callable[..., ServerProcess]
+"""Starts a server with some flags and, by name, the options of `ServerProcess`."""

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import re
+from itertools import islice
 from pathlib import Path
 
 import httpx
@@ -22,6 +23,7 @@ from .servers import ServerProcess
 
 HDFS = Path(__file__).parents[2] / "shared" / "data" / "hdfs" / "train.txt"
 SPLIT = (0.1, 0.2)  # the defaults of arraylstm-train: validation and held out, with seed 0
+SESSIONS = 600
 REPLAYED = 30
 QUICK = ["--hidden-size", "16", "--embedding-size", "16", "--epochs", "1"]
 CLOSE = 1e-5
@@ -29,11 +31,10 @@ CLOSE = 1e-5
 
 @pytest.fixture(scope="module")
 def event_log(tmp_path_factory):
-    """HDFS block sessions, or the generated log where they are not beside the checkout."""
-    if HDFS.is_file():
-        return HDFS
+    """Some HDFS block sessions, or generated ones where those are not beside the checkout."""
     path = tmp_path_factory.mktemp("log") / "events.txt"
-    path.write_text("\n".join(" ".join(session) for session in generate_sessions(1000)))
+    lines = HDFS.read_text().splitlines() if HDFS.is_file() else map(" ".join, generate_sessions(SESSIONS))
+    path.write_text("\n".join(islice(lines, SESSIONS)))
     return path
 
 

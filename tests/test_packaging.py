@@ -20,7 +20,7 @@ from .serve.bundles import write_bundle
 from .servers import ServerProcess
 
 ROOT = Path(__file__).parent.parent
-WHEELS = sorted((ROOT / "dist").glob("arraylstm-*.whl"))
+WHEELS = sorted((ROOT / "dist").glob("*.whl"))
 needs_wheel = pytest.mark.skipif(not WHEELS, reason="no wheel in dist; `make test` builds it")
 
 
@@ -29,6 +29,12 @@ def test_the_suite_runs_against_the_wheel_and_not_the_source_tree():
     """Every package under test lies in the environment that the wheel was installed into."""
     for package in (arraylstm, arraylstm_export, arraylstm_serve):
         assert Path(package.__file__).is_relative_to(sys.prefix)
+
+
+@needs_wheel
+def test_array_lstm_is_not_beside_our_package():
+    """Where a file system folds case, its `arrayLSTM` would be our `arraylstm` (`make clean` ends an old one)."""
+    assert "arrayLSTM" not in [path.name for path in Path(arraylstm.__file__).parents[1].iterdir()]
 
 
 @needs_wheel
@@ -54,7 +60,7 @@ def test_the_console_scripts_answer_with_one_version(run_program):
     """The three programs are installed and agree on the distribution's version."""
     for program in ("arraylstm-train", "arraylstm-export", "arraylstm-serve"):
         done = run_program(program, "--version")
-        assert (done.returncode, done.stdout.strip()) == (0, importlib.metadata.version("arraylstm"))
+        assert (done.returncode, done.stdout.strip()) == (0, importlib.metadata.version("arraylstm-serving"))
 
 
 @pytest.mark.parametrize("package", ["arraylstm", "arraylstm.extensions"])

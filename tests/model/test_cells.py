@@ -1,7 +1,5 @@
 """What every cell that array-lstm has promises beyond the protocol (`test_protocol`): its interface and weights."""
 
-import arrayLSTM
-import arrayLSTM.extensions
 import pytest
 import torch
 from torch import nn
@@ -11,6 +9,7 @@ from arraylstm import CELLS
 from arraylstm.cells import make_cell
 
 from ..devices import Chosen
+from ..reference import arrayLSTM
 
 REFERENCES = {
     arraylstm.LSTM: lambda i, h, k: arrayLSTM.LSTM(i, h),

@@ -4,7 +4,6 @@ import json
 import pickle
 import re
 
-import arrayLSTM
 import pytest
 import safetensors.torch
 import torch
@@ -13,6 +12,7 @@ import arraylstm
 from arraylstm import CELLS, LSTM2002, CheckpointError, NextItemModel, Vocabulary, load, save
 
 from ..devices import Chosen
+from ..reference import arrayLSTM
 
 LABELS = Vocabulary(["a", "b", 3, "<unk>"], unknown="<unk>")
 

@@ -99,5 +99,5 @@ def test_what_cannot_be_drawn_is_refused(arguments, message):
 def test_where_matplotlib_is_absent_the_error_says_what_to_install(weights, monkeypatch):
     """arraylstm imports without matplotlib; drawing says which extra has it."""
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r'pip install "arraylstm\[plot\]"'):
+    with pytest.raises(ImportError, match=r'pip install "arraylstm-serving\[plot\]"'):
         plot_lanes(weights)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Self
 
 import pytest
 
 from arraylstm_serve.client import AsyncClient, BulkEvent, Client, Retries, SessionAnswer
 
-from ..servers import ServerProcess
-from .bundles import expected_observed, expected_predictions, write_bundle
+from .bundles import expected_observed, expected_predictions
 
 QUICK = Retries(first=0.001)
 
@@ -68,14 +67,6 @@ Connect = Callable[..., Face]
 def connect(request: pytest.FixtureRequest) -> Connect:
     """Makes clients of one kind."""
     return lambda url, *values, **options: Face(request.param(url, *values, **{"retries": QUICK, **options}))
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """One server for a module's tests; each has sessions of its own."""
-    process = ServerProcess(write_bundle(tmp_path_factory.mktemp("shared") / "bundle"))
-    yield process
-    process.stop()
 
 
 def fresh() -> str:

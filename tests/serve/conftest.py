@@ -11,6 +11,7 @@ import pytest
 
 from ..servers import ServerProcess
 from .bundles import write_bundle
+from .commands import refusal as refusal
 from .harness import Harness
 
 
@@ -44,6 +45,14 @@ def start_server(bundle_path: Path) -> Iterator[Callable[..., ServerProcess]]:
     yield start
     for server in servers:
         server.stop()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """One server with the default settings for a module's tests, which do not stop it; each has sessions of its own."""
+    process = ServerProcess(write_bundle(tmp_path_factory.mktemp("shared") / "bundle"))
+    yield process
+    process.stop()
 
 
 @pytest.fixture

@@ -6,71 +6,20 @@ import hashlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
-from arraylstm_serve.auth import Keys, make_key
 from arraylstm_serve.errors import StartupError
+from arraylstm_serve.http.auth import Keys, make_key
 
+from .answers import check
+from .commands import Refusal, run
 from .harness import Harness, listening
-from .test_problems import check
-from .test_server import run
-
-ALICE, BOB = "alice's-own-key", "bob's-own-key"
-
-
-def line(name: str, key: str) -> str:
-    """A line of the file."""
-    return f"{name} {hashlib.sha256(key.encode()).hexdigest()}\n"
-
-
-def write(path: Path, text: str) -> Path:
-    """A file of keys."""
-    file = path / "keys"
-    file.write_text(text)
-    return file
-
-
-@pytest.fixture
-def guarded(bundle_path: Path, tmp_path: Path) -> Harness:
-    """The application, which lets Alice, who has two keys, and Bob in."""
-    keys = write(tmp_path, line("alice", ALICE) + line("bob", BOB) + line("alice", "another"))
-    return Harness(bundle_path, api_keys=keys)
-
-
-def bearer(key: str) -> dict[str, str]:
-    """The header that carries a key."""
-    return {"Authorization": f"Bearer {key}"}
-
-
-async def everything(client: httpx.AsyncClient, headers: dict[str, str]) -> dict[str, httpx.Response]:
-    """An answer of every protected operation, for the session u."""
-    event: dict[str, Any] = {"items": ["a"]}
-    requests: list[tuple[str, str, Any]] = [
-        ("GET", "/v1/sessions/u", None),
-        ("GET", "/v1/sessions/u/predictions", None),
-        ("GET", "/v1/sessions/u/state", None),
-        ("PUT", "/v1/sessions/u/state", None),
-        ("DELETE", "/v1/sessions/u", None),
-        ("POST", "/v1/sessions/u/events", event),
-        ("POST", "/v1/events", {"events": [event | {"session_id": "u"}]}),
-        ("POST", "/v1/predict", event),
-        ("GET", "/v1/model", None),
-        ("GET", "/v1/stats", None),
-        ("GET", "/v1/stream", None),
-        ("GET", "/metrics", None),
-        ("GET", "/v1/nothing", None),
-        ("GET", "/v2/health/ready", None),
-    ]
-    return {
-        f"{method} {path}": await client.request(method, path, json=body, headers=headers)
-        for method, path, body in requests
-    }
+from .keys import ALICE, BOB, bearer, everything, line, write
+from .keys import guarded as guarded
 
 
 @pytest.mark.anyio
@@ -200,11 +149,9 @@ def test_a_made_key_is_let_in(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a b", "", "x" * 65, "ü", "a/b", "#a"])
-def test_a_name_has_a_form(name: str) -> None:
+def test_a_name_has_a_form(refusal: Refusal, name: str) -> None:
     """A name that would not fit a line of the file is refused with status 2."""
-    done = run("make-key", "--", name)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "64 characters" in done.stderr
+    assert "64 characters" in refusal("make-key", "--", name)
 
 
 DIGEST = "0" * 64
@@ -213,8 +160,8 @@ DIGEST = "0" * 64
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "lists no key"),
-        ("# nobody\n\n", "lists no key"),
+        ("", "has no key"),
+        ("# nobody\n\n", "has no key"),
         (f"alice {DIGEST[:-1]}\n", "line 1"),
         (f"# a comment\nalice {DIGEST}\nbob\n", "line 3"),
         (f"alice bob {DIGEST}\n", "line 1"),

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from arraylstm_serve.admission import Share
+from arraylstm_serve.sessions.limits import Share
 
 from ..devices import same_bits
 from .bundles import LABELS, V

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from arraylstm_serve import Bundle
+from arraylstm_serve.engine.step_graph import open_graph
 from arraylstm_serve.errors import BundleError, StartupError
-from arraylstm_serve.graph import open_graph
 
 from .bundles import FINGERPRINT, STATES, describe, signature, step_model, write_bundle, write_manifest
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from arraylstm_serve.application import OPERATIONS
 from arraylstm_serve.client import (
     AnswerError,
     AsyncClient,
@@ -21,16 +22,13 @@ from arraylstm_serve.client import (
     UnknownSessionError,
     calls,
 )
-from arraylstm_serve.operations import OPERATIONS
 
-from ..servers import ServerProcess
+from ..servers import ServerProcess, Start
 from .bundles import FINGERPRINT, LABELS
 from .clients import Connect, Face, check, event, fresh
 from .clients import connect as connect
-from .clients import server as server
 
 pytestmark = pytest.mark.anyio
-Start = Callable[..., ServerProcess]
 
 ABSENT = ["cyclopts", "fastapi", "numpy", "onnxruntime", "prometheus_client", "safetensors", "starlette", "uvicorn"]
 PROGRAM = f"import sys; [sys.modules.setdefault(name, None) for name in {ABSENT}]; import arraylstm_serve.client"
@@ -45,7 +43,7 @@ def test_the_package_has_the_servers_classes_and_no_others() -> None:
     """Bundle and Settings come with the package when they are asked for; other names are no attributes."""
     import arraylstm_serve
 
-    assert arraylstm_serve.Bundle.__module__ == "arraylstm_serve.bundle"
+    assert arraylstm_serve.Bundle.__module__ == "arraylstm_serve.bundle.load"
     assert arraylstm_serve.Settings.__module__ == "arraylstm_serve.settings"
     assert not hasattr(arraylstm_serve, "Bundles")
 
@@ -192,7 +190,7 @@ async def test_mistakes_of_the_caller_are_told_at_once(connect: Connect) -> None
             with pytest.raises(ValueError, match="idempotency key"):
                 await keyed(*values, key="é")
         for call in (client.predict, client.session("s").send):
-            with pytest.raises(TypeError, match="have to be a list"):
+            with pytest.raises(TypeError, match="must be a list"):
                 await call("abc")
         with pytest.raises(ValueError, match="17 events"):
             await client.send_many([event("s", "a")] * 17)
@@ -330,6 +328,7 @@ def stubbed(connect: Connect, response: httpx.Response) -> Face:
 
 def test_answers_are_the_wires_own_types() -> None:
     """The types that the client exports are those that the server encodes."""
-    from arraylstm_serve import client, schemas
+    from arraylstm_serve import client
+    from arraylstm_serve.api import schemas
 
     assert client.SessionAnswer is schemas.SessionAnswer is SessionAnswer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -22,15 +22,13 @@ from arraylstm_serve.client import (
 )
 from arraylstm_serve.client.errors import refusal, seconds
 
-from ..servers import ServerProcess
+from ..servers import ServerProcess, Start
 from .bundles import LABELS
 from .clients import Connect, check, event, fresh
 from .clients import connect as connect
-from .clients import server as server
 from .flaky import Fault, FlakyProxy
 
 pytestmark = pytest.mark.anyio
-Start = Callable[..., ServerProcess]
 
 BUSY = Fault(
     status=503, headers={"Retry-After": "0"}, body=b'{"type":"","title":"","status":503,"detail":"","code":"x"}'

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
+from arraylstm_serve.api.schemas import KEYS_REMEMBERED, SessionAnswer, encode
 from arraylstm_serve.client import (
     AnswerError,
     AsyncClient,
@@ -16,17 +17,14 @@ from arraylstm_serve.client import (
     StepConflictError,
 )
 from arraylstm_serve.client.pipeline import WINDOW, Pipeline
-from arraylstm_serve.schemas import KEYS_REMEMBERED, SessionAnswer, encode
 
-from ..servers import ServerProcess
+from ..servers import ServerProcess, Start
 from .bundles import LABELS
 from .clients import QUICK, Connect, check, event, fresh
 from .clients import connect as connect
-from .clients import server as server
 from .flaky import Fault, FlakyProxy
 
 pytestmark = pytest.mark.anyio
-Start = Callable[..., ServerProcess]
 
 
 @pytest.fixture

@@ -4,67 +4,26 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, nullcontext, suppress
 from time import monotonic
 
 import httpx
 import pytest
 
-from ..servers import ServerProcess
-
-Start = Callable[..., ServerProcess]
-
-BODY = b'{"items":["a"]}'
-HEAD = b"POST /v1/sessions/u/events HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(BODY)
-HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+from ..servers import ServerProcess, Start
+from .bundles import write_bundle
+from .sockets import BODY, HEAD, HEALTH, LONG_HEADS, answer_to, connect, problem, rest
 
 
-@pytest.fixture
-def impatient(start_server: Start) -> ServerProcess:
-    """A server that waits for a request for a moment only."""
-    return start_server("--request-timeout", "0.3")
-
-
-def connect(server: ServerProcess) -> socket.socket:
-    """A connection that does not wait for ever."""
-    return socket.create_connection(("127.0.0.1", server.port), timeout=10)
-
-
-def rest(client: socket.socket) -> bytes:
-    """Everything that comes until the server hangs up."""
-    return b"".join(iter(lambda: client.recv(65_536), b""))
-
-
-def answer_to(client: socket.socket, request: bytes) -> bytes:
-    """What one whole request is answered with, the connection staying open."""
-    client.sendall(request)
-    received = b""
-    while b"\r\n\r\n" not in received:
-        received += more(client)
-    head, _, body = received.partition(b"\r\n\r\n")
-    size = int(next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")).split()[1])
-    while len(body) < size:
-        body += more(client)
-    return head
-
-
-def more(client: socket.socket) -> bytes:
-    """What comes next on a connection that the server has no reason to end."""
-    piece = client.recv(65_536)
-    assert piece, "the server has hung up"
-    return piece
-
-
-def problem(answer: bytes) -> tuple[str, str, bool]:
-    """Status line and code of a refusal, and whether it announces the end of the connection."""
-    head, _, body = answer.partition(b"\r\n\r\n")
-    lines = head.decode().split("\r\n")
-    headers = {name.lower(): value for name, value in (line.split(": ") for line in lines[1:])}
-    assert headers["content-type"] == "application/problem+json"
-    assert headers["x-request-id"]
-    assert int(headers["content-length"]) == len(body)
-    return lines[0], json.loads(body)["code"], headers["connection"] == "close"
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server that waits for a request for a moment only; the module's tests share it and do not stop it."""
+    bundle = write_bundle(tmp_path_factory.mktemp("impatient") / "bundle")
+    process = ServerProcess(bundle, "--request-timeout", "0.3")
+    yield process
+    process.stop()
 
 
 @pytest.mark.parametrize(
@@ -124,28 +83,21 @@ def test_an_early_answer_does_not_wait_for_the_body(start_server: Start) -> None
 
 
 @pytest.mark.parametrize("requests", [1, 2, 3])
-def test_garbage_after_requests_is_refused_without_a_fault(impatient: ServerProcess, requests: int) -> None:
+def test_garbage_after_requests_is_refused_without_a_fault(start_server: Start, requests: int) -> None:
     """Bytes that are no HTTP behind whole requests are refused, and the log has no traceback."""
-    with closing(connect(impatient)) as client:
+    server = start_server("--request-timeout", "0.3")
+    with closing(connect(server)) as client:
         client.sendall((HEAD + BODY) * requests + b"no http\r\n\r\n")
         assert problem(rest(client)) == ("HTTP/1.1 400 Bad Request", "malformed_request", True)
-    httpx.get(f"{impatient.url}/healthz")
-    impatient.process.terminate()
-    assert "Traceback" not in impatient.process.communicate()[1]
-
-
-LONG_HEADS = [
-    HEALTH[:-2] + b"X: " + b"x" * 66_000 + b"\r\n\r\n",
-    HEALTH[:-2] + b"X: x\r\n" * 11_000 + b"\r\n",
-    HEALTH.replace(b"/healthz", b"/healthz?" + b"x" * 66_000),
-]
+    httpx.get(f"{server.url}/healthz")
+    server.process.terminate()
+    assert "Traceback" not in server.process.communicate()[1]
 
 
 @pytest.mark.parametrize("head", LONG_HEADS, ids=["one header", "many headers", "path"])
 @pytest.mark.parametrize("first", [b"", HEAD + BODY], ids=["alone", "behind a request"])
-def test_a_long_head_is_refused_though_it_is_whole(start_server: Start, first: bytes, head: bytes) -> None:
+def test_a_long_head_is_refused_though_it_is_whole(server: ServerProcess, first: bytes, head: bytes) -> None:
     """A head over 64 KiB is refused also where all of it comes at once; one just below is taken."""
-    server = start_server()
     with closing(connect(server)) as client:
         client.sendall(first + head)
         assert problem(rest(client)) == ("HTTP/1.1 400 Bad Request", "malformed_request", True)
@@ -200,10 +152,10 @@ def test_refused_connections_take_nobodys_place(crowded: tuple[ServerProcess, Ex
 
 
 @pytest.mark.parametrize("answered", [False, True], ids=["before the answer", "after it"])
-def test_a_trailer_has_an_end(start_server: Start, answered: bool) -> None:
+def test_a_trailer_has_an_end(server: ServerProcess, answered: bool) -> None:
     """A trailer that goes on and on is cut off after 64 KiB, whether or not the request has been answered."""
     begun = b"POST %s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
-    with closing(connect(start_server())) as client:
+    with closing(connect(server)) as client:
         if answered:
             assert b" 404 " in answer_to(client, begun % b"/nothing")
         else:
@@ -224,3 +176,91 @@ def test_a_client_that_does_not_read_is_cut_off(start_server: Start) -> None:
                 if httpx.get(f"{server.url}/healthz").status_code == 200:
                     return
     pytest.fail("the connection is still held")
+
+
+def test_a_client_that_leaves_does_not_disturb_the_others(server: ServerProcess) -> None:
+    """Connections cut in the head, in the body or before the answer leave the server answering."""
+    body = b'{"items":["a"]}'
+    head = b"POST /v1/sessions/u/events HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    for sent in (head[:20], head + body[:3], head + body):
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.sendall(sent)
+    answer = httpx.post(f"{server.url}/v1/sessions/other/events", content=body)
+    assert answer.json()["step"] == 1
+
+
+def test_many_clients_at_once_are_each_answered(server: ServerProcess) -> None:
+    """Threads with a session each, over real connections, see every step of theirs once and in order."""
+    steps: dict[str, list[int]] = {}
+
+    def play(name: str) -> None:
+        with httpx.Client(base_url=server.url) as client:
+            events = [client.post(f"/v1/sessions/{name}/events", json={"items": ["a"]}) for _ in range(30)]
+        steps[name] = [event.json()["step"] for event in events]
+
+    threads = [threading.Thread(target=play, args=(f"s{number}",)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert steps == {f"s{number}": list(range(1, 31)) for number in range(8)}
+
+
+def test_large_bodies_and_ids_get_clear_answers(start_server: Start) -> None:
+    """Over a real connection a megabyte id and a body over the bound are answered, not cut off."""
+    server = start_server("--max-body", "1000")
+    long_id = httpx.post(f"{server.url}/v1/sessions/{'x' * 60_000}/events", json={"items": ["a"]})
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.sendall(b"POST /v1/sessions/" + b"x" * 1_000_000 + b"/events HTTP/1.1\r\nHost: x\r\n\r\n")
+        longer_id = b"".join(iter(lambda: client.recv(4096), b""))
+    large = httpx.post(f"{server.url}/v1/sessions/u/events", content=b" " * 2_000_000)
+    assert (long_id.status_code, long_id.json()["code"]) == (422, "invalid_session_id")
+    head, _, body = longer_id.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 Bad Request")
+    assert b"application/problem+json" in head
+    assert json.loads(body)["code"] == "malformed_request"
+    assert (large.status_code, large.json()["code"]) == (413, "payload_too_large")
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/v1/model", "/docs", "/openapi.json"])
+def test_what_can_be_got_has_a_head(server: ServerProcess, path: str) -> None:
+    """HEAD is answered as GET is, without the body."""
+    whole, head = httpx.get(f"{server.url}{path}"), httpx.head(f"{server.url}{path}")
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == whole.headers["content-length"]
+
+
+def test_the_head_of_a_request_is_bounded(start_server: Start) -> None:
+    """Headers without an end are refused once after 65,536 bytes; whatever comes then is dropped."""
+    process = start_server()
+    with socket.create_connection(("127.0.0.1", process.port)) as client:
+        client.sendall(b"GET /healthz HTTP/1.1\r\nX: " + b"x" * 70_000)
+        answer = client.recv(4096)
+        client.sendall(b"\r\nno header\r\n\r\n")
+        answer += b"".join(iter(lambda: client.recv(4096), b""))
+    process.process.terminate()
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1 400 ") == 1
+    assert process.process.communicate()[1] == ""
+
+
+def test_bodies_do_not_count_as_heads(server: ServerProcess) -> None:
+    """A body longer than any head, and a later head that comes in parts, are taken."""
+    body = b'{"items":["a"]}'.ljust(100_000)
+    head = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        for part in (head + body[:70_000], body[70_000:] + b"GET /healthz HTTP/1.1\r\n"):
+            client.sendall(part)
+            httpx.get(f"{server.url}/healthz")
+        client.sendall(b"Host: x\r\nConnection: close\r\n\r\n")
+        answers = b"".join(iter(lambda: client.recv(4096), b""))
+    assert answers.count(b"HTTP/1.1 200 OK") == 2
+
+
+def test_connections_are_bounded(start_server: Start) -> None:
+    """While more than max_connections are open, requests are answered 503; later ones are served again."""
+    process = start_server("--max-connections", "2")
+    with httpx.Client(base_url=process.url) as first, httpx.Client(base_url=process.url) as second:
+        assert [first.get("/healthz").status_code, second.get("/healthz").status_code] == [200, 200]
+        assert httpx.get(f"{process.url}/healthz").status_code == 503
+        assert first.get("/healthz").status_code == 200

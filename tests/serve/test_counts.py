@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 from time import monotonic
@@ -18,12 +17,10 @@ from prometheus_client.samples import Sample
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect as connect_stream
 
-from ..servers import ServerProcess
+from ..servers import ServerProcess, Start
 from .harness import Harness
-from .test_auth import bearer, everything, line
-from .test_connections import BODY, HEAD, HEALTH, LONG_HEADS, answer_to, connect, rest
-
-Start = Callable[..., ServerProcess]
+from .keys import bearer, everything, line
+from .sockets import BODY, HEAD, HEALTH, LONG_HEADS, answer_to, connect, rest
 
 EVENTS = "/v1/sessions/{session_id}/events"
 STREAM = "/v1/stream"

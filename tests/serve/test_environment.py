@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from arraylstm_serve import cli
-from arraylstm_serve.environment import NAMES
+from arraylstm_serve.settings import NAMES
 
-from ..servers import ServerProcess
-from .test_server import run
-
-Start = Callable[..., ServerProcess]
+from ..servers import ServerProcess, Start
+from .commands import Refusal, run
 
 LINKS = {
     "ARRAYLSTM_SERVICE_HOST": "10.0.0.1",
@@ -61,11 +58,10 @@ def test_a_link_to_a_service_leaves_the_port_at_its_default(bundle_path: Path, m
 
 
 @pytest.mark.parametrize("value", ["http://10.0.0.1:8080", "tcp", "8080x", ""])
-def test_a_port_of_another_form_is_refused(bundle_path: Path, value: str) -> None:
+def test_a_port_of_another_form_is_refused(bundle_path: Path, refusal: Refusal, value: str) -> None:
     """What is neither a port nor a link is told by the variable and its value, and the status is 2."""
-    done = run(str(bundle_path), ARRAYLSTM_PORT=value, COLUMNS="200")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert f'ARRAYLSTM_PORT from env: unable to convert "{value}" into int' in done.stderr
+    said = refusal(str(bundle_path), ARRAYLSTM_PORT=value, COLUMNS="200")
+    assert f'ARRAYLSTM_PORT from env: unable to convert "{value}" into int' in said
 
 
 def test_a_variable_that_is_no_setting_is_warned_of(start_server: Start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,8 +70,8 @@ def test_a_variable_that_is_no_setting_is_warned_of(start_server: Start, monkeyp
         monkeypatch.setenv(name, "1")
     lines = logged(start_server("--log-format", "json"))
     assert [(line["level"], line["message"]) for line in lines] == [
-        ("WARNING", "ARRAYLSTM_MAX_SESSION is no setting; did you mean ARRAYLSTM_MAX_SESSIONS?"),
-        ("WARNING", "ARRAYLSTM_ZZZ is no setting; arraylstm-serve --help lists them all"),
+        ("WARNING", "ARRAYLSTM_MAX_SESSION is not a setting; did you mean ARRAYLSTM_MAX_SESSIONS?"),
+        ("WARNING", "ARRAYLSTM_ZZZ is not a setting; arraylstm-serve --help lists them all"),
     ]
 
 

@@ -10,15 +10,11 @@ from typing import Any
 import pytest
 
 from ..devices import same_bits
+from .answers import near
 from .bundles import FINGERPRINT, LABELS, expected_observed, expected_predictions, write_bundle
 from .harness import Harness, observed, predictions
 
 pytestmark = pytest.mark.anyio
-
-
-def near(pairs: list[tuple[Any, Any]]) -> list[Any]:
-    """Pairs to compare with, the numbers within the model's tolerance."""
-    return [tuple(part if isinstance(part, str) else pytest.approx(part, abs=1e-5) for part in pair) for pair in pairs]
 
 
 async def test_an_answer_has_exactly_the_promised_fields(harness: Harness) -> None:

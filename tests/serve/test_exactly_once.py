@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from arraylstm_serve.bundle import Bundle
+from arraylstm_serve.bundle.load import Bundle
 
 from ..servers import ServerProcess
 from .alone import Alone, same

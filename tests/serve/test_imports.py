@@ -7,9 +7,11 @@ import sys
 
 PROGRAM = """
 import sys, pkgutil, importlib, arraylstm_serve
-for module in pkgutil.iter_modules(arraylstm_serve.__path__):
-    if module.name != "__main__" and not module.name.startswith("device_"):
-        importlib.import_module(f"arraylstm_serve.{module.name}")
+modules = [module.name for module in pkgutil.walk_packages(arraylstm_serve.__path__, "arraylstm_serve.")]
+for name in modules:
+    if name != "arraylstm_serve.__main__" and not name.startswith("arraylstm_serve.engine.gpu."):
+        importlib.import_module(name)
+assert "arraylstm_serve.sessions.table" in modules
 print(sorted({"torch", "arraylstm", "arraylstm_export", "onnx"} & sys.modules.keys()))
 """
 

@@ -10,12 +10,10 @@ from pathlib import Path
 
 import httpx
 
-from arraylstm_serve.server import SPARE_FILES
+from arraylstm_serve.server.process import SPARE_FILES
 
-from ..servers import ServerProcess
-from .test_connections import HEALTH, answer_to, connect
-
-Start = Callable[..., ServerProcess]
+from ..servers import ServerProcess, Start
+from .sockets import HEALTH, answer_to, connect
 
 
 def test_connections_may_be_more_than_the_soft_limit(start_server: Start, shell: Callable[[str, int], Path]) -> None:

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from schemathesis import checks
 from starlette.routing import Route
 
-from arraylstm_serve.api import published
-from arraylstm_serve.openapi import example
+from arraylstm_serve.api.openapi import example
+from arraylstm_serve.application import published
 
 from .bundles import write_bundle
 from .harness import Harness

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,11 @@ from websockets.sync.client import ClientConnection, connect
 
 from arraylstm_serve import Settings, cli
 
-from ..servers import ServerProcess
+from ..servers import ServerProcess, Start
+from .answers import check
 from .bundles import write_bundle
 from .clients import fresh
-from .test_problems import check
-from .test_server import run
-
-Start = Callable[..., ServerProcess]
+from .commands import Refusal
 
 SHOP, EVIL = "https://shop.example", "https://evil.example"
 OWN, OTHER_PORT = "http://127.0.0.1:{port}", "http://127.0.0.1:1"
@@ -189,11 +187,10 @@ NO_ORIGINS = [
 
 
 @pytest.mark.parametrize("text", NO_ORIGINS)
-def test_what_no_browser_sends_is_refused_at_the_start(bundle_path: Path, text: str) -> None:
+def test_what_no_browser_sends_is_refused_at_the_start(bundle_path: Path, refusal: Refusal, text: str) -> None:
     """A --cors-origin that could let no page in is told by its value, with what is allowed, and the status is 2."""
-    done = run(str(bundle_path), "--port", "0", "--cors-origin", SHOP, "--cors-origin", text, COLUMNS="400")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert f'Invalid value "{text}" for --cors-origin. Must be an origin as browsers send it' in done.stderr
+    said = refusal(str(bundle_path), "--port", "0", "--cors-origin", SHOP, "--cors-origin", text, COLUMNS="400")
+    assert f'Invalid value "{text}" for --cors-origin. Must be an origin as browsers send it' in said
 
 
 ORIGINS = [

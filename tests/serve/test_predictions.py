@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from arraylstm_serve.predictions import Ask, Ranking, log_sum_exp, observe, rank, rank_each, top_ids
+from arraylstm_serve.engine.ranking import Ask, Ranking, log_sum_exp, observe, rank, rank_each, top_ids
 
 few_values = st.sampled_from([-np.inf, -2.0, -0.0, 0.0, 1.0, 1.5])
 tied_logits = arrays.arrays(np.float32, arrays.array_shapes(min_dims=2, max_dims=2), elements=few_values)

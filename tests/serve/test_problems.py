@@ -4,33 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 
-from arraylstm_serve import problems
-
+from .answers import check
 from .harness import Harness
 
 pytestmark = pytest.mark.anyio
 
 EVENTS = "/v1/sessions/u/events"
-KINDS = {kind.code: kind for kind in vars(problems).values() if isinstance(kind, problems.Kind)}
-
-
-def check(response: httpx.Response, code: str) -> dict[str, Any]:
-    """The body of a refusal that has the RFC 9457 form and the given code."""
-    problem: dict[str, Any] = response.json()
-    assert response.headers["content-type"] == "application/problem+json"
-    assert set(problem) - {"session_id", "step"} == {"type", "title", "status", "detail", "code"}
-    assert problem["code"] == code
-    assert problem["status"] == response.status_code == KINDS[code].status
-    assert problem["title"] == KINDS[code].title
-    assert problem["type"] == f"urn:arraylstm:problem:{code}"
-    assert len(response.content) < 1000
-    return problem
-
 
 BAD_BODIES = [
     (b"", "invalid_json", "truncated"),
@@ -214,8 +196,7 @@ async def test_a_fault_of_the_server_tells_the_client_nothing(
     def explode(*_: object) -> None:
         raise RuntimeError("secret detail")
 
-    for name in ("advance", "predict"):
-        monkeypatch.setattr(harness.service, name, explode)
+    monkeypatch.setattr(harness.service, "perform", explode)
     for path in (EVENTS, "/v1/predict"):
         response = await harness.client.post(path, content=b'{"items": ["a"]}')
         check(response, "internal")

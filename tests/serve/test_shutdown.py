@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
+import subprocess
+import sys
 import threading
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from ..servers import ServerProcess
+from arraylstm_serve.server import process as serving
 
-Start = Callable[..., ServerProcess]
+from ..servers import Start
+from .harness import Harness
+from .sockets import accepts
 
 
 class Clients:
@@ -115,3 +121,73 @@ def test_a_stream_that_does_not_read_does_not_keep_the_server(start_server: Star
         server.process.terminate()
         assert server.process.wait(20) == 0
     assert "Traceback" not in server.process.communicate()[1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_server_after_what_is_in_flight(start_server: Start, number: signal.Signals) -> None:
+    """Told to stop amid a request, the server accepts no further ones, finishes this one and exits with 0."""
+    server = start_server()
+    body = b'{"items":["a","b"]}'
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        head = f"POST /v1/sessions/u/events HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        client.sendall(head.encode() + body[:5])
+        httpx.get(f"{server.url}/healthz")
+        server.process.send_signal(number)
+        while accepts(server.port):
+            pass
+        client.sendall(body[5:])
+        answer = b"".join(iter(lambda: client.recv(4096), b""))
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert b'"step":2' in answer
+    assert server.process.wait() == 0
+    assert server.process.communicate()[1] == ""
+
+
+def test_a_stuck_client_does_not_keep_the_server(start_server: Start) -> None:
+    """A request that never ends is given up after shutdown_timeout, and the exit status is 0 still."""
+    server = start_server("--shutdown-timeout", "1")
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.sendall(b"POST /v1/sessions/u/events HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{")
+        httpx.get(f"{server.url}/healthz")
+        server.process.terminate()
+        assert server.process.wait() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_before_the_server_serves_is_heeded(bundle_path: Path, number: signal.Signals) -> None:
+    """Told to stop while it loads, the server ends with status 0 and never says that it serves."""
+    program = (
+        "import os, sys\n"
+        "from arraylstm_serve import cli\n"
+        "from arraylstm_serve.engine.host import HostEngine\n"
+        f"HostEngine.warm_up = lambda *_: os.kill(os.getpid(), {number})\n"
+        "sys.exit(cli.main())"
+    )
+    command = [sys.executable, "-c", program, str(bundle_path), "--port", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_server_told_to_stop_is_not_ready(harness: Harness, number: signal.Signals) -> None:
+    """From the signal on /readyz answers 503 on the connections that are still open."""
+    config = uvicorn.Config(harness.app, lifespan="off")
+    serving.Server(config, harness.service, "", []).handle_exit(number, None)
+    assert (await harness.client.get("/readyz")).status_code == 503
+
+
+def test_a_second_signal_cuts_requests_off_in_good_order(start_server: Start) -> None:
+    """A server told twice to stop answers 503 to what is in flight, prints no traceback, and ends with status 0."""
+    process = start_server()
+    with socket.create_connection(("127.0.0.1", process.port)) as client:
+        client.sendall(b"POST /v1/sessions/u/events HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{")
+        httpx.get(f"{process.url}/healthz")
+        for _ in range(2):
+            process.process.send_signal(signal.SIGINT)
+            while accepts(process.port):
+                pass
+        answer = b"".join(iter(lambda: client.recv(4096), b""))
+    assert process.process.wait() == 0
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert "Traceback" not in process.process.communicate()[1]

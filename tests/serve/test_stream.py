@@ -14,11 +14,11 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from arraylstm_serve.stream import IN_FLIGHT
+from arraylstm_serve.http.websocket import IN_FLIGHT
 
+from .answers import near
 from .bundles import LABELS, expected_observed, expected_predictions
 from .harness import Harness, listening, observed, predictions
-from .test_events import near
 
 pytestmark = pytest.mark.anyio
 

@@ -15,12 +15,10 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
-from arraylstm_serve.server import SPARE_FILES
+from arraylstm_serve.server.process import SPARE_FILES
 
-from ..servers import ServerProcess
-from .test_server import run
-
-Start = Callable[..., ServerProcess]
+from ..servers import ServerProcess, Start
+from .commands import run
 
 OPENSSL = shutil.which("openssl")
 pytestmark = pytest.mark.skipif(OPENSSL is None, reason="openssl, which makes the certificate, is not installed")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from arraylstm_serve.problems import Problem
-from arraylstm_serve.vocabulary import Vocabulary
+from arraylstm_serve.api.problems import Problem
+from arraylstm_serve.bundle.vocabulary import Vocabulary
 
 
 def test_labels_and_ids_are_inverse_and_typed() -> None:

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from arraylstm_serve.bundle import Bundle
-from arraylstm_serve.device_binding import Place
-from arraylstm_serve.device_engine import DeviceEngine, cuda_place
-from arraylstm_serve.engine import open_engine
+from arraylstm_serve.bundle.load import Bundle
+from arraylstm_serve.engine.gpu.binding import Place
+from arraylstm_serve.engine.gpu.engine import DeviceEngine, cuda_place
+from arraylstm_serve.engine.open import open_engine
 from arraylstm_serve.settings import Settings
 
 from ...devices import Chosen

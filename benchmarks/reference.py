@@ -1,0 +1,16 @@
+"""Import array-lstm 0.0.1, the package that the cells are compared with, from a folder of its own.
+
+Never install it beside ours: where a file system folds case, `arrayLSTM` and `arraylstm` are one folder.
+"""
+
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).parents[1] / ".reference"
+
+sys.path.append(str(FOLDER))
+try:
+    import arrayLSTM as arrayLSTM  # type: ignore[import-untyped]
+    from arrayLSTM import extensions as extensions
+except ImportError as error:
+    raise ImportError(f"array-lstm is not in {FOLDER.name}; `make {FOLDER.name}` puts it there") from error

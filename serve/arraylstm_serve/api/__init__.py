@@ -1,0 +1,1 @@
+"""The API's contract: requests, answers, problems, and the OpenAPI document made from them."""

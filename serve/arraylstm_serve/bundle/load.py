@@ -1,0 +1,157 @@
+"""The exported bundle: read, verified file by file, and handed on as plain values."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from stat import S_ISREG
+from typing import Self, TypeVar
+
+import msgspec
+
+from arraylstm_serve.bundle.manifest import (
+    CHECKSUM,
+    MANIFEST,
+    SCHEMA_VERSION,
+    STEP_GRAPH,
+    VOCABULARY,
+    FileEntry,
+    Graph,
+    Manifest,
+    SchemaVersion,
+    VocabularyFile,
+)
+from arraylstm_serve.bundle.vocabulary import Vocabulary
+from arraylstm_serve.errors import BundleError, cause
+from arraylstm_serve.text import shortened, shown
+
+Decoded = TypeVar("Decoded")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle.
+
+    Attributes:
+        path: its directory.
+        manifest: the fields the server relies on.
+        document: manifest.json as the exporter wrote it.
+        vocabulary: item labels and ids.
+        labels: vocabulary.json as the exporter wrote it.
+    """
+
+    path: Path
+    manifest: Manifest
+    document: bytes
+    vocabulary: Vocabulary
+    labels: bytes
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a bundle and verify every file of it.
+
+        Raises:
+            BundleError: a file is missing, unreadable, changed, or says what the server does not understand.
+        """
+        with _unreadable(path):
+            if not path.is_dir():
+                raise BundleError(f"{path} is not a directory; expected a bundle written by arraylstm-export.")
+        raw = _read(path / MANIFEST)
+        version = _decode(raw, SchemaVersion, path / MANIFEST).schema_version
+        if version != SCHEMA_VERSION:
+            raise BundleError(f"{path / MANIFEST} has schema_version {version}; this server reads {SCHEMA_VERSION}.")
+        _verify_manifest(path, raw)
+        manifest = _decode(raw, Manifest, path / MANIFEST)
+        _verify_contents(path, manifest)
+        labels = _read(path / VOCABULARY)
+        return cls(path, manifest, raw, _decode_vocabulary(labels, path / VOCABULARY, manifest), labels)
+
+    @property
+    def fingerprint(self) -> str:
+        """The model's fingerprint, `sha256:` and 64 hexadecimal digits."""
+        return self.manifest.fingerprint
+
+    @property
+    def step_path(self) -> Path:
+        """The file of the graph that steps one item a row."""
+        return self.path / STEP_GRAPH
+
+    @property
+    def step_graph(self) -> Graph:
+        """The signature the manifest promises for that graph."""
+        return self.manifest.graphs[STEP_GRAPH]
+
+
+@contextmanager
+def _unreadable(path: Path) -> Iterator[None]:
+    """Turn what keeps a path from being read into a BundleError."""
+    try:
+        yield
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {cause(error)}.") from error
+
+
+def _read(path: Path) -> bytes:
+    with _unreadable(path):
+        return path.read_bytes()
+
+
+def _decode(raw: bytes, kind: type[Decoded], path: Path) -> Decoded:
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except msgspec.ValidationError as error:
+        raise BundleError(f"{path} does not have the expected fields: {shortened(str(error), 200)}.") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BundleError(f"{path} is not valid JSON: {shortened(str(error), 200)}.") from error
+
+
+def _verify_manifest(path: Path, raw: bytes) -> None:
+    """Hold the manifest against the line that `sha256sum -c` reads."""
+    expected = f"{hashlib.sha256(raw).hexdigest()}  {MANIFEST}\n"
+    if _read(path / CHECKSUM) != expected.encode():
+        raise BundleError(f"{path / MANIFEST} was changed: {path / CHECKSUM} does not have its sha256.")
+
+
+def _verify_contents(path: Path, manifest: Manifest) -> None:
+    for name in (STEP_GRAPH, VOCABULARY, *manifest.graphs):
+        if name not in manifest.files:
+            raise BundleError(f"{path / MANIFEST} lists no {shown(name)} in files; the server needs it.")
+    if STEP_GRAPH not in manifest.graphs:
+        raise BundleError(f"{path / MANIFEST} describes no {STEP_GRAPH} in graphs; the server needs it.")
+    for name, entry in manifest.files.items():
+        _verify_file(path, name, entry)
+    for state in manifest.states:
+        if (state.dtype, state.initial) != ("float32", "zeros"):
+            raise BundleError(
+                f"{path / MANIFEST} declares state {state.name} as {state.dtype}, initially {state.initial}; "
+                "this server keeps float32 states that start from zeros."
+            )
+
+
+def _verify_file(folder: Path, name: str, entry: FileEntry) -> None:
+    if Path(name).is_absolute() or ".." in Path(name).parts or not name.isprintable():
+        raise BundleError(
+            f"{folder / MANIFEST} lists {shown(name)} in files; a bundle's files lie inside it under printable names."
+        )
+    path = folder / name
+    with _unreadable(path):
+        facts = path.stat()
+        if not S_ISREG(facts.st_mode):
+            raise BundleError(f"{path} is not a regular file; the manifest lists it.")
+        if facts.st_size != entry.bytes:
+            raise BundleError(f"{path} has {facts.st_size} bytes; the manifest says {entry.bytes}.")
+        with path.open("rb") as file:
+            seen = hashlib.file_digest(file, "sha256").hexdigest()
+    if seen != entry.sha256:
+        raise BundleError(f"{path} has sha256 {seen[:12]}...; the manifest says {entry.sha256[:12]}...")
+
+
+def _decode_vocabulary(raw: bytes, file: Path, manifest: Manifest) -> Vocabulary:
+    content = _decode(raw, VocabularyFile, file)
+    try:
+        return Vocabulary(manifest.model.num_items, content.labels, content.unknown)
+    except ValueError as error:
+        raise BundleError(f"{file} does not fit the model: {error}.") from error

@@ -1,0 +1,103 @@
+"""Item labels and the ids the model knows them by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from arraylstm_serve.api.problems import UNKNOWN_ITEM, Problem
+from arraylstm_serve.api.schemas import Item
+from arraylstm_serve.text import shown
+
+EXAMPLES = 5
+
+
+class Vocabulary:
+    """Maps labels to ids 0..num_items-1 and back; JSON's types are kept apart, 5 is not "5".
+
+    Args:
+        num_items: how many items the model has.
+        labels: the label of each id, or None where the ids themselves are the labels.
+        unknown: the label that stands for every item not listed, or None where such items are refused.
+
+    Attributes:
+        labels: the label of each id, the id itself where there are none.
+        unlabelled: whether there are none.
+
+    Raises:
+        ValueError: labels are not num_items different ones, or unknown is not among them.
+    """
+
+    def __init__(self, num_items: int, labels: Sequence[Item] | None, unknown: Item | None = None) -> None:
+        self.labels: Sequence[Item] = range(num_items) if labels is None else labels
+        self._ids = {label: index for index, label in enumerate(self.labels)}
+        self.unlabelled = labels is None
+        if len(self.labels) != num_items:
+            raise ValueError(f"{len(self.labels)} labels are listed but the model has {num_items} items")
+        if len(self._ids) != num_items:
+            raise ValueError("a label is listed twice")
+        if unknown is not None and unknown not in self._ids:
+            raise ValueError(f"the unknown item {shown(unknown)} is not a label")
+        self._unknown = None if unknown is None else self._ids[unknown]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def strict(self) -> Vocabulary:
+        """The same items, without one that stands for those not listed."""
+        return self if self._unknown is None else Vocabulary(len(self), self.labels)
+
+    def encode(self, items: Iterable[Item]) -> list[int]:
+        """The ids of items; those not listed become the unknown item.
+
+        Raises:
+            Problem: `unknown_item`, where an item is not listed and the vocabulary has no unknown item.
+        """
+        if self._unknown is None:
+            return self.encode_known(items)
+        return [self._ids.get(item, self._unknown) for item in items]
+
+    def encode_known(self, items: Iterable[Item]) -> list[int]:
+        """The ids of items that must all be listed.
+
+        Raises:
+            Problem: `unknown_item`, where an item is not listed.
+        """
+        ids = self._ids
+        try:
+            return [ids[item] for item in items]
+        except KeyError as error:
+            raise Problem(UNKNOWN_ITEM, self._refusal(error.args[0])) from None
+
+    def decode(self, ids: Iterable[int]) -> tuple[Item, ...]:
+        """The labels of ids that `encode` gave."""
+        return tuple(ids) if self.unlabelled else tuple(map(self.labels.__getitem__, ids))
+
+    def verify(self, ids: list[int]) -> list[int]:
+        """The ids themselves.
+
+        Raises:
+            Problem: `unknown_item`, where one is not an item's.
+        """
+        for index in ids:
+            if not 0 <= index < len(self):
+                detail = f"Item id {shown(index)} is not known; allowed are the ids 0 to {len(self) - 1}."
+                raise Problem(UNKNOWN_ITEM, detail)
+        return ids
+
+    def spelt(self, text: str) -> Item:
+        """The label that a text spells: the text itself, or an integer where the model lists that and not the text."""
+        if text not in self._ids:
+            try:
+                number = int(text)
+            except ValueError:
+                return text
+            if number in self._ids and str(number) == text:
+                return number
+        return text
+
+    def _refusal(self, item: Item) -> str:
+        if self.unlabelled:
+            return f"Item {shown(item)} is not known; allowed are the integers 0 to {len(self) - 1}."
+        examples = ", ".join(shown(label) for label in self.labels[:EXAMPLES])
+        allowed = f"allowed are the model's {len(self)} labels, such as {examples}"
+        return f"Item {shown(item)} is not known; {allowed}."

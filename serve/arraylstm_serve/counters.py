@@ -1,0 +1,96 @@
+"""What the server counts of itself: plain numbers, added to where things happen, read by /metrics and /v1/stats."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
+
+NO_ROUTE = "none"
+"""The route of refusals that come before any is looked for."""
+
+Eviction = Literal["expired", "room", "answers"]
+
+
+class Histogram:
+    """Counts values by upper bounds, the last bucket being without one.
+
+    Attributes:
+        bounds: upper bounds, inclusive, rising.
+        counts: (len(bounds) + 1) how many values fell into each bucket alone.
+        total: the sum of the values.
+    """
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count a value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    @property
+    def count(self) -> int:
+        """How many values were counted."""
+        return sum(self.counts)
+
+
+def _durations() -> Histogram:
+    return Histogram(SECONDS)
+
+
+@dataclass(slots=True)
+class Figures:
+    """The counters of one server process; none but `streams` ever goes back.
+
+    Attributes:
+        requests: HTTP requests answered, by route and status.
+        durations: seconds from a request's head to its answer, by route.
+        streams: WebSocket connections open.
+        events: requests that moved a session.
+        batch_rows: sessions stepped by each run of the model.
+        run_seconds: each run of the model, with what is gathered, observed and stored around it.
+        queue_seconds: each walk's wait for its first run.
+        evicted: sessions closed without being asked to, by reason.
+        replays: answers given again for a repeated idempotency key.
+        conflicts: requests refused for their expected_step.
+        restored: sessions that began from a state they were given.
+    """
+
+    requests: Counter[tuple[str, int]] = field(default_factory=Counter)
+    durations: dict[str, Histogram] = field(default_factory=dict)
+    streams: int = 0
+    events: int = 0
+    batch_rows: Histogram = field(default_factory=lambda: Histogram(ROWS))
+    run_seconds: Histogram = field(default_factory=_durations)
+    queue_seconds: Histogram = field(default_factory=_durations)
+    evicted: dict[str, int] = field(default_factory=lambda: dict.fromkeys(get_args(Eviction), 0))
+    replays: int = 0
+    conflicts: int = 0
+    restored: int = 0
+
+    def answered(self, route: str, status: int, seconds: float) -> None:
+        """Count an HTTP request."""
+        self.requests[route, status] += 1
+        histogram = self.durations.get(route)
+        if histogram is None:
+            histogram = self.durations[route] = _durations()
+        histogram.observe(seconds)
+
+    def count(self, name: Literal["events", "restored"] | None) -> None:
+        """Count a command."""
+        if name == "events":
+            self.events += 1
+        elif name == "restored":
+            self.restored += 1
+
+    def refused(self, status: int) -> None:
+        """Count a refusal that the application knows nothing of."""
+        self.requests[NO_ROUTE, status] += 1

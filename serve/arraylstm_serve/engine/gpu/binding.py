@@ -1,0 +1,142 @@
+"""Graphs bound to a device's memory: nothing but what goes in and comes out of a run crosses the bus."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from arraylstm_serve.arrays import Floats, Integers
+from arraylstm_serve.engine.runtime import onnxruntime as ort
+from arraylstm_serve.engine.step_graph import CPU, CUDA, open_session
+
+ROWS, NEXT_ROWS = "rows", "next_rows"
+NUMPY: dict[str, Any] = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
+_UNCAPTURED = "-1"
+
+
+class Place(NamedTuple):
+    """Where graphs run and rows lie.
+
+    Attributes:
+        kind: onnxruntime's name of the device.
+        name: the device in words.
+        options: of the CUDA provider, where that is the device.
+    """
+
+    kind: str
+    name: str
+    options: dict[str, str]
+
+    @property
+    def providers(self) -> list[Any]:
+        """The one provider that has to run all of a graph."""
+        return [CPU] if self.kind == "cpu" else [(CUDA, self.options)]
+
+    def bounded(self, gpu_memory: int | None) -> Place:
+        """The same place, where graphs may take so many bytes for weights and between nodes."""
+        return self if gpu_memory is None else self._replace(options={**self.options, "gpu_mem_limit": str(gpu_memory)})
+
+    def empty(self, shape: Sequence[int], dtype: Any) -> ort.OrtValue:
+        """Memory of the device that holds anything."""
+        return ort.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype, self.kind, 0)
+
+
+class _Bound(NamedTuple):
+    """The buffers of one batch size, and how a run finds them."""
+
+    binding: Any
+    options: Any
+    inputs: dict[str, ort.OrtValue]
+    outputs: list[ort.OrtValue]
+
+
+class BoundGraph:
+    """A graph over rows: its inputs and outputs lie at fixed addresses, which a captured CUDA graph needs.
+
+    Args:
+        model: has the input `rows`; an output `next_rows` is written where `rows` lie. Dimension `B` is free.
+        rows: the matrix of rows.
+        place: where they lie.
+        sizes: the batch sizes that there will be.
+        threads: threads that one run may use, on the CPU.
+        capture: whether the first run of each size, which then runs several times, is captured as a CUDA graph that
+            the further ones replay.
+        folder: where the model's external data is.
+
+    Attributes:
+        provider: the onnxruntime execution provider in use.
+        captured: whether runs replay CUDA graphs.
+
+    Raises:
+        StartupError: onnxruntime cannot load the graph, or not all of it on that device.
+    """
+
+    def __init__(
+        self,
+        model: ModelProto,
+        rows: ort.OrtValue,
+        place: Place,
+        sizes: Sequence[int],
+        *,
+        threads: int = 1,
+        capture: bool = False,
+        folder: str = "",
+    ) -> None:
+        options = {**place.options, "enable_cuda_graph": str(int(capture))}
+        entries = {} if place.kind == "cpu" else {"session.disable_cpu_ep_fallback": "1"}
+        if folder:
+            entries["session.model_external_initializers_file_folder_path"] = folder
+        providers = place._replace(options=options).providers
+        self._session = open_session(model.SerializeToString(), providers, threads, entries)
+        self.provider: str = self._session.get_providers()[0]
+        self.captured = capture
+        self._bound = {
+            size: self._bind(rows, place, size, str(number) if capture else _UNCAPTURED)
+            for number, size in enumerate(sizes, start=1)
+        }
+
+    def _bind(self, rows: ort.OrtValue, place: Place, size: int, graph_id: str) -> _Bound:
+        def buffer(tensor: Any) -> ort.OrtValue:
+            if tensor.name in (ROWS, NEXT_ROWS):
+                return rows
+            return place.empty([size if side == "B" else side for side in tensor.shape], NUMPY[tensor.type])
+
+        binding = self._session.io_binding()
+        inputs = {tensor.name: buffer(tensor) for tensor in self._session.get_inputs()}
+        outputs = {tensor.name: buffer(tensor) for tensor in self._session.get_outputs()}
+        for name, value in inputs.items():
+            binding.bind_ortvalue_input(name, value)
+        for name, value in outputs.items():
+            binding.bind_ortvalue_output(name, value)
+        options = ort.RunOptions()
+        options.add_run_config_entry("gpu_graph_id", graph_id)
+        told = [value for name, value in outputs.items() if name != NEXT_ROWS]
+        return _Bound(binding, options, inputs, told)
+
+    def run(self, feed: Integers, values: Floats | None = None) -> list[NDArray[Any]]:
+        """Run one of the batch sizes.
+
+        Args:
+            feed: (n, B) int64, as the graph's input `feed` wants it.
+            values: (B, width) float32, where the graph has an input `values`.
+
+        Returns:
+            The outputs, the rows apart, as arrays of their own.
+        """
+        bound = self._bound[feed.shape[1]]
+        bound.inputs["feed"].update_inplace(feed)
+        if values is not None:
+            bound.inputs["values"].update_inplace(values)
+        self._session.run_with_iobinding(bound.binding, bound.options)
+        return [np.array(output.numpy()) for output in bound.outputs]  # on the CPU, numpy() shows the buffer itself
+
+    def run_apart(self, rows: Floats, feed: Integers) -> list[NDArray[Any]]:
+        """Run on rows in the host's memory, which stay as they are; all outputs, the next rows first."""
+        options = ort.RunOptions()
+        options.add_run_config_entry("gpu_graph_id", _UNCAPTURED)
+        outputs: list[NDArray[Any]] = self._session.run(None, {ROWS: rows, "feed": feed}, options)
+        return outputs

@@ -1,0 +1,241 @@
+"""An engine whose rows lie in a device's memory and are stepped there; `graphs` says what a row is."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import onnx
+
+from arraylstm_serve.arrays import Floats, Integers
+from arraylstm_serve.bundle.load import Bundle
+from arraylstm_serve.engine.base import LOGITS, Step, row_shapes
+from arraylstm_serve.engine.gpu.binding import BoundGraph, Place
+from arraylstm_serve.engine.gpu.card import card
+from arraylstm_serve.engine.gpu.graphs import Layout, read_graph, step_graph, write_graph
+from arraylstm_serve.engine.ranking import NOTHING, Ranking, chance, log_sum_exp, rank_each
+from arraylstm_serve.engine.runtime import onnxruntime as ort
+from arraylstm_serve.engine.slots import INITIAL
+from arraylstm_serve.engine.step_graph import CUDA, batch_faults, batch_sizes
+from arraylstm_serve.errors import StartupError
+from arraylstm_serve.settings import Settings
+from arraylstm_serve.text import shortened
+
+logger = logging.getLogger(__name__)
+
+_TOLERANCE = 1e-4
+"""Of the check at the start, which finds mixed-up rows, not rounding."""
+
+
+class DeviceEngine:
+    """See `Engine`. For a step, slots and items go to the device, and the most likely items come back.
+
+    Batches are filled up to a few fixed sizes with scratch rows, which no session has.
+
+    Args:
+        bundle: the model.
+        place: where the rows lie.
+        slots: how many there are.
+        max_batch: the most that are stepped at once.
+        threads: threads that one run may use, on the CPU.
+        gpu_memory: most bytes that the step graph may take on the GPU for its weights and between its nodes.
+
+    Raises:
+        StartupError: the device cannot hold that many rows, or does not have the graphs, or does not step in place.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        place: Place,
+        slots: int,
+        max_batch: int,
+        *,
+        threads: int = 1,
+        gpu_memory: int | None = None,
+    ) -> None:
+        states = bundle.manifest.states
+        self._layout = Layout(tuple(states), len(bundle.vocabulary))
+        self.shapes = row_shapes(states, self._layout.num_items)
+        self._sizes = batch_sizes(max_batch)
+        self._scratch = slots + np.arange(max_batch)
+        self._probed = slots + max_batch + np.arange(2 * max_batch)
+        with device_faults(place):
+            self._rows = place.empty((slots + 3 * max_batch, self._layout.width), np.float32)
+            self._read, self._write = (
+                BoundGraph(make(self._layout.width), self._rows, place, self._sizes)
+                for make in (read_graph, write_graph)
+            )
+            self._step = self._open_step(bundle, place.bounded(gpu_memory), threads)
+            self._check_rows_written()
+            self._write_rows(np.array([INITIAL]), np.zeros((1, self._layout.width), np.float32))
+        self.provider = self._step.provider
+        self.device = f"{place.name}, CUDA graphs {'on' if self._step.captured else 'off'}"
+
+    def _open_step(self, bundle: Bundle, place: Place, threads: int) -> BoundGraph:
+        """The step graph, captured for every batch size where onnxruntime can do that."""
+        model = step_graph(onnx.load(bundle.step_path, load_external_data=False), self._layout)
+        folder = str(bundle.step_path.parent)
+
+        def opened(capture: bool) -> BoundGraph:
+            return BoundGraph(model, self._rows, place, self._sizes, threads=threads, capture=capture, folder=folder)
+
+        if place.kind == "cpu":
+            return opened(capture=False)
+        try:
+            step = opened(capture=True)
+            for size in self._sizes:  # to capture a graph runs it several times: on rows that nobody has
+                scratch = self._scratch[:size]
+                step.run(self._feed(scratch, scratch, np.zeros(size, np.int64)))
+        except Exception as error:  # whatever it is, the same graph may run as it is
+            logger.warning("onnxruntime cannot capture the step graph as a CUDA graph: %s", error)
+            return opened(capture=False)
+        return step
+
+    def step(self, sources: Integers, targets: Integers, items: Integers, reaches: Sequence[int]) -> Step:
+        """See `Engine.step`."""
+        rows = len(items)
+        scores, places = (told[:rows] for told in self._step.run(self._feed(sources, targets, items)))
+        log_sums, values, log_sums_before, tops = np.split(scores.astype(np.float64), [1, 2, 3], axis=1)
+        sound = np.isfinite(log_sums[:, 0])
+        chances = chance(tops, log_sums).tolist()
+        rankings = [
+            Ranking(ids[:reach], likely[:reach]) if reach and fine else NOTHING
+            for ids, likely, reach, fine in zip(places[:, 1:].tolist(), chances, reaches, sound.tolist(), strict=True)
+        ]
+        wide = np.flatnonzero(sound & (np.array(reaches) > self._layout.top)).tolist()
+        if wide:
+            for row, ranking in zip(wide, self._rank(targets[wide], [reaches[row] for row in wide]), strict=True):
+                rankings[row] = ranking
+        return Step(chance(values, log_sums_before)[:, 0], places[:, 0], sound, rankings)
+
+    def rank(self, slots: Integers, reach: int) -> list[Ranking]:
+        """See `Engine.rank`."""
+        return self._rank(slots, [reach] * len(slots))
+
+    def _rank(self, slots: Integers, reaches: Sequence[int]) -> list[Ranking]:
+        rows = self._read_rows(slots)
+        logits = rows[:, -1 - self._layout.num_items : -1]
+        return rank_each(logits, rows[:, -1].astype(np.float64), reaches)
+
+    def read(self, slots: Integers) -> dict[str, Floats]:
+        """See `Engine.read`."""
+        parts = np.split(self._read_rows(slots), np.cumsum(self._layout.sizes)[:-1], axis=1)
+        return {
+            name: part.reshape(len(slots), *shape)
+            for (name, shape), part in zip(self.shapes.items(), parts, strict=False)  # the last one is the log-sum-exp
+        }
+
+    def write(self, slots: Integers, tensors: dict[str, Floats]) -> None:
+        """See `Engine.write`."""
+        log_sums = log_sum_exp(tensors[LOGITS]).astype(np.float32)
+        flat = [tensors[name].reshape(len(slots), -1) for name in self.shapes]
+        self._write_rows(slots, np.concatenate([*flat, log_sums[:, None]], axis=1))
+
+    def warm_up(self, max_batch: int) -> None:
+        """See `Engine.warm_up`."""
+        for size in batch_sizes(max_batch):
+            scratch = self._scratch[:size]
+            with batch_faults(size, max_batch):
+                self._step.run(self._feed(scratch, scratch, np.zeros(size, np.int64)))
+                (values,) = self._read.run(scratch[None])
+                self._write.run(scratch[None], values)
+
+    def _read_rows(self, slots: Integers) -> Floats:
+        rows = np.empty((len(slots), self._layout.width), np.float32)
+        for part in self._parts(len(slots)):
+            (values,) = self._read.run(self._filled(slots[part])[None])
+            rows[part] = values[: len(slots[part])]
+        return rows
+
+    def _write_rows(self, slots: Integers, rows: Floats) -> None:
+        for part in self._parts(len(slots)):
+            filled = self._filled(slots[part])
+            values = np.zeros((len(filled), self._layout.width), np.float32)
+            values[: len(slots[part])] = rows[part]
+            self._write.run(filled[None], values)
+
+    def _parts(self, count: int) -> Iterator[slice]:
+        """Slices of the largest batch size that cover so many rows."""
+        return (slice(start, start + self._sizes[-1]) for start in range(0, count, self._sizes[-1]))
+
+    def _feed(self, sources: Integers, targets: Integers, items: Integers) -> Integers:
+        """What a step is fed; it is filled up to a batch size with scratch rows that are stepped in place."""
+        feed = np.zeros((3, self._size(len(items))), np.int64)
+        feed[0], feed[1], feed[2, : len(items)] = self._filled(sources), self._filled(targets), items
+        return feed
+
+    def _filled(self, slots: Integers) -> Integers:
+        """Slots, filled up to a batch size with scratch rows."""
+        return np.concatenate([slots, self._scratch[: self._size(len(slots)) - len(slots)]])
+
+    def _size(self, rows: int) -> int:
+        """The smallest batch size for so many rows."""
+        return next(size for size in self._sizes if size >= rows)
+
+    def _check_rows_written(self) -> None:
+        """Check that a step of every batch size writes its targets and no other row, and writes the right numbers.
+
+        Half of the rows are stepped in place. No document of onnxruntime promises that a graph may write the matrix
+        that it reads.
+
+        Raises:
+            StartupError: another row changed, or a target has other numbers than the same step on the host gives.
+        """
+        before = np.random.default_rng(0).normal(size=(len(self._probed), self._layout.width)).astype(np.float32)
+        for size in self._sizes:
+            self._write_rows(self._probed, before)
+            sources = np.arange(size)
+            targets = np.where(sources % 2, sources, size + sources)
+            items = sources % self._layout.num_items
+            expected, *_ = self._step.run_apart(before, np.stack([sources, targets, items]))
+            self._step.run(self._feed(self._probed[sources], self._probed[targets], items))
+            if not np.allclose(
+                self._read_rows(self._probed), expected, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True
+            ):
+                raise StartupError(f"onnxruntime does not step {size} sessions in place; use --device cpu.")
+
+
+@contextmanager
+def device_faults(place: Place) -> Iterator[None]:
+    """Raise StartupError where a device cannot do what an engine needs, and say what it could not."""
+    try:
+        yield
+    except StartupError:
+        raise
+    except Exception as error:  # onnxruntime's exception classes share no narrower base
+        why = shortened(" ".join(str(error).split()), 400)
+        raise StartupError(
+            f"{place.name} cannot hold or step that many sessions: {why}; lower --max-sessions or --max-batch, or use "
+            "--device cpu."
+        ) from error
+
+
+def open_cuda(bundle: Bundle, settings: Settings, slots: int) -> DeviceEngine:
+    """Open a bundle's step graph on the GPU, with memory for so many sessions.
+
+    Raises:
+        StartupError: onnxruntime has no CUDA, the graph cannot be had there, or the GPU cannot hold that many rows.
+    """
+    return DeviceEngine(bundle, cuda_place(settings), slots, settings.max_batch, gpu_memory=settings.gpu_memory)
+
+
+def cuda_place(settings: Settings) -> Place:
+    """The GPU as the settings want it used.
+
+    Raises:
+        StartupError: onnxruntime has no CUDA.
+    """
+    if CUDA not in ort.get_available_providers():
+        raise StartupError(
+            f"--device cuda was asked for but onnxruntime runs on {', '.join(ort.get_available_providers())}; "
+            "install onnxruntime-gpu with its CUDA libraries (the extra serve-gpu), or use --device cpu."
+        )
+    name = card()
+    if not name:
+        raise StartupError("onnxruntime is built for CUDA, but there is no NVIDIA driver or no GPU; use --device cpu.")
+    ort.preload_dlls()
+    words = f"{name}, onnxruntime for CUDA {ort.cuda_version}, TF32 {'on' if settings.tf32 else 'off'}"
+    return Place("cuda", words, {"use_tf32": str(int(settings.tf32)), "arena_extend_strategy": "kSameAsRequested"})

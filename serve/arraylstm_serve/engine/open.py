@@ -1,0 +1,53 @@
+"""Where the model runs: on the CPU, or on a GPU where there is one."""
+
+from __future__ import annotations
+
+import logging
+
+from arraylstm_serve.bundle.load import Bundle
+from arraylstm_serve.engine.base import Engine
+from arraylstm_serve.engine.host import HostEngine
+from arraylstm_serve.engine.runtime import onnxruntime as ort
+from arraylstm_serve.engine.step_graph import CUDA, open_graph
+from arraylstm_serve.errors import StartupError
+from arraylstm_serve.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+def open_engine(bundle: Bundle, settings: Settings, slots: int) -> Engine:
+    """Open the bundle's step graph on the device asked for, with memory for so many sessions.
+
+    Raises:
+        StartupError: the graph cannot be had, or not on that device.
+        MemoryError: the host cannot hold that many rows.
+    """
+    return open_accelerator(bundle, settings, slots) or open_host(bundle, settings, slots)
+
+
+def open_host(bundle: Bundle, settings: Settings, slots: int) -> HostEngine:
+    """Open the bundle's step graph on the CPU; see `open_engine`."""
+    if settings.tf32 or settings.gpu_memory is not None:
+        raise StartupError("--tf32 and --gpu-memory are for a GPU, but the model runs on the CPU; leave them out.")
+    graph = open_graph(bundle, settings.threads)
+    return HostEngine(graph, slots, bundle.manifest.states, len(bundle.vocabulary))
+
+
+def open_accelerator(bundle: Bundle, settings: Settings, slots: int) -> Engine | None:
+    """Open the bundle's step graph on the GPU, or None where the CPU is asked for, or is all that there is.
+
+    Raises:
+        StartupError: the GPU is asked for and cannot be had.
+    """
+    if settings.device == "cpu" or (settings.device == "auto" and CUDA not in ort.get_available_providers()):
+        return None
+    from arraylstm_serve.engine.gpu.engine import open_cuda  # it takes what comes with the extra serve-gpu alone
+
+    open_graph(bundle, settings.threads)  # which is held against the manifest, whatever is made of it for the GPU
+    try:
+        return open_cuda(bundle, settings, slots)
+    except StartupError as error:
+        if settings.device == "cuda":
+            raise
+        logger.warning("--device auto takes the CPU: %s", error)
+        return None

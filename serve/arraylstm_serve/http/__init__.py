@@ -1,0 +1,1 @@
+"""HTTP and WebSocket: requests decoded for the sessions, and their answers sent."""

@@ -1,0 +1,177 @@
+"""Many sessions' events in one request."""
+
+from __future__ import annotations
+
+from asyncio import Future, get_running_loop
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from time import perf_counter
+
+import msgspec
+from msgspec import Raw
+from starlette.requests import Request
+from starlette.responses import Response
+
+from arraylstm_serve.api.openapi import Operation
+from arraylstm_serve.api.problems import (
+    FOREIGN_ORIGIN,
+    INTERNAL,
+    INVALID_JSON,
+    INVALID_REQUEST,
+    PAYLOAD_TOO_LARGE,
+    STOPPING,
+    Problem,
+    late,
+)
+from arraylstm_serve.api.schemas import BulkAnswer, BulkEvent, BulkRequest, encode
+from arraylstm_serve.http.body import decode, read_body
+from arraylstm_serve.http.endpoints import Endpoint
+from arraylstm_serve.http.events import advance
+from arraylstm_serve.http.request import Call
+from arraylstm_serve.http.response import json_response
+from arraylstm_serve.sessions.commands import Caller
+from arraylstm_serve.sessions.service import Service
+
+RETRYABLE = (429, 503)
+
+ADVANCE_ALL = Operation(
+    method="POST",
+    path="/v1/events",
+    name="advance_all",
+    summary="Tell many sessions the items they have just seen; a refused event does not affect the others.",
+    answers={200: BulkAnswer},
+    body=BulkRequest,
+    problems=(INVALID_JSON, INVALID_REQUEST, PAYLOAD_TOO_LARGE, FOREIGN_ORIGIN, STOPPING, INTERNAL),
+)
+
+
+async def advance_all(service: Service, call: Call, request: BulkRequest) -> bytes:
+    """Consume every event, a chunk at a time; an encoded BulkAnswer.
+
+    Other requests' turns come in between.
+
+    Raises:
+        Problem: `invalid_request`, where there are too many events, they ask for too many predictions, or the request
+            as a whole has an Idempotency-Key.
+    """
+    if call.idempotency_key() is not None:
+        detail = "A bulk request has no Idempotency-Key header; give each event an idempotency_key."
+        raise Problem(INVALID_REQUEST, detail)
+    settings = service.settings
+    limit = settings.max_events
+    if len(request.events) > limit:
+        detail = f"The request carries {len(request.events)} events; at most {limit} are allowed."
+        raise Problem(INVALID_REQUEST, detail)
+    wanted = sum(min(event.top_k, len(service.model.vocabulary)) for event in request.events)
+    if wanted > settings.max_predictions:
+        detail = f"The events ask for {wanted} predictions; at most {settings.max_predictions} are allowed."
+        raise Problem(INVALID_REQUEST, detail)
+    results: list[bytes] = []
+    held_back: dict[str, Problem] = {}
+    share = service.bulk_share
+    caller = call.caller(settings.request_timeout)
+    size = min(share.size, settings.max_batch)
+    for events in _chunks(request.events, size, settings.max_session_pending):
+        chunk = _Chunk(events, held_back)
+        try:
+            async with share.places(len(events), caller.deadline - perf_counter()):
+                results += await chunk.advance(service, caller)
+        except TimeoutError:
+            results += chunk.refuse_all(late())
+    return encode(BulkAnswer(list(map(Raw, results))))
+
+
+def _chunks(events: Sequence[BulkEvent], size: int, of_a_session: int) -> Iterator[list[BulkEvent]]:
+    """The events in their order, so many at a time at most, and no more of one session than may wait for it."""
+    chunk: list[BulkEvent] = []
+    counts: Counter[str] = Counter()
+    for event in events:
+        if len(chunk) == size or counts[event.session_id] == of_a_session:
+            yield chunk
+            chunk, counts = [], Counter()
+        chunk.append(event)
+        counts[event.session_id] += 1
+    yield chunk
+
+
+class _Chunk:
+    """Events that are under way together, and what was answered so far.
+
+    Args:
+        events: the events.
+        held_back: sessions of which an event was refused that may be sent again, with the refusal: a later event of
+            theirs must not overtake it, so it is refused likewise.
+    """
+
+    def __init__(self, events: Sequence[BulkEvent], held_back: dict[str, Problem]) -> None:
+        self._events = events
+        self._held_back = held_back
+        self._results = [b""] * len(events)
+        self._left = len(events)
+        self._answered: Future[None] = get_running_loop().create_future()
+
+    async def advance(self, service: Service, caller: Caller) -> list[bytes]:
+        """The answer or refusal of each event."""
+        for place, event in enumerate(self._events):
+            reply = _Place(self, place)
+            try:
+                if event.session_id in self._held_back:
+                    raise self._held_back[event.session_id]
+                service.perform(advance(event.session_id, event.idempotency_key, event), caller, reply)
+            except Problem as problem:
+                reply.set_exception(problem)
+        await self._answered
+        return self._results
+
+    def refuse_all(self, problem: Problem) -> list[bytes]:
+        """The refusal of each event, none of which was begun."""
+        for place in range(len(self._events)):
+            self.refuse(place, problem)
+        return self._results
+
+    def fill(self, place: int, result: bytes) -> None:
+        """Take one result."""
+        self._results[place] = result
+        self._left -= 1
+        if not self._left and not self._answered.done():
+            self._answered.set_result(None)
+
+    def refuse(self, place: int, problem: Problem) -> None:
+        """Take one refusal."""
+        if problem.kind.status in RETRYABLE:
+            self._held_back[self._events[place].session_id] = problem
+        self.fill(place, problem.body())
+
+
+class _Place:
+    """Where one event's outcome goes; see `queue.Reply`."""
+
+    __slots__ = ("_chunk", "_place")
+
+    def __init__(self, chunk: _Chunk, place: int) -> None:
+        self._chunk = chunk
+        self._place = place
+
+    def done(self) -> bool:
+        """A place always waits."""
+        return False
+
+    def set_result(self, result: bytes, /) -> None:
+        """Take the answer."""
+        self._chunk.fill(self._place, result)
+
+    def set_exception(self, exception: Problem, /) -> None:
+        """Take the refusal."""
+        self._chunk.refuse(self._place, exception)
+
+
+_decoder = msgspec.json.Decoder(BulkRequest)
+
+
+async def answer(service: Service, call: Call, request: Request) -> Response:
+    """Answer POST /v1/events."""
+    body = await read_body(request.receive, service.settings.max_body)
+    return json_response(await advance_all(service, call, decode(_decoder, body)))
+
+
+ENDPOINT = Endpoint(ADVANCE_ALL, answer)

@@ -1,0 +1,112 @@
+"""The figures in Prometheus' words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_LATEST as CONTENT_TYPE_LATEST
+from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.process_collector import ProcessCollector
+
+from arraylstm_serve import __version__
+from arraylstm_serve.counters import Histogram
+from arraylstm_serve.sessions.service import Service
+
+PREFIX = "arraylstm_"
+
+
+class Metrics:
+    """What /metrics answers about a service."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+        ProcessCollector(registry=self._registry)
+
+    def exposition(self) -> bytes:
+        """The metrics of now as text."""
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """See prometheus_client's Collector."""
+        yield from self._requests()
+        yield from self._model_runs()
+        yield from self._sessions()
+        service = self._service
+        yield InfoMetricFamily(f"{PREFIX}build", "The server.", {"version": __version__})
+        facts = {
+            "fingerprint": service.model.bundle.fingerprint,
+            "cell": service.model.bundle.manifest.model.cell,
+            "items": str(len(service.model.vocabulary)),
+            "provider": service.model.engine.provider,
+        }
+        yield InfoMetricFamily(f"{PREFIX}model", "The model served.", facts)
+
+    def _requests(self) -> Iterator[Metric]:
+        figures = self._service.figures
+        requests = CounterMetricFamily(
+            f"{PREFIX}requests",
+            "HTTP requests and WebSocket handshakes answered.",
+            labels=("route", "code"),
+        )
+        for (route, status), count in figures.requests.items():
+            requests.add_metric((route, str(status)), count)
+        yield requests
+        durations = HistogramMetricFamily(
+            f"{PREFIX}request_duration_seconds", "From a request's head to its answer.", labels=("route",)
+        )
+        for route, histogram in figures.durations.items():
+            durations.add_metric((route,), _buckets(histogram), histogram.total)
+        yield durations
+        yield GaugeMetricFamily(f"{PREFIX}streams_active", "WebSocket connections open.", figures.streams)
+        yield GaugeMetricFamily(f"{PREFIX}requests_pending", "Requests that wait or run.", self._service.pending)
+        yield CounterMetricFamily(
+            f"{PREFIX}idempotent_replays", "Answers given again for a repeated idempotency key.", figures.replays
+        )
+        yield CounterMetricFamily(
+            f"{PREFIX}step_conflicts", "Requests refused for their expected_step.", figures.conflicts
+        )
+
+    def _model_runs(self) -> Iterator[Metric]:
+        figures = self._service.figures
+        yield _histogram("batch_size", "Sessions stepped by one run of the model.", figures.batch_rows)
+        yield _histogram("queue_wait_seconds", "From a request's head to its first run.", figures.queue_seconds)
+        yield _histogram(
+            "inference_duration_seconds", "One run of the model, with what is stored around it.", figures.run_seconds
+        )
+
+    def _sessions(self) -> Iterator[Metric]:
+        service, figures = self._service, self._service.figures
+        service.sessions.expire()
+        yield GaugeMetricFamily(f"{PREFIX}sessions_active", "Sessions held.", len(service.sessions))
+        yield GaugeMetricFamily(f"{PREFIX}sessions_limit", "Sessions held at most.", service.settings.max_sessions)
+        yield GaugeMetricFamily(
+            f"{PREFIX}remembered_answer_bytes",
+            "Answers remembered for idempotency keys.",
+            service.sessions.answer_bytes,
+        )
+        yield CounterMetricFamily(f"{PREFIX}session_events", "Requests that moved a session.", figures.events)
+        yield CounterMetricFamily(f"{PREFIX}sessions_restored", "Sessions given a state.", figures.restored)
+        evicted = CounterMetricFamily(
+            f"{PREFIX}sessions_evicted", "Sessions closed without being asked to.", labels=("reason",)
+        )
+        for reason, count in figures.evicted.items():
+            evicted.add_metric((reason,), count)
+        yield evicted
+
+
+def _histogram(name: str, text: str, histogram: Histogram) -> Metric:
+    return HistogramMetricFamily(f"{PREFIX}{name}", text, buckets=_buckets(histogram), sum_value=histogram.total)
+
+
+def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
+    """Upper bounds and how many values were at most that, as the format wants them."""
+    buckets, below = [], 0
+    for bound, count in zip((*histogram.bounds, float("inf")), histogram.counts, strict=True):
+        below += count
+        buckets.append(("+Inf" if bound == float("inf") else str(bound), float(below)))
+    return buckets

@@ -1,0 +1,146 @@
+"""Events over a WebSocket: a message each, answered in the order in which they came."""
+
+from __future__ import annotations
+
+import logging
+from asyncio import CancelledError, Future, Queue, Semaphore, create_task, get_running_loop
+from contextlib import suppress
+from http import HTTPStatus
+from time import perf_counter
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from arraylstm_serve.api.openapi import Operation
+from arraylstm_serve.api.problems import FOREIGN_ORIGIN, NOT_FOUND, UPGRADE_REQUIRED, Problem, internal
+from arraylstm_serve.api.schemas import BulkEvent
+from arraylstm_serve.http.auth import Keys
+from arraylstm_serve.http.body import decode
+from arraylstm_serve.http.endpoints import Endpoint
+from arraylstm_serve.http.events import advance
+from arraylstm_serve.http.request import BEARER_PROTOCOL, REQUEST_ID, Call
+from arraylstm_serve.http.response import CLIENT_GONE, OTHER, problem_response, record
+from arraylstm_serve.http.uvicorn_hooks import GOING_DOWN
+from arraylstm_serve.sessions.service import Service
+from arraylstm_serve.text import shown
+
+PATH = "/v1/stream"
+IN_FLIGHT = 64
+"""Messages of one connection that may be under way; further ones wait in the network."""
+
+logger = logging.getLogger(__name__)
+_decoder = msgspec.json.Decoder(BulkEvent)
+
+Replies = Queue[Future[bytes] | None]
+
+STREAM = Operation(
+    method="GET",
+    path=PATH,
+    name="stream",
+    summary="A WebSocket: each message is a BulkEvent, answered in order with a SessionAnswer or a ProblemBody.",
+    answers={101: None},
+    problems=(FOREIGN_ORIGIN, UPGRADE_REQUIRED),
+)
+
+
+async def handle(service: Service, keys: Keys | None, scope: Scope, receive: Receive, send: Send) -> None:
+    """Serve one WebSocket until the client closes it, or the server is going down."""
+    call = Call(scope)
+    await receive()  # the client's wish to connect
+    status = CLIENT_GONE
+    try:
+        status = await _shake_hands(service, keys, call, scope, receive, send)
+    finally:
+        record(service, call, scope, PATH if scope["path"] == PATH else OTHER, status)
+    if status == HTTPStatus.SWITCHING_PROTOCOLS:
+        service.figures.streams += 1
+        try:
+            await _converse(service, call, receive, send)
+        finally:
+            service.figures.streams -= 1
+
+
+async def _shake_hands(
+    service: Service, keys: Keys | None, call: Call, scope: Scope, receive: Receive, send: Send
+) -> int:
+    """Accept a connection, or refuse it; the status that the client is told."""
+    try:
+        call.check_origin(scope, service.settings.cors_origin)
+        call.authorise(keys)
+        _check_path(scope["path"])
+    except Problem as problem:
+        problem.headers[REQUEST_ID.decode()] = call.request_id.decode()
+        await problem_response(problem)(scope, receive, send)  # Starlette refuses the handshake with it
+        return problem.kind.status
+    protocol = BEARER_PROTOCOL if BEARER_PROTOCOL in scope["subprotocols"] else None
+    head = [(REQUEST_ID, call.request_id)]
+    await send({"type": "websocket.accept", "subprotocol": protocol, "headers": head})
+    return HTTPStatus.SWITCHING_PROTOCOLS
+
+
+def _check_path(path: str) -> None:
+    if path != PATH:
+        raise Problem(NOT_FOUND, f"There is no WebSocket at {shown(path)}; {PATH} is one.")
+
+
+async def _converse(service: Service, call: Call, receive: Receive, send: Send) -> None:
+    """Answer messages until the client closes the connection, or the server is going down."""
+    settings = service.settings
+    places = Semaphore(min(IN_FLIGHT, settings.max_session_pending, settings.max_pending))
+    replies: Replies = Queue()
+    answering = create_task(_answer(replies, places, send))
+    try:
+        while await places.acquire() and (message := await receive())["type"] != "websocket.disconnect":
+            call.arrived = perf_counter()
+            replies.put_nowait(_advance(service, call, message))
+        replies.put_nowait(None)
+        await answering
+        if message["code"] == GOING_DOWN:
+            await _say(send, {"type": "websocket.close", "code": GOING_DOWN})
+    except CancelledError:  # the server has waited long enough; it hangs up
+        pass
+    finally:
+        answering.cancel()
+
+
+def _advance(service: Service, call: Call, message: Message) -> Future[bytes]:
+    """The reply to one message."""
+    reply: Future[bytes] = get_running_loop().create_future()
+    try:
+        event = decode(_decoder, message.get("bytes") or message.get("text") or b"")
+        caller = call.caller(service.settings.request_timeout)
+        service.perform(advance(event.session_id, event.idempotency_key, event), caller, reply)
+    except Problem as problem:
+        reply.set_exception(problem)
+    except Exception:
+        logger.exception("a message of %s failed", PATH)
+        reply.set_exception(internal())
+    return reply
+
+
+async def _answer(replies: Replies, places: Semaphore, send: Send) -> None:
+    """Send replies in their order, and give their places back."""
+    while (reply := await replies.get()) is not None:
+        try:
+            answer = await reply
+        except Problem as problem:
+            answer = problem.body()
+        await _say(send, {"type": "websocket.send", "text": answer.decode()})
+        places.release()
+
+
+async def _say(send: Send, message: Message) -> None:
+    """Send, unless the client has gone; uvicorn has two words for that."""
+    with suppress(OSError, RuntimeError):
+        await send(message)
+
+
+async def stream_upgrade(service: Service, call: Call, request: Request) -> Response:
+    """Answer GET /v1/stream without an upgrade."""
+    detail = f"{PATH} is a WebSocket; connect to it with one."
+    return problem_response(Problem(UPGRADE_REQUIRED, detail, headers={"Upgrade": "websocket"}))
+
+
+ENDPOINT = Endpoint(STREAM, stream_upgrade)

@@ -1,0 +1,1 @@
+"""One server process: sockets, connections, memory, logs, start and stop."""

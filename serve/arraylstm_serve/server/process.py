@@ -1,0 +1,243 @@
+"""One server process: the socket, uvicorn, and a clean way out."""
+
+from __future__ import annotations
+
+import gc
+import resource
+import signal
+import socket
+import ssl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from ipaddress import ip_address
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from arraylstm_serve import __version__
+from arraylstm_serve.application import Application
+from arraylstm_serve.bundle.load import Bundle
+from arraylstm_serve.engine.base import Engine
+from arraylstm_serve.engine.open import open_accelerator, open_host
+from arraylstm_serve.errors import StartupError, cause
+from arraylstm_serve.http.auth import Keys
+from arraylstm_serve.server import logs
+from arraylstm_serve.server.memory import demands, memory_limit, too_much
+from arraylstm_serve.server.protocol import Config, Protocol, StreamProtocol
+from arraylstm_serve.server.tls import Listener, server_context
+from arraylstm_serve.sessions.model import slot_count
+from arraylstm_serve.sessions.service import Service
+from arraylstm_serve.settings import Settings, tell_what_is_no_setting
+
+YOUNG_OBJECTS = 50_000
+"""Allocations between two collections of the youngest generation.
+
+An answered request leaves no cycles behind; a refused one may.
+"""
+
+SPARE_FILES = 64
+"""Open files beside those of connections; connections that are being refused are among them."""
+
+
+class Server(uvicorn.Server):
+    """A uvicorn server that says where it listens and stops being ready when told to stop.
+
+    Args:
+        config: uvicorn's own settings.
+        service: told when the server is on its way out.
+        greeting: printed once connections are accepted.
+        signals: those that came before uvicorn handles them; the server does not start where there are any.
+    """
+
+    def __init__(self, config: uvicorn.Config, service: Service, greeting: str, signals: Sequence[int]) -> None:
+        super().__init__(config)
+        self._service = service
+        self._greeting = greeting
+        self._signals = signals
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to accept connections, then say so.
+
+        Raises:
+            StartupError: another process listens there by now.
+        """
+        if self._signals:
+            self.should_exit = True
+            return
+        for listener in sockets or ():
+            with address_faults(*listener.getsockname()[:2]):
+                listener.listen(self.config.backlog)
+        if self.config.ssl is None:
+            await super().startup(sockets)
+        else:
+            await super().startup([])
+            for listener in sockets or ():
+                self.servers.append(self._listen(listener, self.config.ssl))  # type: ignore[arg-type]
+        print(self._greeting, flush=True)  # noqa: T201 - a command line prints
+
+    def _listen(self, listener: socket.socket, context: ssl.SSLContext) -> Listener:
+        """Accept connections that are to be encrypted."""
+        config, state = self.config, self.server_state
+        new_protocol = partial(config.http_protocol_class, config, state, self.lifespan.state)  # type: ignore[call-arg]
+        return Listener(listener, context, new_protocol, state.connections, self._service.settings)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to stop."""
+        self._service.draining = True
+        super().handle_exit(sig, frame)
+
+
+def serve(path: Path, settings: Settings) -> None:
+    """Serve the bundle at path until SIGTERM or SIGINT, which may also come before it is served.
+
+    Raises:
+        StartupError: the bundle, the device, the memory or the address cannot be had.
+    """
+    signals = record_signals()
+    logs.configure(settings)
+    tell_what_is_no_setting()
+    bundle = Bundle.load(path)
+    keys = None if settings.api_keys is None else Keys.load(settings.api_keys)
+    listener = listen(settings.host, settings.port)
+    allow_files(settings.max_connections)
+    service = Service(bundle, allocate(bundle, settings), settings)
+    service.model.engine.warm_up(settings.max_batch)
+    config = configure(service, keys)
+    settle_memory()
+    Server(config, service, greeting(service, keys, listener), signals).run([listener])
+
+
+def allow_files(connections: int) -> None:
+    """Raise this process's limit of open files so that so many connections fit.
+
+    Raises:
+        StartupError: the machine's own limit is lower.
+    """
+    needed = connections + SPARE_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise StartupError(
+            f"--max-connections {connections} needs {needed} open files, but at most {hard} are allowed (ulimit -Hn); "
+            "lower the one or raise the other."
+        )
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def allocate(bundle: Bundle, settings: Settings) -> Engine:
+    """The engine, with memory for all that the settings allow.
+
+    Raises:
+        StartupError: the machine cannot hold what the bounds need, or the graph cannot be had.
+    """
+    engine = open_accelerator(bundle, settings, slot_count(settings))
+    needed = demands(bundle, settings, on_host=engine is None)
+    if sum(needed.values()) > memory_limit():
+        raise too_much(needed, settings)
+    try:
+        return engine or open_host(bundle, settings, slot_count(settings))
+    except MemoryError as error:
+        raise too_much(needed, settings) from error
+
+
+def configure(service: Service, keys: Keys | None) -> uvicorn.Config:
+    """Uvicorn's settings for a service.
+
+    Raises:
+        StartupError: the certificate or its key cannot be used.
+    """
+    settings = service.settings
+    config = Config(
+        Application(service, keys),
+        settings,
+        service.figures,
+        loop="uvloop",
+        http=Protocol,
+        ws=StreamProtocol,
+        ws_max_size=settings.max_body,
+        ws_per_message_deflate=False,
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=settings.shutdown_timeout,
+    )
+    config.load()
+    config.ssl = server_context(settings.tls_certificate, settings.tls_key)
+    return config
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket; connections are refused until the server accepts them.
+
+    Raises:
+        StartupError: the address cannot be bound.
+    """
+    with address_faults(host, port):
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except OSError:
+            listener.close()
+            raise
+    return listener
+
+
+@contextmanager
+def address_faults(host: str, port: int) -> Iterator[None]:
+    """Turn what keeps an address from being had into a StartupError."""
+    try:
+        yield
+    except (OSError, UnicodeError) as error:
+        raise StartupError(
+            f"cannot listen on host {host} port {port}: {cause(error)}; choose others with --host and --port."
+        ) from error
+
+
+def greeting(service: Service, keys: Keys | None, listener: socket.socket) -> str:
+    """What the person who started the server reads."""
+    model, settings = service.model, service.settings
+    host, port = listener.getsockname()[:2]
+    scheme = "https" if settings.tls_certificate else "http"
+    url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+    here = f"{scheme}://localhost:{port}" if ip_address(host).is_unspecified else url
+    asked = "asked for" if keys else "none asked for"
+    megabytes = service.memory_bound / 1e6
+    return "\n".join(
+        (
+            f"arraylstm-serve {__version__}",
+            f"  model     {model.fingerprint}",
+            f"  cell      {model.bundle.manifest.model.cell}, {len(model.vocabulary)} items",
+            f"  device    {model.engine.device} ({model.engine.provider}), threads {settings.threads}",
+            f"  sessions  at most {settings.max_sessions}, states and remembered answers in at most {megabytes:.1f} MB",
+            f"  API keys  {asked}",
+            f"  serving   {url}",
+            f"  console   {here}/",
+            f"  docs      {here}/docs",
+        )
+    )
+
+
+def settle_memory() -> None:
+    """Keep the garbage collector away from everything loaded so far, and let it run seldom."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS)
+
+
+def record_signals() -> list[int]:
+    """Collect the signals that uvicorn does not handle yet, and those it raises again once it has stopped.
+
+    Neither kind ends the process, so its exit status stays 0.
+    """
+    signals: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: signals.append(number))
+    return signals

@@ -1,0 +1,88 @@
+"""The bound on work: how many requests may wait or run at once, and how many of them bulk requests may bring."""
+
+from __future__ import annotations
+
+from asyncio import Future, get_running_loop, timeout
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from arraylstm_serve.api.problems import OVERLOADED, retry_later
+
+
+class Gate:
+    """Counts the requests inside and refuses those beyond a limit."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.inside = 0
+
+    def enter(self) -> None:
+        """Let a request in.
+
+        Raises:
+            Problem: `overloaded`, where the limit is reached.
+        """
+        if self.inside >= self._limit:
+            raise retry_later(OVERLOADED, f"{self._limit} requests are pending, as many as are allowed.")
+        self.inside += 1
+
+    def leave(self) -> None:
+        """Let a request out."""
+        self.inside -= 1
+
+
+class Share:
+    """Half of a gate's places, for what bulk requests have under way; who asks first has them first.
+
+    Bulk requests wait where a single event would be refused, and leave single events the other half.
+
+    Args:
+        limit: the gate's.
+
+    Attributes:
+        size: how many places there are.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.size = max(1, limit // 2)
+        self._free = self.size
+        self._waiting: deque[tuple[int, Future[None]]] = deque()
+
+    @asynccontextmanager
+    async def places(self, count: int, patience: float) -> AsyncIterator[None]:
+        """Have so many places, `size` at most, for the time of the context, after so many seconds of waiting at most.
+
+        Raises:
+            TimeoutError: they could not be had in that time.
+        """
+        await self._take(count, patience)
+        try:
+            yield
+        finally:
+            self._give(count)
+
+    async def _take(self, count: int, patience: float) -> None:
+        if count <= self._free and not self._waiting:
+            self._free -= count
+            return
+        turn: Future[None] = get_running_loop().create_future()
+        self._waiting.append((count, turn))
+        try:
+            async with timeout(patience):
+                await turn
+        except BaseException:
+            if turn.done() and not turn.cancelled():  # the places came at the same moment
+                self._give(count)
+            else:
+                turn.cancel()
+                self._give(0)  # others may have waited behind this one
+            raise
+
+    def _give(self, count: int) -> None:
+        self._free += count
+        while self._waiting and (self._waiting[0][1].done() or self._waiting[0][0] <= self._free):
+            wanted, turn = self._waiting.popleft()
+            if not turn.done():
+                self._free -= wanted
+                turn.set_result(None)

@@ -1,0 +1,289 @@
+"""Whose turn it is: every session has a queue of turns, which begin one after the other.
+
+A turn goes one way: its session is found in the table, its command begins, its walk is stepped, its answer rendered,
+its change committed, and its reply sent. What fails before the commit leaves the session as it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import Protocol
+
+import msgspec
+
+from arraylstm_serve.api.problems import (
+    CAPACITY,
+    IDEMPOTENCY_KEY_REUSED,
+    SESSION_BUSY,
+    SESSION_GONE,
+    STEP_CONFLICT,
+    Problem,
+    internal,
+    late,
+    retry_later,
+)
+from arraylstm_serve.counters import Figures
+from arraylstm_serve.engine.batcher import LateError, Walk
+from arraylstm_serve.engine.slots import INITIAL
+from arraylstm_serve.sessions.commands import Caller, Change, Command
+from arraylstm_serve.sessions.limits import Gate
+from arraylstm_serve.sessions.model import Model
+from arraylstm_serve.sessions.session import Remembered, Session
+from arraylstm_serve.sessions.table import Table
+from arraylstm_serve.text import shown
+
+CONFLICTS = (STEP_CONFLICT, SESSION_GONE)
+
+logger = logging.getLogger(__name__)
+
+
+class Reply(Protocol):
+    """Where the outcome of a command goes; asyncio's futures are such."""
+
+    def done(self) -> bool:
+        """Whether nobody waits any more."""
+
+    def set_result(self, result: bytes, /) -> None:
+        """Take the answer."""
+
+    def set_exception(self, exception: Problem, /) -> None:
+        """Take the refusal."""
+
+
+class Turn:
+    """A command's place in its session's queue; see `commands.Turn` for what the command sees of it.
+
+    Args:
+        queue: whose turn it is.
+        command: what is asked.
+        caller: who asks.
+        key: the session's name in the table, empty where the command is for no session.
+        reply: gets the outcome, whether or not anybody still waits for it.
+    """
+
+    __slots__ = ("_queue", "caller", "command", "key", "model", "now", "reply", "session", "target")
+
+    model: Model
+    session: Session
+    now: float
+
+    def __init__(self, queue: Queue, command: Command, caller: Caller, key: str, reply: Reply) -> None:
+        self._queue = queue
+        self.command = command
+        self.caller = caller
+        self.key = key
+        self.reply = reply
+        self.target = INITIAL
+
+    def acquire(self) -> int:
+        """See `commands.Turn`."""
+        if self.key and not self.session.begun:
+            self._queue.check_capacity()
+        self.target = self.model.slots.acquire()
+        return self.target
+
+    def answer(self, value: bytes) -> None:
+        """Send the answer, unless the client has gone."""
+        if not self.reply.done():
+            self.reply.set_result(value)
+
+    def refuse(self, problem: Problem) -> None:
+        """Send a refusal, unless the client has gone."""
+        if not self.reply.done():
+            self.reply.set_exception(problem)
+
+
+Done = tuple[Turn, Change | Problem]
+"""A turn, and the change that it makes or the reason why it makes none."""
+
+
+class Queue:
+    """The turns of all sessions, first in, first out for each session.
+
+    Args:
+        table: the sessions.
+        waiting: where the queue keeps the turns of each session; a session with turns is busy.
+        figures: counts what commands did.
+        gate: counts the turns that have not ended.
+        clock: seconds since the epoch, never going back.
+        choose: the model for a session's turn.
+        max_sessions: how many sessions may be busy before a further one can begin.
+        max_turns: how many turns may wait for one session.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        waiting: dict[str, deque[Turn]],
+        figures: Figures,
+        gate: Gate,
+        clock: Callable[[], float],
+        choose: Callable[[Session], Model],
+        *,
+        max_sessions: int,
+        max_turns: int,
+    ) -> None:
+        self._table = table
+        self._waiting = waiting
+        self._figures = figures
+        self._gate = gate
+        self._clock = clock
+        self._choose = choose
+        self._max_sessions = max_sessions
+        self._max_turns = max_turns
+
+    def submit(self, command: Command, caller: Caller, reply: Reply) -> None:
+        """Queue a command; one for no session begins at once.
+
+        Raises:
+            Problem: `overloaded` or `session_busy`, where too many requests are pending, at all or for this session.
+        """
+        self._table.expire()
+        session_id = command.session_id
+        key = f"{caller.namespace}/{session_id}" if caller.namespace and session_id else session_id
+        turns = self._waiting.get(key)
+        if turns is not None and len(turns) >= self._max_turns:
+            detail = f"{self._max_turns} requests are pending for session {session_id}, as many as are allowed."
+            raise retry_later(SESSION_BUSY, detail, session_id=session_id)
+        self._gate.enter()
+        turn = Turn(self, command, caller, key, reply)
+        if not key:
+            if not self._begin(turn):
+                self._gate.leave()
+        elif turns is not None:
+            turns.append(turn)
+        else:
+            turns = self._waiting[key] = deque((turn,))
+            self._proceed(key, turns)
+
+    def finish(self, walks: Sequence[Walk]) -> None:
+        """Take walks that have ended: render their answers, commit their changes, and let the next turns begin."""
+        now = self._clock()
+        done: list[Done] = [(walk.owner, _rendered(walk.owner, walk, now)) for walk in walks]
+        self._commit(done)
+        for turn, _ in done:
+            self._gate.leave()
+            if turn.key:
+                turns = self._waiting[turn.key]
+                turns.popleft()
+                self._proceed(turn.key, turns)
+
+    def check_capacity(self) -> None:
+        """Raise Problem `capacity` where a session is to begin and as many others are busy as may be held."""
+        if len(self._waiting) > self._max_sessions:
+            raise retry_later(CAPACITY, f"All {self._max_sessions} sessions are busy.")
+
+    def _proceed(self, key: str, turns: deque[Turn]) -> None:
+        """Begin a session's turns until one has to wait for its walk, or none is left."""
+        while turns:
+            if self._begin(turns[0]):
+                return
+            turns.popleft()
+            self._gate.leave()
+        del self._waiting[key]
+        self._table.trim()
+
+    def _begin(self, turn: Turn) -> bool:
+        """Begin a turn; whether it waits for a walk now, and has not ended."""
+        change: Change | Problem
+        try:
+            begun = self._start(turn)
+            if isinstance(begun, Walk):
+                turn.model.batcher.submit(begun)
+                return True
+            change = _keyed(turn, begun)
+        except Problem as problem:
+            change = problem
+        except Exception:
+            logger.exception("a turn of session %s could not begin", turn.key)
+            change = internal()
+        self._commit([(turn, change)])
+        return False
+
+    def _start(self, turn: Turn) -> Walk | Change:
+        """Let a turn's command begin, unless it comes too late or has its answer already."""
+        command = turn.command
+        if turn.caller.deadline < perf_counter():
+            raise late()
+        turn.now = self._clock()
+        session = turn.session = self._table.find(turn.key)
+        if command.idempotency_key is not None:
+            known = session.answers.by_key.get(command.idempotency_key)
+            if known is not None:
+                answer = _repeated(command, known)
+                self._figures.replays += 1
+                return Change(None, answer)
+        turn.model = self._choose(session)
+        return command.begin(turn)
+
+    def _commit(self, done: list[Done]) -> None:
+        """Commit changes, then answer. One that fails must not keep the others from being answered."""
+        for place, (turn, change) in enumerate(done):
+            kept = INITIAL
+            try:
+                kept = self._apply(turn, change)
+            except Exception:
+                logger.exception("a change of session %s could not be committed", turn.key)
+                done[place] = turn, internal()
+            if turn.target not in (INITIAL, kept):
+                turn.model.slots.release(turn.target)
+        for turn, change in done:
+            if isinstance(change, Change):
+                turn.answer(change.answer)
+            else:
+                turn.refuse(change)
+
+    def _apply(self, turn: Turn, change: Change | Problem) -> int:
+        """Apply a change to the table; return the slot that the session has gained with it, if any."""
+        command = turn.command
+        if isinstance(change, Problem):
+            if change.kind in CONFLICTS:
+                self._figures.conflicts += 1
+        elif change.session is not None:
+            self._table.commit(turn.session, change.session)
+            self._figures.count(command.counted_as)
+            return change.session.slot
+        elif command.uses:
+            self._table.touch(turn.key)
+        return INITIAL
+
+
+def digest(command: Command) -> bytes:
+    """The SHA-256 of what a command asks for."""
+    return hashlib.sha256(msgspec.json.encode(command.asked)).digest()
+
+
+def _repeated(command: Command, known: Remembered) -> bytes:
+    """The answer that an earlier command got under the same key.
+
+    Raises:
+        Problem: `idempotency_key_reused`, where that one asked for something else.
+    """
+    if known.digest != digest(command):
+        detail = f"Idempotency-Key {shown(command.idempotency_key)} was sent before with another request."
+        raise Problem(IDEMPOTENCY_KEY_REUSED, detail, session_id=command.session_id)
+    return known.answer
+
+
+def _rendered(turn: Turn, walk: Walk, now: float) -> Change | Problem:
+    """The change that a walk makes, or why there is none."""
+    turn.now = now
+    if walk.error is not None:
+        return late() if isinstance(walk.error, LateError) else internal()
+    try:
+        return _keyed(turn, turn.command.finish(turn, walk))
+    except Exception:
+        logger.exception("a turn of session %s could not end", turn.key)
+        return internal()
+
+
+def _keyed(turn: Turn, change: Change) -> Change:
+    """The change, with the answer remembered where the command has an idempotency key."""
+    command, session = turn.command, change.session
+    if command.idempotency_key is None or session is None:
+        return change
+    return Change(session.remembering(command.idempotency_key, digest(command), change.answer), change.answer)

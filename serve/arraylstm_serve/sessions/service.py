@@ -1,0 +1,145 @@
+"""The service: everything one server process serves, and the one door to it."""
+
+from __future__ import annotations
+
+import time
+from asyncio import Future, get_running_loop
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from arraylstm_serve import __version__
+from arraylstm_serve.api.schemas import Stats, encode
+from arraylstm_serve.bundle.load import Bundle
+from arraylstm_serve.counters import Figures
+from arraylstm_serve.engine.base import Engine, row_bytes
+from arraylstm_serve.sessions.commands import Caller, Command
+from arraylstm_serve.sessions.limits import Gate, Share
+from arraylstm_serve.sessions.model import Model, slot_count
+from arraylstm_serve.sessions.queue import Queue, Reply, Turn
+from arraylstm_serve.sessions.rendering import render_info
+from arraylstm_serve.sessions.session import SESSION_BYTES, Session
+from arraylstm_serve.sessions.state_file import OVERHEAD
+from arraylstm_serve.sessions.table import Table
+from arraylstm_serve.settings import Settings
+
+Clock = Callable[[], float]
+
+
+def steady_clock() -> Clock:
+    """A clock that reads seconds since the epoch but never jumps, whatever happens to the machine's time."""
+    offset = time.time() - time.monotonic()
+    return lambda: time.monotonic() + offset
+
+
+class Service:
+    """Sessions over a model; the methods are called from the event loop.
+
+    Args:
+        bundle: the model, verified.
+        engine: has `slot_count(settings)` rows.
+        settings: the bounds.
+        clock: seconds since the epoch, never going back.
+
+    Attributes:
+        figures: what the server counts.
+        sessions: the table of sessions.
+        model: the model that answers.
+        bulk_share: what bulk requests may have of the places of pending requests.
+        draining: set once the server is on its way out.
+    """
+
+    def __init__(self, bundle: Bundle, engine: Engine, settings: Settings, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self.draining = False
+        self.figures = Figures()
+        self.bulk_share = Share(settings.max_pending)
+        self._clock = clock or steady_clock()
+        self._began = self._clock()
+        self._gate = Gate(settings.max_pending)
+        waiting: dict[str, deque[Turn]] = {}
+        self.sessions = Table(
+            self.figures,
+            self._clock,
+            release=lambda session: self.model.slots.release(session.slot),
+            busy=waiting,
+            max_sessions=settings.max_sessions,
+            ttl=settings.session_ttl,
+            max_answer_bytes=settings.max_answer_bytes,
+        )
+        self._queue = Queue(
+            self.sessions,
+            waiting,
+            self.figures,
+            self._gate,
+            self._clock,
+            choose=lambda session: self.model,
+            max_sessions=settings.max_sessions,
+            max_turns=settings.max_session_pending,
+        )
+        self.model = Model(bundle, engine, settings, self.figures, self._queue.finish)
+
+    def perform(self, command: Command, caller: Caller, reply: Reply) -> None:
+        """Carry a command out in its turn.
+
+        Raises:
+            Problem: the command is refused; the reply may get further refusals.
+        """
+        self._queue.submit(command, caller, reply)
+
+    def ask(self, command: Command, caller: Caller) -> Awaitable[bytes]:
+        """The answer to a command.
+
+        Raises:
+            Problem: the command is refused; the reply may raise further refusals.
+        """
+        reply: Future[bytes] = get_running_loop().create_future()
+        self.perform(command, caller, reply)
+        return reply
+
+    def describe(self, session_id: str, session: Session) -> bytes:
+        """An encoded SessionInfo."""
+        return render_info(session_id, session, self.settings.session_ttl)
+
+    @property
+    def memory_bound(self) -> int:
+        """Bytes that sessions and their remembered answers are bound to."""
+        settings = self.settings
+        rows = slot_count(settings) * row_bytes(self.model.engine.shapes)
+        return rows + settings.max_sessions * SESSION_BYTES + settings.max_answer_bytes
+
+    @property
+    def largest_state(self) -> int:
+        """Bytes that the file of a session's state can have at most."""
+        return row_bytes(self.model.engine.shapes) + OVERHEAD
+
+    @property
+    def pending(self) -> int:
+        """How many requests wait or run."""
+        return self._gate.inside
+
+    def stats(self) -> bytes:
+        """Encoded Stats of now."""
+        self.sessions.expire()
+        figures, model = self.figures, self.model
+        return encode(
+            Stats(
+                version=__version__,
+                model=model.fingerprint,
+                cell=model.bundle.manifest.model.cell,
+                num_items=len(model.vocabulary),
+                provider=model.engine.provider,
+                uptime_seconds=self._clock() - self._began,
+                draining=self.draining,
+                sessions=len(self.sessions),
+                max_sessions=self.settings.max_sessions,
+                pending=self.pending,
+                requests_total=figures.requests.total(),
+                events_total=figures.events,
+                batches_total=figures.batch_rows.count,
+                steps_total=int(figures.batch_rows.total),
+                busy_seconds_total=figures.run_seconds.total,
+                replays_total=figures.replays,
+                conflicts_total=figures.conflicts,
+                evicted=figures.evicted,
+            )
+        )

@@ -1,0 +1,140 @@
+"""The table of sessions: which ones are held, and which have to make room."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Container, Iterable
+
+from arraylstm_serve.counters import Eviction, Figures
+from arraylstm_serve.sessions.session import Session
+
+
+class Table:
+    """Sessions by key.
+
+    Sessions expire or make room, the least recently used first, but not while they have a turn. While turns keep more
+    sessions busy than the bounds allow, the bounds are exceeded; `trim` mends that as soon as a session is idle.
+
+    Args:
+        figures: counts evictions.
+        clock: seconds since the epoch, never going back.
+        release: gives back the slot of a session that is held no longer, or has moved to another slot.
+        busy: the keys of sessions that have a turn.
+        max_sessions: how many sessions to hold.
+        ttl: seconds without use after which a session expires.
+        max_answer_bytes: how many bytes of answers to remember.
+
+    Attributes:
+        answer_bytes: the answers remembered in all sessions.
+    """
+
+    def __init__(
+        self,
+        figures: Figures,
+        clock: Callable[[], float],
+        release: Callable[[Session], None],
+        busy: Container[str],
+        *,
+        max_sessions: int,
+        ttl: float,
+        max_answer_bytes: int,
+    ) -> None:
+        self.answer_bytes = 0
+        self.clock = clock
+        self._figures = figures
+        self._release = release
+        self._busy = busy
+        self._ttl = ttl
+        self._max_sessions = max_sessions
+        self._max_answer_bytes = max_answer_bytes
+        self._held: OrderedDict[str, Session] = OrderedDict()
+        """The sessions that have begun, the least recently used first; so are the two others."""
+        self._remembering: OrderedDict[str, None] = OrderedDict()
+        """Those of them that remember answers."""
+        self._ended: OrderedDict[str, Session] = OrderedDict()
+        """Those that have ended and still remember answers."""
+        self._next_expiry = 0.0
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def find(self, key: str) -> Session:
+        """The session as it stands; one that is not held stands at step 0."""
+        return self._held.get(key) or self._ended.get(key) or Session(key)
+
+    def commit(self, before: Session, after: Session) -> None:
+        """Put a session's next value in the place of the one that `find` gave."""
+        self.answer_bytes += after.answers.nbytes - before.answers.nbytes
+        if before.slot != after.slot:
+            self._release(before)
+        if after.step:
+            self._hold(after)
+        else:
+            self._forget(after.key)
+            if after.answers.by_key:
+                self._ended[after.key] = after
+        self.trim()
+
+    def touch(self, key: str) -> None:
+        """Count a look at a session, if it is held, as use."""
+        session = self._held.get(key)
+        if session is not None:
+            self._hold(session.used(self.clock()))
+
+    def expire(self) -> None:
+        """Let go what nobody has used for its time."""
+        now = self.clock()
+        if now < self._next_expiry:
+            return
+        horizon = now - self._ttl
+        while (oldest := self._oldest_idle(self._held)) is not None and self._held[oldest].last_used <= horizon:
+            self._evict(oldest, "expired")
+        while self._ended and next(iter(self._ended.values())).last_used <= horizon:
+            self._drop_ended()
+        first = [next(iter(sessions.values())).last_used for sessions in (self._held, self._ended) if sessions]
+        self._next_expiry = min([now, *first]) + self._ttl
+
+    def trim(self) -> None:
+        """Let sessions go until the bounds are kept, as far as there are idle ones.
+
+        For more answers than are allowed, ended sessions go first, and then only sessions that remember some.
+        """
+        while len(self._held) > self._max_sessions and (oldest := self._oldest_idle(self._held)) is not None:
+            self._evict(oldest, "room")
+        while self._ended and (len(self._ended) > self._max_sessions or self.answer_bytes > self._max_answer_bytes):
+            self._drop_ended()
+        while (
+            self.answer_bytes > self._max_answer_bytes and (oldest := self._oldest_idle(self._remembering)) is not None
+        ):
+            self._evict(oldest, "answers")
+
+    def _oldest_idle(self, keys: Iterable[str]) -> str | None:
+        """The first of the keys whose session has no turn."""
+        return next((key for key in keys if key not in self._busy), None)
+
+    def _hold(self, session: Session) -> None:
+        """Hold a session, as the one used last."""
+        key = session.key
+        self._ended.pop(key, None)
+        self._held[key] = session
+        self._held.move_to_end(key)
+        if session.answers.by_key:
+            self._remembering[key] = None
+            self._remembering.move_to_end(key)
+
+    def _forget(self, key: str) -> None:
+        """Hold a session no longer."""
+        self._held.pop(key, None)
+        self._ended.pop(key, None)
+        self._remembering.pop(key, None)
+
+    def _evict(self, key: str, reason: Eviction) -> None:
+        session = self._held[key]
+        self._figures.evicted[reason] += 1
+        self.answer_bytes -= session.answers.nbytes
+        self._forget(key)
+        self._release(session)
+
+    def _drop_ended(self) -> None:
+        _, session = self._ended.popitem(last=False)
+        self.answer_bytes -= session.answers.nbytes

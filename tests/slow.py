@@ -1,0 +1,35 @@
+"""Which tests are slow: `make test-fast` leaves them out, `make slow` measures them again.
+
+A test is slow if all its cases together, with what they set up, take over two seconds. slow.txt has the names.
+"""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+NAMES = Path(__file__).with_name("slow.txt")
+SECONDS = 2.0
+
+
+def mark(items):
+    """Give every case of a slow test the mark `slow`."""
+    names = set(NAMES.read_text().splitlines())
+    for item in items:
+        if item.originalname in names:
+            item.add_marker(pytest.mark.slow)
+
+
+class Stopwatch:
+    """Writes the names of a run's slow tests to slow.txt."""
+
+    def __init__(self):
+        self.seconds = Counter()
+
+    def pytest_runtest_logreport(self, report):
+        """Add up a test's cases, setup and teardown too."""
+        self.seconds[report.nodeid.rpartition("::")[2].partition("[")[0]] += report.duration
+
+    def pytest_sessionfinish(self):
+        """Write the names, sorted, a line each."""
+        NAMES.write_text("".join(f"{name}\n" for name, seconds in sorted(self.seconds.items()) if seconds > SECONDS))
