@@ -11,8 +11,8 @@ The rooms, from the highest to the lowest; a room imports lower ones only:
 - `bundle`: the exported model, read and verified.
 - `api`: requests, answers and refusals as data, shared with `client`, which calls a server from elsewhere.
 
-Glossary: B rows of a batch, V items of the vocabulary; a slot is a row of the engine, a walk is the items of one request
-stepped one after the other, a turn is a command's place in its session's queue.
+Glossary: B rows of a batch, V items of the vocabulary; a slot is a row of the engine; a walk is the items of one request,
+stepped one after the other; a turn is a command's place in its session's queue.
 """
 
 from importlib import import_module
