@@ -124,7 +124,7 @@ async def test_requests_that_mean_nothing_are_refused(harness: Harness, fields: 
         ("gzip", b"no", 400, "The body is not gzip"),
         ("gzip", gzip.compress(b"{}", mtime=0)[:-1], 400, "not one whole gzip stream"),
         ("gzip", gzip.compress(b"{}", mtime=0) + b"x", 400, "not one whole gzip stream"),
-        ("br", b"no", 400, 'Content-Encoding is "br"; allowed are gzip, deflate and none.'),
+        ("br", b"no", 415, 'Content-Encoding is "br"; allowed are gzip, deflate and identity.'),
         ("gzip", gzip.compress(bytes(10_000_000), mtime=0), 413, "The decompressed body has more than 262144 bytes"),
     ],
 )

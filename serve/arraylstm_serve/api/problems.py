@@ -44,6 +44,7 @@ INVALID_SESSION_ID = Kind("invalid_session_id", 422, "The session id is not vali
 UNKNOWN_ITEM = Kind("unknown_item", 422, "The model does not know this item")
 IDEMPOTENCY_KEY_REUSED = Kind("idempotency_key_reused", 422, "The idempotency key belongs to another request")
 INVALID_STATE = Kind("invalid_state", 422, "The state does not fit this model")
+UNSUPPORTED_ENCODING = Kind("unsupported_encoding", 415, "The server cannot decompress the body")
 UPGRADE_REQUIRED = Kind("upgrade_required", 426, "The resource is a WebSocket")
 SESSION_BUSY = Kind("session_busy", 429, "Too many requests are pending for this session")
 INTERNAL = Kind("internal", 500, "The server failed")

@@ -11,7 +11,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Item = Annotated[Integer | str, Meta(examples=["cart"])]
 Natural = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-SESSION_ID = "[A-Za-z0-9._:~-]{1,128}"
+SESSION_ID = r"(?!\.{1,2}$)[A-Za-z0-9._:~-]{1,128}"
 SessionId = Annotated[
     str,
     Meta(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import re
+import zlib
+from collections.abc import Sequence
 from typing import TypeVar
 
 import msgspec
@@ -15,24 +18,38 @@ from arraylstm_serve.api.problems import (
     INVALID_REQUEST,
     INVALID_SESSION_ID,
     PAYLOAD_TOO_LARGE,
+    UNSUPPORTED_ENCODING,
     Problem,
 )
 from arraylstm_serve.api.schemas import SESSION_ID
+from arraylstm_serve.http.request import Call
 from arraylstm_serve.text import shortened, shown
 
 MAX_DETAIL = 300
+_WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+"""zlib's number for each Content-Encoding; x-gzip is gzip (RFC 9110, section 8.4.1.3)."""
+_WIDE_ENCODINGS = {
+    "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
+    "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+}
 _is_session_id = re.compile(SESSION_ID).fullmatch
 
 Decoded = TypeVar("Decoded")
 
 
-async def read_body(receive: Receive, limit: int) -> bytes:
-    """Read the whole request body.
+async def read_body(call: Call, receive: Receive, limit: int) -> bytes:
+    """Read the whole request body, and decompress it if its Content-Encoding says so.
 
     Raises:
-        Problem: `payload_too_large`, as soon as more than limit bytes have arrived.
+        Problem: `payload_too_large`, as soon as more than limit bytes have arrived, or come of decompressing them;
+            `unsupported_encoding`; `invalid_request`: the compressed data are damaged.
         ClientDisconnect: the client has closed the connection.
     """
+    body = await _receive_body(receive, limit)
+    return _decompress(body, call.encodings, limit) if call.encodings else body
+
+
+async def _receive_body(receive: Receive, limit: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
     more = True
@@ -49,6 +66,26 @@ async def read_body(receive: Receive, limit: int) -> bytes:
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
+def _decompress(body: bytes, encodings: Sequence[bytes], limit: int) -> bytes:
+    """Decompress a body of at most limit bytes."""
+    encoding = b", ".join(encodings).decode("latin-1").strip().lower()
+    if encoding == "identity":
+        return body
+    if encoding not in _WINDOW_BITS:
+        detail = f"Content-Encoding is {shown(encoding)}; allowed are gzip, deflate and identity."
+        raise Problem(UNSUPPORTED_ENCODING, detail, headers={"Accept-Encoding": "gzip, deflate"})
+    decompressor = zlib.decompressobj(_WINDOW_BITS[encoding])
+    try:
+        plain = decompressor.decompress(body, limit + 1)
+    except zlib.error as error:
+        raise Problem(INVALID_REQUEST, f"The body is not {encoding}: {error}.") from None
+    if len(plain) > limit:
+        raise Problem(PAYLOAD_TOO_LARGE, f"The decompressed body has more than {limit} bytes; no more are allowed.")
+    if not decompressor.eof or decompressor.unused_data:
+        raise Problem(INVALID_REQUEST, f"The body is not one whole {encoding} stream.")
+    return plain
+
+
 def decode(decoder: msgspec.json.Decoder[Decoded], body: bytes) -> Decoded:
     """Decode a request from a body.
 
@@ -60,7 +97,19 @@ def decode(decoder: msgspec.json.Decoder[Decoded], body: bytes) -> Decoded:
     except msgspec.ValidationError as error:
         raise _invalid_request(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Problem(INVALID_JSON, f"{shortened(str(error), MAX_DETAIL)}.") from None
+        raise Problem(INVALID_JSON, _not_utf8(body) or f"{shortened(str(error), MAX_DETAIL)}.") from None
+
+
+def _not_utf8(body: bytes) -> str:
+    """Name the encoding of JSON that is not plain UTF-8 (RFC 8259, section 8.1); empty where it is."""
+    if body.startswith(codecs.BOM_UTF8):
+        return "The body begins with a byte order mark (EF BB BF); send UTF-8 without one."
+    for name, marks in _WIDE_ENCODINGS.items():
+        if body.startswith(marks):
+            return f"The body is JSON in {name}; send UTF-8."
+    if b"\0" in body[:4]:
+        return "The body is JSON in UTF-16 or UTF-32; send UTF-8."
+    return ""
 
 
 def decode_query(kind: type[Decoded], query: QueryParams) -> Decoded:
@@ -90,6 +139,6 @@ def valid_session_id(text: str) -> str:
         Problem: `invalid_session_id`.
     """
     if _is_session_id(text) is None:
-        detail = f"Session id {shown(text)} is not 1 to 128 characters of A-Z a-z 0-9 . _ : ~ -"
+        detail = f"Session id {shown(text)} is not 1 to 128 characters of A-Z a-z 0-9 . _ : ~ -, or is . or .."
         raise Problem(INVALID_SESSION_ID, detail)
     return text

@@ -20,6 +20,7 @@ from arraylstm_serve.api.problems import (
     INVALID_REQUEST,
     PAYLOAD_TOO_LARGE,
     STOPPING,
+    UNSUPPORTED_ENCODING,
     Problem,
     late,
 )
@@ -41,7 +42,15 @@ ADVANCE_ALL = Operation(
     summary="Tell many sessions the items they have just seen; a refused event does not affect the others.",
     answers={200: BulkAnswer},
     body=BulkRequest,
-    problems=(INVALID_JSON, INVALID_REQUEST, PAYLOAD_TOO_LARGE, FOREIGN_ORIGIN, STOPPING, INTERNAL),
+    problems=(
+        INVALID_JSON,
+        INVALID_REQUEST,
+        PAYLOAD_TOO_LARGE,
+        UNSUPPORTED_ENCODING,
+        FOREIGN_ORIGIN,
+        STOPPING,
+        INTERNAL,
+    ),
 )
 
 
@@ -170,7 +179,7 @@ _decoder = msgspec.json.Decoder(BulkRequest)
 
 async def answer(service: Service, call: Call, request: Request) -> Response:
     """Answer POST /v1/events."""
-    body = await read_body(request.receive, service.settings.max_body)
+    body = await read_body(call, request.receive, service.settings.max_body)
     return json_response(await advance_all(service, call, decode(_decoder, body)))
 
 

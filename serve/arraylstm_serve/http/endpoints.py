@@ -22,6 +22,7 @@ from arraylstm_serve.api.problems import (
     SESSION_BUSY,
     STOPPING,
     UNKNOWN_ITEM,
+    UNSUPPORTED_ENCODING,
 )
 from arraylstm_serve.http.body import valid_session_id
 from arraylstm_serve.http.request import Call
@@ -29,7 +30,15 @@ from arraylstm_serve.sessions.commands import Command
 from arraylstm_serve.sessions.service import Service
 
 RUN_PROBLEMS = (OVERLOADED, DEADLINE_EXCEEDED, STOPPING, INTERNAL)
-BODY_PROBLEMS = (INVALID_JSON, INVALID_REQUEST, UNKNOWN_ITEM, PAYLOAD_TOO_LARGE, FOREIGN_ORIGIN, *RUN_PROBLEMS)
+BODY_PROBLEMS = (
+    INVALID_JSON,
+    INVALID_REQUEST,
+    UNKNOWN_ITEM,
+    PAYLOAD_TOO_LARGE,
+    UNSUPPORTED_ENCODING,
+    FOREIGN_ORIGIN,
+    *RUN_PROBLEMS,
+)
 TURN_PROBLEMS = (INVALID_SESSION_ID, SESSION_BUSY, *RUN_PROBLEMS)
 KEY_PROBLEMS = (INVALID_REQUEST, IDEMPOTENCY_KEY_REUSED)
 

@@ -68,7 +68,7 @@ async def answer(service: Service, call: Call, scope: Scope, receive: Receive) -
         raise Problem(METHOD_NOT_ALLOWED, detail, headers={"Allow": "POST"})
     session_id = valid_session_id(scope["path"][len(PREFIX) : -len(SUFFIX)])
     key = call.idempotency_key()
-    request = decode(_decoder, await read_body(receive, service.settings.max_body))
+    request = decode(_decoder, await read_body(call, receive, service.settings.max_body))
     return await service.ask(advance(session_id, key, request), call.caller(service.settings.request_timeout))
 
 

@@ -48,7 +48,7 @@ predict_decoder = msgspec.json.Decoder(PredictRequest)
 
 async def predict(service: Service, call: Call, request: Request) -> Response:
     """Answer POST /v1/predict."""
-    body = await read_body(request.receive, service.settings.max_body)
+    body = await read_body(call, request.receive, service.settings.max_body)
     wanted = decode(predict_decoder, body)
     command = Predict(items=wanted.items, top_k=wanted.top_k, exclude=wanted.exclude, render=render_prediction)
     return json_response(await ask(service, call, command))

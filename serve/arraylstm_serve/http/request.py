@@ -21,6 +21,11 @@ REQUEST_ID = b"x-request-id"
 BEARER_PROTOCOL = "arraylstm.bearer"
 """The WebSocket subprotocol that comes before an API key. Browsers need it: they cannot set a WebSocket's headers."""
 
+_KEPT = frozenset(
+    (REQUEST_ID, b"authorization", b"content-encoding", b"idempotency-key", b"origin", b"sec-fetch-site", b"x-api-key")
+)
+"""The headers that are read."""
+
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 _request_ids = count()
@@ -43,32 +48,24 @@ class Call:
         namespace: whose sessions it can see.
     """
 
-    __slots__ = ("_api_key", "_idempotency", "_origin", "_site", "arrived", "namespace", "request_id")
+    __slots__ = ("_kept", "_protocols", "arrived", "namespace", "request_id")
 
     def __init__(self, scope: Scope) -> None:
         self.arrived = perf_counter()
         self.namespace = EVERYBODY
-        self.request_id = b""
-        self._api_key: bytes | None = None
-        self._idempotency: list[bytes] | None = None
-        self._origin = self._site = b""
+        kept: dict[bytes, list[bytes]] = {}
         for name, value in scope["headers"]:
-            if name == b"idempotency-key":
-                self._idempotency = [*(self._idempotency or ()), value]
-            elif name == REQUEST_ID and _sane(value):
-                self.request_id = value
-            elif name == b"x-api-key":
-                self._api_key = value
-            elif name == b"authorization" and value[:7].lower() == b"bearer ":
-                self._api_key = value[7:].strip()
-            elif name == b"origin":
-                self._origin = value
-            elif name == b"sec-fetch-site":
-                self._site = value
-        if not self.request_id:
-            self.request_id = new_request_id()
-        if BEARER_PROTOCOL in scope.get("subprotocols", ()):
-            self._api_key = scope["subprotocols"][-1].encode()
+            if name in _KEPT:
+                kept.setdefault(name, []).append(value)
+        self._kept = kept
+        self._protocols: Sequence[str] = scope.get("subprotocols", ())
+        given = kept.get(REQUEST_ID)
+        self.request_id = given[-1] if given and _sane(given[-1]) else new_request_id()
+
+    @property
+    def encodings(self) -> Sequence[bytes]:
+        """The values of Content-Encoding, in the order sent."""
+        return self._kept.get(b"content-encoding", ())
 
     def check_origin(self, scope: Scope, allowed: Sequence[str]) -> None:
         """Refuse a page of another origin unless it only reads, as Go's http.CrossOriginProtection does.
@@ -80,13 +77,14 @@ class Call:
         Raises:
             Problem: `foreign_origin`.
         """
-        if not (self._site or self._origin) or scope.get("method") in SAFE_METHODS:
+        site, origin_sent = self._last(b"sec-fetch-site"), self._last(b"origin")
+        if not (site or origin_sent) or scope.get("method") in SAFE_METHODS:
             return
-        if self._site:
-            foreign = self._site not in (b"same-origin", b"none")
+        if site:
+            foreign = site not in (b"same-origin", b"none")
         else:
-            foreign = self._origin.partition(b"://")[2] != dict(scope["headers"]).get(b"host")
-        origin = self._origin.decode("latin-1")
+            foreign = origin_sent.partition(b"://")[2] != dict(scope["headers"]).get(b"host")
+        origin = origin_sent.decode("latin-1")
         if foreign and origin not in allowed and ANY_ORIGIN not in allowed:
             detail = (
                 f"Pages of the origin {shown(origin)} may only read; --cors-origin lets pages of an origin do more."
@@ -100,7 +98,7 @@ class Call:
             Problem: `unauthorized`: keys are asked for, and the request has none or an unknown one.
         """
         if keys is not None:
-            self.namespace = keys.namespace(None if self._api_key is None else self._api_key.decode("latin-1"))
+            self.namespace = keys.namespace(self._api_key())
 
     def caller(self, patience: float) -> Caller:
         """The caller as commands know it, who waits so many seconds for a request to begin."""
@@ -112,13 +110,26 @@ class Call:
         Raises:
             Problem: `invalid_request`: the key is empty, too long, not printable ASCII, or given twice.
         """
-        if self._idempotency is None:
+        given = self._kept.get(b"idempotency-key")
+        if given is None:
             return None
-        if len(self._idempotency) > 1:
-            detail = f"Idempotency-Key is given {len(self._idempotency)} times; once is allowed."
-            raise Problem(INVALID_REQUEST, detail)
-        text = self._idempotency[0].decode("latin-1")
+        if len(given) > 1:
+            raise Problem(INVALID_REQUEST, f"Idempotency-Key is given {len(given)} times; once is allowed.")
+        text = given[0].decode("latin-1")
         if _key(text) is None:
             detail = f"Idempotency-Key must be 1 to 255 printable ASCII characters, not {shown(text)}."
             raise Problem(INVALID_REQUEST, detail)
         return text
+
+    def _api_key(self) -> str | None:
+        """Return the API key; None if there is none."""
+        if BEARER_PROTOCOL in self._protocols:
+            return self._protocols[-1]
+        if b"x-api-key" in self._kept:
+            return self._last(b"x-api-key").decode("latin-1")
+        scheme, _, key = self._last(b"authorization").partition(b" ")
+        return key.strip().decode("latin-1") if scheme.lower() == b"bearer" else None
+
+    def _last(self, name: bytes) -> bytes:
+        """Return the last value of a header; empty if it is not there."""
+        return self._kept.get(name, (b"",))[-1]

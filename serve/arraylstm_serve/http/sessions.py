@@ -15,6 +15,7 @@ from arraylstm_serve.api.problems import (
     MODEL_MISMATCH,
     PAYLOAD_TOO_LARGE,
     UNKNOWN_SESSION,
+    UNSUPPORTED_ENCODING,
 )
 from arraylstm_serve.api.schemas import PeekQuery, SessionAnswer, SessionInfo
 from arraylstm_serve.http.body import decode_query, read_body
@@ -81,6 +82,7 @@ RESTORE = Operation(
         MODEL_MISMATCH,
         INVALID_STATE,
         PAYLOAD_TOO_LARGE,
+        UNSUPPORTED_ENCODING,
         CAPACITY,
     ),
 )
@@ -117,7 +119,7 @@ async def save(service: Service, call: Call, request: Request) -> Response:
 async def restore(service: Service, call: Call, request: Request) -> Response:
     """Answer PUT /v1/sessions/{session_id}/state."""
     session_id = session_id_of(request)
-    body = await read_body(request.receive, max(service.settings.max_body, service.largest_state))
+    body = await read_body(call, request.receive, max(service.settings.max_body, service.largest_state))
     command = Restore(
         session_id=session_id, idempotency_key=call.idempotency_key(), file=body, describe=service.describe
     )

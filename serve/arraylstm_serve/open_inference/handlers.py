@@ -104,11 +104,7 @@ async def model_config(service: Service, call: Call, request: Request) -> Respon
 
 async def infer(service: Service, call: Call, request: Request) -> Response:
     """Answer POST /v2/models/{model}/infer."""
-    limit = service.settings.max_body
-    body = await read_body(request.receive, limit)
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding != "identity":
-        body = tensors.inflate(body, encoding, limit)
+    body = await read_body(call, request.receive, service.settings.max_body)
     answer = await inference.infer(service, call, body, request.headers.get(HEADER_LENGTH))
     length = answer.find(tensors.END_OF_JSON) + 1
     if not length:

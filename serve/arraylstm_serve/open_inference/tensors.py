@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import struct
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple, TypeVar
@@ -15,7 +14,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from msgspec import UNSET
 
-from arraylstm_serve.api.problems import INVALID_REQUEST, PAYLOAD_TOO_LARGE, Problem
+from arraylstm_serve.api.problems import INVALID_REQUEST, Problem
 from arraylstm_serve.api.schemas import encode
 from arraylstm_serve.open_inference.schemas import BinaryData, InferAnswer, InputTensor, OutputTensor
 from arraylstm_serve.text import shown
@@ -27,7 +26,6 @@ END_OF_JSON = b"\n"
 
 Kind = TypeVar("Kind", int, str)
 
-_WINDOW_BITS = {"gzip": 31, "deflate": 15}
 _length = struct.Struct("<I")
 
 
@@ -41,26 +39,6 @@ class Output(NamedTuple):
 
     datatype: str
     values: Sequence[float] | Sequence[str] | np.ndarray[tuple[int, ...], np.dtype[np.float32]]
-
-
-def inflate(body: bytes, encoding: str, limit: int) -> bytes:
-    """Decompress a body that was compressed with gzip or deflate.
-
-    Raises:
-        Problem: `invalid_request`: another encoding, or damaged data. `payload_too_large`: more than limit bytes.
-    """
-    if encoding not in _WINDOW_BITS:
-        raise _invalid(f"Content-Encoding is {shown(encoding)}; allowed are gzip, deflate and none.")
-    inflater = zlib.decompressobj(_WINDOW_BITS[encoding])
-    try:
-        plain = inflater.decompress(body, limit + 1)
-    except zlib.error as error:
-        raise _invalid(f"The body is not {encoding}: {error}.") from None
-    if len(plain) > limit:
-        raise Problem(PAYLOAD_TOO_LARGE, f"The decompressed body has more than {limit} bytes; no more are allowed.")
-    if not inflater.eof or inflater.unused_data:
-        raise _invalid(f"The body is not one whole {encoding} stream.")
-    return plain
 
 
 def split(body: bytes, header_length: str | None) -> tuple[bytes, bytes]:

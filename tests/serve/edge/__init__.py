@@ -1,0 +1,1 @@
+"""What a client may send or leave out, without harm to anybody else."""
