@@ -42,7 +42,7 @@ class Quantity:
         return self.middle(loads) * self.scale
 
     def ratio(self, ours: Sequence[Load], theirs: Sequence[Load]) -> float:
-        """Return the median of the rounds' ratios, which does not change if the machine's speed drifts between rounds."""
+        """Return the median of the rounds' ratios; it stays the same if the machine's speed drifts between rounds."""
         return median(mine / other for mine, other in zip(self.of(ours), self.of(theirs), strict=True))
 
 
@@ -85,7 +85,7 @@ def compare(title: str, rows: Mapping[str, Mapping[str, Sequence[Load]]], quanti
 
 
 def compared(name: str, servers: Mapping[str, Sequence[Load]], quantity: Quantity) -> Row:
-    """Return a row of one quantity: the first server's value divided by each other server's, and every server's value."""
+    """Return a row of one quantity: the first server's value divided by each other one's, and all values."""
     (_, first), *others = servers.items()
     ratios = {f"/ {other}": quantity.ratio(first, theirs) for other, theirs in others}
     return Row(name, ratios, {f"{server} {quantity.unit}": quantity.figure(loads) for server, loads in servers.items()})

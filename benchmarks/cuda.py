@@ -1,7 +1,7 @@
 """Measure a GPU; `gpu/app.py` is the program.
 
-torch imports NVIDIA's package `cuda`. While a script of this folder runs, it finds this file instead. So if this file is
-imported, it acts as that package and finds the installed parts of it.
+torch imports NVIDIA's package `cuda`. While a script of this folder runs, torch finds this file instead. So when it is
+imported, this file acts as that package and finds the installed parts of it.
 """
 
 from pkgutil import extend_path

@@ -30,7 +30,7 @@ def requests(model: Served, connections: int, request: Callable[[Event], bytes])
 
 
 def single_events(model: Served, connections: int) -> list[bytes]:
-    """Return the same requests, sent to the session's own path."""
+    """Return requests with one event each, sent to the session's own path."""
     return requests(
         model, connections, lambda event: post(SESSION.format(event["session_id"]), {"items": event["items"]})
     )

@@ -3,7 +3,7 @@
     python benchmarks/graphs.py            # the array cell
     python benchmarks/graphs.py --cells    # every cell of the registry
 
-The LSTM operator runs H units with one memory cell on ready-made vectors: its time includes neither embedding nor logits.
+The LSTM operator runs H units with one memory cell on ready-made vectors, without embedding and logits.
 A cell with k lanes does about k times its work. The sequence is run with V items and with one item. The graph always
 computes logits; with one item they take almost no time, so that run shows the time of the states.
 """

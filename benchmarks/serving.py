@@ -3,7 +3,7 @@
     python benchmarks/serving.py                          # about nine minutes
     python benchmarks/serving.py --parts bulk --parts stream
 
-The servers run on one core and the load comes from another. Every round measures all of them, so a disturbance affects all.
+The servers run on one core and the load on another. Every round measures all of them, so a disturbance affects all.
 The tables show the median round of each ratio and figure. It needs wrk, and two cores with nothing else to do.
 """
 
@@ -257,7 +257,7 @@ def open_loops(bench: Bench) -> list[Table]:
 
 @dataclass(frozen=True)
 class _Trial:
-    """An open loop: a server at a rate that is a share of the best rate of one of them."""
+    """An open loop: a server at a share of the best rate of one of the servers, `limit`."""
 
     name: str
     limit: str

@@ -1,7 +1,7 @@
 """Interleaved timing of calls in this process.
 
-Every callable runs in every round, one after the other, so that a busy machine slows all of them equally. By default the
-CPU time of this process is measured: with one thread, that is the wall time without the time of other processes.
+Every callable runs in every round, one after the other, so that a busy machine slows all of them equally. By default
+the CPU time of this process is measured: with one thread, that is the wall time without the time of other processes.
 The scripts show ratios of the medians, which carry over to other machines better than times.
 """
 

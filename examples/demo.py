@@ -28,7 +28,7 @@ CONVERSATION = [
     ("anna", "product.view"),
 ]
 
-LOCAL = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # without a proxy, as the server is on this machine
+LOCAL = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy: the server is on this machine
 
 out = Console()
 

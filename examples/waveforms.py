@@ -3,9 +3,10 @@
     python examples/waveforms.py [PICTURE.png] [--waveforms N] [--epochs N]
 
 Trains `MarkovLSTM` on generated waveforms and prints its accuracy on others. For a waveform of each class it draws the
-signal, the lanes' probabilities q_z(t), the lane z(t) that did the step, and every lane's share of all steps in the class.
-Nothing in training says what a lane should stand for. With five of six seeds, this one among them, one lane takes over
-after the burst ("there was a burst"); with none does the burst itself get a lane. With tau fixed at 1 it is two seeds of four.
+signal, the lanes' probabilities q_z(t), the lane z(t) that did the step, and every lane's share of the class's steps.
+Nothing in training says what a lane should stand for. We tried six seeds. With five of them, this one included, one lane
+takes over after the burst ("there was a burst"); the burst itself never gets a lane. With tau fixed at 1, one lane takes
+over with two seeds of four.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""The floor: a raw ASGI application that reads a body and answers 300 bytes of JSON, without routes, checks or inference.
+"""The floor: raw ASGI that reads a body and answers 300 bytes of JSON, without routes, checks or inference.
 
 python benchmarks/apps/floor.py PORT
 """

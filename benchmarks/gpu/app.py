@@ -5,7 +5,7 @@
     python benchmarks/cuda.py --device cpu --hidden 32     # without a GPU; tests/test_benchmarks.py has all small sizes
 
 A floor is the least time for a task: it counts the bytes that the task must move and its operations, at the measured
-speeds of copying and multiplying. Reads from the card's cache are faster than copies, so small steps may beat the floor.
+speeds of copying and multiplying. Reads from the card's cache are faster than copies, so small steps may be faster.
 """
 
 from collections.abc import Iterator

@@ -75,7 +75,7 @@ def _launch(device: Device) -> Call:
 
 
 def step_work(batch: int, hidden: int, lanes: int, num_items: int, embedding_size: int) -> Work:
-    """Return the least work of a step of an array model: weights and items' rows read once, state in and out, logits out.
+    """Return the least work of an array model's step: weights and items' rows read once, state in and out, logits out.
 
     The work that depends on an item alone counts as one read of its embedding, though the table's row may be wider.
     """
@@ -86,7 +86,7 @@ def step_work(batch: int, hidden: int, lanes: int, num_items: int, embedding_siz
 
 
 def training_work(batch: int, steps: int, input_size: int, hidden: int, lanes: int) -> Work:
-    """Return the least work of an array layer's passes: each product once forward, and twice backward for the gradients.
+    """Return the least work of an array layer's passes: each product once forward, and twice for the gradients.
 
     The bytes are those of the weights and their gradients, once, and of inputs, outputs and the gradients of both.
     """

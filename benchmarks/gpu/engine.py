@@ -35,7 +35,7 @@ def tables(device: Device, ceilings: Ceilings, sizes: StepSizes, rounds: int) ->
 
 @contextmanager
 def subject(device: Device, sizes: StepSizes, hidden: int, lanes: int, most: int) -> Iterator[Subject]:
-    """Yield an untrained model of this many units and lanes, exported to the folder of bundles if it is not there yet."""
+    """Yield an untrained model of this many units and lanes, exported to the folder of bundles unless it is there."""
     shape = {"num_items": sizes.num_items, "hidden_size": hidden, "k": lanes, "embedding_size": sizes.embedding_size}
     name = "-".join(f"{key}{value}" for key, value in shape.items())
     with tempfile.TemporaryDirectory() as folder:

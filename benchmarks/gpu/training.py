@@ -1,6 +1,6 @@
 """Time forward and backward passes of the cells, and compare them with array-lstm 0.0.1 and cuDNN's LSTM.
 
-Every cell is first compared with array-lstm in float64, gradients included, and every way to run it with plain eager mode.
+Every cell is first compared with array-lstm in float64, gradients included, and every way to run it with eager torch.
 A cell with k lanes does k times the work of nn.LSTM(H).
 """
 
@@ -80,7 +80,7 @@ def _rows(seconds: Mapping[str, float], floor: float, k: int) -> list[Row]:
 
 
 def _compare(passes: Mapping[str, Pass], tolerance: float) -> list[str]:
-    """Raise unless every pass has the eager one's gradients; return a note for cells whose lanes are drawn each time."""
+    """Raise unless every pass has the eager one's gradients; return a note if the cell draws its lanes each time."""
     expected, again = (passes[EAGER]() for _ in range(2))
     if _difference(expected, again) > tolerance:
         return ["lanes are drawn: the ways to run it were not compared"]
