@@ -4,9 +4,9 @@
 
 Trains `MarkovLSTM` on generated waveforms and prints its accuracy on others. For a waveform of each class it draws the
 signal, the lanes' probabilities q_z(t), the lane z(t) that did the step, and every lane's share of the class's steps.
-Nothing in training says what a lane should stand for. We tried six seeds. With five of them, this one included, one lane
-takes over after the burst ("there was a burst"); the burst itself never gets a lane. With tau fixed at 1, one lane takes
-over with two seeds of four.
+Nothing in training says what a lane should stand for. We tried six seeds. With five of them, including this one, one
+lane takes over after the burst ("there was a burst"); the burst itself never gets a lane. With tau fixed at 1, that
+happened with two seeds of four.
 """
 
 import math
