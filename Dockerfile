@@ -1,8 +1,8 @@
-# The server, without torch. Targets: cpu (the default) and cuda; docs/containers.md tells how to build and run them.
-# Both keep Python at the path where their virtual environment was made, so one image is the base of every stage.
+# The server, without torch. Targets: cpu (the default) and cuda; docs/containers.md says how to build and run them.
+# A virtual environment needs Python at the path where it was made, so every stage starts from the same image.
 ARG PYTHON_IMAGE=python:3.11-slim
 
-# pip, the build backend and the wheel of this source tree; none of them reaches a final image.
+# pip, the build backend and the wheel of this source tree. None of them is in a final image.
 FROM ${PYTHON_IMAGE} AS builder
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ONLY_BINARY=:all:
 WORKDIR /build
@@ -17,7 +17,7 @@ FROM builder AS cpu-builder
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     tools/bin/pip --python /opt/venv install --constraint constraints.txt "$(echo wheels/*.whl)[serve]"
 
-# constraints.txt pins what runs on the CPU; these are its counterparts, for the CUDA that onnxruntime-gpu is built with.
+# constraints.txt pins the CPU's packages. These are the GPU's, for the CUDA that onnxruntime-gpu is built with.
 FROM builder AS cuda-builder
 RUN printf '%s\n' \
     onnxruntime-gpu==1.31.1 \
@@ -33,7 +33,7 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     tools/bin/pip --python /opt/venv install --constraint constraints.txt --constraint cuda-constraints.txt \
     "$(echo wheels/*.whl)[serve-gpu]"
 
-# Nothing is written at run time, so the root file system may be read-only; nothing is reported to anybody either.
+# The server writes no files, so the root file system may be read-only. Telemetry is off.
 FROM ${PYTHON_IMAGE} AS runtime
 ENV PATH=/opt/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 ORT_DISABLE_TELEMETRY=1 ARRAYLSTM_HOST=0.0.0.0 ARRAYLSTM_PORT=8080
 LABEL org.opencontainers.image.title="arraylstm-serve" org.opencontainers.image.licenses="MIT"
@@ -46,7 +46,7 @@ ENTRYPOINT ["arraylstm-serve"]
 CMD ["/bundle"]
 
 FROM runtime AS cuda
-# NVIDIA's container runtime brings in the host's driver; a start without one fails instead of running on the CPU.
+# NVIDIA's container runtime adds the host's driver. Without it the start fails; the server does not run on the CPU then.
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility ARRAYLSTM_DEVICE=cuda
 COPY --from=cuda-builder /opt/venv /opt/venv
 RUN arraylstm-serve --version && ! python -c "import torch" 2>/dev/null

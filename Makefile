@@ -1,5 +1,5 @@
-# `make demo` and `make test` set up all they need in .venv. Outside this folder only `make test` installs anything: where
-# it is root on a system with apt-get, the programs that some tests run (it says which; elsewhere those tests skip).
+# `make demo` and `make test` set up all they need in .venv. Only `make test` installs anything outside this folder: as root on
+# a system with apt-get, the programs that some tests need, and it says which. Otherwise those tests skip.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=constraints.txt $(BIN)/pip
@@ -12,17 +12,17 @@ SOURCES := $(shell find arraylstm export serve -name '*.py' -o -name py.typed -o
 
 help:
 	@echo "make demo       train on a generated event log, export, serve, hold a short conversation (under three minutes)"
-	@echo "make test       build the wheel, install it with all the suite needs (as root also Debian packages, named), run the suite"
-	@echo "make test-fast  while you work, under two minutes: the suite on the sources without the checks of the wheel and without"
-	@echo "                what is slow: most exports, training, server processes, runtimes, browsers (tests/slow.txt names them)"
-	@echo "make slow       run the suite on the sources and write what is slow to tests/slow.txt"
+	@echo "make test       build the wheel, install it with all that the suite needs (as root also Debian packages), run the suite"
+	@echo "make test-fast  while you work, under two minutes: the suite on the sources, without the checks of the wheel and without"
+	@echo "                the slow tests in tests/slow.txt: most exports, training, server processes, runtimes, browsers"
+	@echo "make slow       run the suite on the sources and list the slow tests in tests/slow.txt"
 	@echo "make lint       ruff, mypy --strict, and the direction of imports"
-	@echo "make imports    print who imports whom and how often, one graph a package (DOT, for Graphviz)"
-	@echo "make format     let ruff rewrite what it can"
-	@echo "make openapi    write docs/openapi.json anew"
+	@echo "make imports    print which module imports which and how often, one graph per package (DOT, for Graphviz)"
+	@echo "make format     let ruff reformat and fix what it can"
+	@echo "make openapi    write docs/openapi.json again"
 	@echo "make clean      remove .venv, .reference, dist and demo"
 
-# What runs a second time, with the engine of the GPU on the CPU.
+# These tests run a second time, with the GPU's engine on the CPU.
 ENGINE_TESTS := $(patsubst %,tests/serve/test_%.py,bulk events interleaved session_machine sessions slots state)
 
 demo: .venv/demo
@@ -33,7 +33,7 @@ test: .venv/dev .reference
 	$(BIN)/pytest --numprocesses auto --dist loadfile
 	$(BIN)/pytest --numprocesses auto --dist loadfile --engine device $(ENGINE_TESTS)
 
-# Neither waits for a wheel of what has just changed: they read the sources, and make .venv only where it is missing.
+# These two read the sources, so they need no new wheel after a change. They make .venv only if it is missing.
 test-fast: $(if $(wildcard .venv/dev),,.venv/dev) .reference
 	$(ON_SOURCES) $(BIN)/pytest --numprocesses auto --dist worksteal -m "not slow" --ignore tests/test_packaging.py
 
@@ -81,7 +81,7 @@ dist/built: $(BIN)/python $(SOURCES) constraints.txt
 	@$(PIP) wheel --quiet --no-deps --wheel-dir dist .
 	@touch $@
 
-# The wheel itself is reinstalled whenever a source changes; its dependencies only when they are missing.
+# The wheel is reinstalled whenever a source changes, its dependencies only if they are missing.
 define install
 @echo "Installing arraylstm-serving[$(1)] into .venv"
 @$(PIP) install --quiet "$$(echo dist/*.whl)[$(1)]"
@@ -95,8 +95,8 @@ endef
 .venv/dev: dist/built
 	$(call install,dev)
 
-# What the cells are compared with. It never lies beside our package: on a file system that folds case, its arrayLSTM and
-# our arraylstm are one folder. The suite and the benchmarks find it here (benchmarks/reference.py).
+# array-lstm, which the cells are compared with. It is never installed beside our package: on a file system that ignores case,
+# its arrayLSTM and our arraylstm are the same folder. benchmarks/reference.py imports it from here.
 .reference: | $(BIN)/python
 	$(PIP) install --quiet --no-deps --target $@ array-lstm==0.0.1
 

@@ -1,4 +1,4 @@
-"""The model that the serving benchmarks run: exported once, or somebody's own bundle."""
+"""The model that the serving benchmarks run: exported for the run, or a bundle of yours."""
 
 import json
 import tempfile
@@ -19,23 +19,23 @@ _BRIEF = Coverage(batches=(2,), lengths=(2,), ragged=((2, 1),), chunkings=1, hor
 
 @dataclass(frozen=True)
 class Served:
-    """A bundle, and how many items its model knows."""
+    """A bundle, and the number of its model's items."""
 
     bundle: Path
     num_items: int
 
     @property
     def step_graph(self) -> Path:
-        """The graph that steps one item a row."""
+        """The graph of one step."""
         return self.bundle / "step.onnx"
 
 
 @contextmanager
 def served(bundle: Path | None) -> Iterator[Served]:
-    """Give a bundle that is there, or one of an untrained model that lasts as long as the context.
+    """Yield the bundle that is given, or one of an untrained model that is deleted at the end of the context.
 
     Raises:
-        ValueError: the bundle's items have labels; the servers beside ours know ids only.
+        ValueError: the bundle's items have labels, but the servers that ours is compared with know only ids.
         ExportError: the export failed.
     """
     if bundle is not None:
@@ -48,7 +48,7 @@ def served(bundle: Path | None) -> Iterator[Served]:
 
 
 def untrained(**sizes: int) -> NextItemModel:
-    """Return an array model of such sizes, with the same weights each time."""
+    """Return an array model of these sizes, with the same weights each time."""
     torch.manual_seed(0)
     return NextItemModel("array", **sizes).eval()
 

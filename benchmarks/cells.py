@@ -1,10 +1,10 @@
-"""How fast the cells train and infer, beside array-lstm 0.0.1 with the same weights and beside torch.nn.LSTM.
+"""Compare how fast the cells train and infer with array-lstm 0.0.1 (same weights) and with torch.nn.LSTM.
 
     python benchmarks/cells.py
 
-Every cell is first held to array-lstm in float64: outputs, states and gradients. A cell with k lanes has about k times
-the work of nn.LSTM(H): the column of k nn.LSTM(H) is what a layer as well fused as nn.LSTM would show as 1.
-In training, StochasticArrayLSTM draws its lane, which array-lstm does not.
+Every cell is first compared with array-lstm in float64: outputs, states and gradients. A cell with k lanes does about k
+times the work of nn.LSTM(H). In the column "k nn.LSTM(H)", a layer that is as well fused as nn.LSTM would have 1.
+In training, StochasticArrayLSTM draws its lane; array-lstm does not.
 """
 
 import copy
@@ -40,10 +40,10 @@ _CHECKED_STEPS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """What is run."""
+    """The sizes of the layers and of the batch."""
 
     batch: int = 64
-    """B, sequences at once."""
+    """B, sequences in a batch."""
     steps: int = 100
     """S, length of a sequence."""
     input_size: int = 64
@@ -95,7 +95,7 @@ def lanes(cell: Cell) -> int:
 
 def disagreement(cell: Cell, peer: nn.Module, sizes: Sizes) -> float:
     """Return the largest difference of outputs, states and gradients of a few steps from a random state."""
-    torch.set_default_dtype(torch.float64)  # array-lstm makes its zeros in the default dtype
+    torch.set_default_dtype(torch.float64)  # array-lstm's zero states have the default dtype
     try:
         x = torch.randn(sizes.batch, min(sizes.steps, _CHECKED_STEPS), sizes.input_size, requires_grad=True)
         h = torch.randn(1, sizes.batch, sizes.hidden_size)
@@ -117,7 +117,7 @@ def compare(
 ) -> list[Row]:
     """Time every layer on one batch."""
     floor = nn.LSTM(sizes.input_size, sizes.hidden_size, batch_first=True)
-    ours = {name: Stack([cell]) for name, cell in cells.items()}  # which calls every cell alike
+    ours = {name: Stack([cell]) for name, cell in cells.items()}  # a Stack calls every cell in the same way
     layers = {**ours, **{f"array-lstm's {name}": peer for name, peer in peers.items()}, FLOOR: floor}
     x = torch.randn(sizes.batch, sizes.steps, sizes.input_size)
     times = measure({name: run(layer.train(training), x) for name, layer in layers.items()}, rounds)
@@ -130,7 +130,7 @@ def compare(
 
 
 def run(layer: nn.Module, x: Tensor) -> Call:
-    """Return one training step without its optimizer, gradient of the input included, or one forward pass."""
+    """Return one training step (the input's gradient too, but no optimizer step), or one forward pass."""
 
     def train() -> object:
         outputs, _ = layer(given)

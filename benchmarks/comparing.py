@@ -1,4 +1,4 @@
-"""Runs in turn, and their ratios round by round: what the serving benchmarks share."""
+"""Run servers in turn and compare them round by round; the serving benchmarks share this."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ class Quantity:
     """A field of `Load` as tables show it.
 
     Attributes:
-        name: what it is called.
-        unit: of its figures.
-        field: where a `Load` has it.
-        scale: what makes figures of its values.
+        name: its name in the tables.
+        unit: the unit of the figures.
+        field: the field of `Load` that holds it.
+        scale: the figure is the field's value times this.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Quantity:
     scale: float = 1.0
 
     def of(self, loads: Sequence[Load]) -> list[float]:
-        """Return its values, a round each."""
+        """Return its values, one for each round."""
         return [getattr(load, self.field) for load in loads]
 
     def middle(self, loads: Sequence[Load]) -> float:
@@ -42,7 +42,7 @@ class Quantity:
         return self.middle(loads) * self.scale
 
     def ratio(self, ours: Sequence[Load], theirs: Sequence[Load]) -> float:
-        """Return the median of the rounds' ratios: a machine that drifts from round to round leaves it as it is."""
+        """Return the median of the rounds' ratios; it stays the same if the machine's speed drifts between rounds."""
         return median(mine / other for mine, other in zip(self.of(ours), self.of(theirs), strict=True))
 
 
@@ -54,7 +54,7 @@ SERVER, CLIENT = (Quantity(side, "busy", side) for side in ("server", "client"))
 
 
 def in_turn(runs: Mapping[Key, Run], rounds: int) -> dict[Key, list[Load]]:
-    """Return what comes of every run, over rounds that have each of them in turn."""
+    """Return the results of every run; each round has every run once, one after the other."""
     results: dict[Key, list[Load]] = {key: [] for key in runs}
     for _ in range(rounds):
         for key, run in runs.items():
@@ -70,7 +70,7 @@ def row(
     to: tuple[str, Sequence[Load]] | None = None,
     compared: Sequence[Quantity] = (),
 ) -> Row:
-    """Return the row of a run: its figures, and the ratios of what is compared to those of another run."""
+    """Return the row of a run: its figures, and their ratios to those of another run."""
     figures = {f"{quantity.name} {quantity.unit}": quantity.figure(loads) for quantity in shown}
     known = {column: figure for column, figure in figures.items() if not isnan(figure)}
     if to is None:
@@ -85,7 +85,7 @@ def compare(title: str, rows: Mapping[str, Mapping[str, Sequence[Load]]], quanti
 
 
 def compared(name: str, servers: Mapping[str, Sequence[Load]], quantity: Quantity) -> Row:
-    """Return a row of one quantity: the first server's over each other's, and every server's own."""
+    """Return a row of one quantity: the first server's value divided by each other one's, and all values."""
     (_, first), *others = servers.items()
     ratios = {f"/ {other}": quantity.ratio(first, theirs) for other, theirs in others}
     return Row(name, ratios, {f"{server} {quantity.unit}": quantity.figure(loads) for server, loads in servers.items()})

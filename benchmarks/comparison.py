@@ -1,9 +1,9 @@
-"""Every cell on one data set: equal parameter counts, the same budget, learning curves.
+"""Train every cell on one data set, with as many parameters and as many epochs each, and draw learning curves.
 
     python benchmarks/comparison.py EVENTS -o RESULTS
 
 trains a next-item model of each cell (hidden sizes chosen so that all have about as many parameters), and writes
-RESULTS.json, RESULTS.png and a table. What RESULTS.json already holds is not trained again.
+RESULTS.json, RESULTS.png and a table. Runs that are in RESULTS.json already are not trained again.
 """
 
 import hashlib
@@ -34,14 +34,14 @@ MORE_LANES = ("array", "stochastic", "stochastic-memory", "stochastic-memory-hal
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """What is compared."""
+    """The sizes of the models, and how many runs they get."""
 
     parameters: int = 50_000
-    """Parameters of each model, as nearly as a hidden size comes to it."""
+    """Parameters of each model, as nearly as its hidden size allows."""
     embedding_size: int = 32
     """Width of the item embedding."""
     seeds: int = 1
-    """Runs of each cell, from other weights and another order of sessions; the split stays."""
+    """Runs of each cell, each with other weights and another order of sessions, but the same split."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The cell, with its lanes where it has any."""
+        """The cell, and its number of lanes if it has lanes."""
         return self.cell if self.k == 1 else f"{self.cell}, k={self.k}"
 
 
@@ -76,12 +76,12 @@ def main(
     sizes: Annotated[Sizes, Parameter(name="*")] = Sizes(),
     options: Annotated[TrainingOptions, Parameter(name="*")] = TrainingOptions(),
 ) -> int:
-    """Train every cell on an event file and compare what they predict of held-out sessions.
+    """Train every cell on an event file and compare their predictions of held-out sessions.
 
     Args:
         data: event file.
-        output: what the results are to be called, without a suffix.
-        title: name of the data in the picture; the file's, unless given.
+        output: path of the results, without a suffix.
+        title: name of the data in the picture; by default the file's name.
     """
     torch.set_num_threads(1)
     out = Console()
@@ -103,9 +103,9 @@ def main(
 
 
 def contestants() -> list[tuple[str, int]]:
-    """Return cells and their lanes: two, as the paper has them, and for some four.
+    """Return the cells and their lanes: two lanes as in the paper, and for some cells four too.
 
-    One lane of each pair is with two lanes what one lane of all is; it has four only.
+    `stochastic-memory-half` has four lanes only: with two it would be the same as `stochastic-memory`.
     """
     laneless = ("lstm",)
     two = [(cell, 1 if cell in laneless else 2) for cell in CELLS if cell != "stochastic-memory-half"]
@@ -139,7 +139,7 @@ def train(
 
 
 def width_for(cell: str, k: int, num_items: int, sizes: Sizes) -> int:
-    """Return the hidden size that comes nearest to the parameters wanted."""
+    """Return the hidden size whose number of parameters is nearest to the one wanted."""
     step = k if cell == "lstm2002" else 1  # its units are blocks of k
 
     def distance(hidden_size: int) -> int:
@@ -163,12 +163,12 @@ def _parameters(model: NextItemModel) -> int:
 
 
 def _digest(parts: list[list[list[int]]]) -> str:
-    """Return a hash of the sessions as they are split."""
+    """Return a hash of the sessions and their split."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _read(path: Path, settings: dict[str, Any]) -> list[Run]:
-    """Return the runs of an earlier call with the same settings and sessions; more seeds may be added to them."""
+    """Return the runs of an earlier call with the same settings and sessions; this call may add more seeds."""
     if not path.exists():
         return []
     document: dict[str, Any] = json.loads(path.read_text())
@@ -218,7 +218,7 @@ def draw(runs: list[Run], title: str) -> Figure:
     curves, final = figure.subplots(1, 2, width_ratios=(3, 2))
     figure.suptitle(title)
     for row, group in enumerate(groups.values()):
-        color = colormaps["turbo"](row / max(len(groups) - 1, 1))  # the better, the bluer, on both sides
+        color = colormaps["turbo"](row / max(len(groups) - 1, 1))  # better cells are bluer, in both plots
         losses = [mean(nats) / math.log(2) for nats in zip(*(run.validation for run in group), strict=True)]
         curves.plot(range(1, len(losses) + 1), losses, color=color, linewidth=1.2)
         bits = [run.held_out.loss / math.log(2) for run in group]

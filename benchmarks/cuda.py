@@ -1,7 +1,7 @@
-"""Figures of a GPU: what `gpu/app.py` measures.
+"""Measure a GPU; `gpu/app.py` is the program.
 
-While a script of this folder runs, torch, which looks for NVIDIA's package `cuda`, finds this file first: imported, it
-is that package, with whatever of it is installed.
+torch imports NVIDIA's package `cuda`. While a script of this folder runs, torch finds this file instead. So when it is
+imported, this file acts as that package and finds the installed parts of it.
 """
 
 from pkgutil import extend_path

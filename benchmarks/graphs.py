@@ -1,11 +1,11 @@
-"""How fast the exported graphs run, beside eager torch, array-lstm 0.0.1 and onnxruntime's own LSTM operator.
+"""Compare the speed of exported graphs with eager torch, array-lstm 0.0.1 and onnxruntime's LSTM operator.
 
     python benchmarks/graphs.py            # the array cell
     python benchmarks/graphs.py --cells    # every cell of the registry
 
-The LSTM operator runs H units with one memory cell on ready-made vectors: neither embedding nor logits are in its time.
-A cell with k lanes has about k times its work. The sequence is run with V items and with one: the
-graph computes logits that nobody asks for, so a single one comes closest to the states alone.
+The LSTM operator runs H units with one memory cell on ready-made vectors, without embedding and logits.
+A cell with k lanes does about k times its work. The sequence is run with V items and with one item. The graph always
+computes logits; with one item they take almost no time, so that run shows the time of the states.
 """
 
 import tempfile
@@ -42,14 +42,14 @@ _TOLERANCE = 1e-4
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """What is run."""
+    """The sizes of the models and batches."""
 
     cells: bool = False
     """Measure every cell of the registry, not the array cell alone."""
     batches: tuple[int, ...] = (1, 8, 64, 256)
-    """Rows of the step graph."""
+    """B, rows of a step; each is timed."""
     batch: int = 64
-    """B, sequences at once."""
+    """B, sequences in a batch."""
     steps: int = 100
     """S, length of a sequence."""
     num_items: int = 1000
@@ -102,7 +102,7 @@ def main(
 
 @torch.no_grad()
 def compare_step(model: NextItemModel, step: ModelProto, batch: int, rounds: int) -> Row:
-    """Time one step of a batch as a graph and eagerly, beside one step of the LSTM operator."""
+    """Time one step of a batch as a graph and in eager torch, and one step of the LSTM operator."""
     items, state = _batch(model, (batch,))
     tensors = [torch.from_numpy(tensor) for tensor in state]
     names = [tensor.name for tensor in Interface.of(model).step.inputs]
@@ -123,7 +123,7 @@ def compare_step(model: NextItemModel, step: ModelProto, batch: int, rounds: int
 
 @torch.no_grad()
 def compare_sequence(model: NextItemModel, sequence: ModelProto, sizes: Sizes, rounds: int) -> Row:
-    """Time whole sequences as a graph, eagerly and through array-lstm, beside the LSTM operator."""
+    """Time whole sequences as a graph, in eager torch and with array-lstm, and the LSTM operator."""
     items, state = _batch(model, (sizes.batch, sizes.steps))
     lengths = np.full(sizes.batch, sizes.steps)
     interface = Interface.of(model)
@@ -149,7 +149,7 @@ def compare_sequence(model: NextItemModel, sequence: ModelProto, sizes: Sizes, r
 def _through_peer(model: NextItemModel, items: torch.Tensor) -> Call:
     """Return the model's forward pass with array-lstm's layer between its embedding and its linear layer."""
     peer = peer_of(model.config["cell"], _cell(model)).eval()
-    assert model.embedding is not None  # `Sizes` gives every model one
+    assert model.embedding is not None  # `Sizes` gives every model an embedding
     whole = nn.Sequential(model.embedding, peer)
 
     @torch.no_grad()
@@ -178,10 +178,10 @@ def _row(name: str, times: dict[str, float], model: NextItemModel) -> Row:
 
 
 def require_equal(what: str, actual: Sequence[Any], expected: Sequence[Any]) -> None:
-    """Raise unless three rows in four are equal throughout.
+    """Raise unless at least three of four rows are equal at every step.
 
-    A stochastic cell may take another of two equal lanes, and that row goes its own way: the exporter's parity checks
-    judge those; here it is enough to know that one thing is timed.
+    At a tie a stochastic cell may pick the other lane, and from there on the row differs. The exporter's parity checks
+    look at such rows; here it is enough to know that both forms do the same work.
     """
     for ours, theirs in zip(actual, expected, strict=True):
         rows = np.abs(np.asarray(ours) - np.asarray(theirs)).reshape(len(ours), -1).max(1)

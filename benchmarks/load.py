@@ -1,6 +1,6 @@
 """Load for the servers: closed loops by wrk, open loops over keep-alive sockets, and WebSocket streams.
 
-Nothing here waits for a server to be well: an answer other than 200 ends the run, since its time would mean nothing.
+Any answer other than 200 ends the run, since its time would mean nothing.
 """
 
 import json
@@ -24,33 +24,33 @@ from servers import HOST, Server
 
 _SCRIPT = Path(__file__).with_suffix(".lua")
 _TIMEOUT = 10  # seconds that an answer may take
-_SPIN = 1e-3  # seconds before a request is due from which on its client does not sleep: epoll counts milliseconds
+_SPIN = 1e-3  # seconds before a request is due in which its client does not sleep, as epoll counts in milliseconds
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _SETTLING = 0.5  # seconds of a stream that are not counted
 
 
 class LoadError(Exception):
-    """A server refused, hung up, or said what was not understood."""
+    """A server refused, closed the connection, or sent an answer that was not understood."""
 
 
 class NotThereError(LoadError):
-    """A server does not have what was asked for."""
+    """A server does not have the path that was asked for."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """What came of a run; times are in seconds."""
+    """The result of a run; times are in seconds."""
 
     rate: float
     """Answers a second."""
     cpu: float
-    """CPU time of the server for an answer."""
+    """CPU time of the server per answer."""
     p50: float = nan
-    """Half of the answers took no longer than this."""
+    """Half of the answers took at most this long."""
     p99: float = nan
     p999: float = nan
     client: float = nan
-    """Share of its core that the client used; near 1, it was the client that could do no more."""
+    """Share of its core that the client used; near 1, the client was the bottleneck."""
 
     @property
     def server(self) -> float:
@@ -74,9 +74,9 @@ def get(path: str) -> bytes:
 
 
 def closed_loop(server: Server, requests: Sequence[bytes], connections: int, seconds: float, core: int) -> Load:
-    """Keep every connection busy with the next of the requests, by wrk on its own core.
+    """Keep every connection busy with the next request, with wrk on its own core.
 
-    wrk's percentiles allow for the requests that a slow answer kept from being sent.
+    wrk's percentiles correct for the requests that a slow answer kept from being sent.
     """
     with tempfile.NamedTemporaryFile() as file:
         file.writelines(b"%d\n%b" % (len(request), request) for request in requests)
@@ -103,9 +103,9 @@ def _wrk(port: int, requests: str, connections: int, seconds: float, core: int) 
 
 
 def keep_busy(server: Server, requests: Sequence[bytes], connections: int, seconds: float) -> Load:
-    """Keep every connection busy with the next of the requests, from this thread.
+    """Keep every connection busy with the next request, from this thread.
 
-    It keeps up where requests are few and take long, and needs neither wrk nor a core of its own.
+    It is fast enough for few requests that take long, and needs neither wrk nor a core of its own.
     """
     before, used = server.cpu_seconds, process_time()
     pool = _Pool(server, connections)
@@ -135,14 +135,14 @@ def keep_busy(server: Server, requests: Sequence[bytes], connections: int, secon
 def open_loop(
     server: Server, requests: Sequence[bytes], rate: float, seconds: float, *, most_connections: int = 256
 ) -> Load:
-    """Send requests at random times, so many a second in the mean (a Poisson process), whatever is still unanswered.
+    """Send requests at random times (a Poisson process of this rate), without waiting for earlier answers.
 
-    Latency counts from when a request was due, so one that waited for a free connection or for this client waited.
+    Latency counts from the time when a request was due, so it includes waiting for a free connection or this client.
     """
     source = np.random.default_rng(0)
     due = np.cumsum(source.exponential(1 / rate, max(1, round(rate * seconds)))).tolist()
     before, used = server.cpu_seconds, process_time()
-    pool = _Pool(server, max(1, min(most_connections, round(rate))))  # so none stays idle for long
+    pool = _Pool(server, max(1, min(most_connections, round(rate))))  # so few that none is idle for long
     latencies: list[float] = []
     try:
         start = perf_counter()
@@ -188,7 +188,7 @@ class _Pool:
         self._sockets[number].sendall(request)
 
     def receive(self, wait: float) -> tuple[list[float], float]:
-        """Return when the requests were due that are answered by now, and when that is."""
+        """Return when the requests that are answered by now were due, and the time now."""
         ready = self._poll.poll(wait)
         now = perf_counter()
         answered = []
@@ -203,7 +203,7 @@ class _Pool:
         return answered, now
 
     def _is_complete(self, data: bytes) -> bool:
-        """Tell whether an answer has come whole; it must be 200 and have a length."""
+        """Tell whether an answer is complete; it must be 200 and have a length."""
         head, blank, body = data.partition(b"\r\n\r\n")
         length = _LENGTH.search(head)
         if blank and (length is None or not head.startswith(b"HTTP/1.1 200")):
@@ -211,7 +211,7 @@ class _Pool:
         return bool(blank) and length is not None and len(body) >= int(length[1])
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connections."""
         for connection in self._sockets.values():
             connection.close()
         self._poll.close()
@@ -221,10 +221,10 @@ class _Pool:
 
 
 def stream(server: Server, path: str, messages: Sequence[Sequence[bytes]], in_flight: int, seconds: float) -> Load:
-    """Keep so many messages in flight on a WebSocket connection for each list of messages, which it sends in turn.
+    """Open a WebSocket connection for each list of messages, and keep this many of its messages in flight.
 
     Raises:
-        NotThereError: the server takes no WebSocket connection there.
+        NotThereError: the server accepts no WebSocket connection at this path.
     """
     return uvloop.run(_stream(server, path, messages, in_flight, seconds))
 
@@ -256,7 +256,7 @@ async def _stream(
 
 @dataclass(frozen=True)
 class _Moment:
-    """Counters at one time."""
+    """The counters at one moment."""
 
     time: float
     answers: int

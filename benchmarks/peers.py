@@ -1,10 +1,10 @@
-"""How arraylstm-serve compares with general model servers over the same graph.
+"""Compare arraylstm-serve with general model servers that run the same graph.
 
     python benchmarks/peers.py --install             # each server into its own folder, then about a minute each
     python benchmarks/peers.py --only "Ray Serve"   # one of them, once it is installed
 
-Every server keeps its sessions' state in a dict of its one worker, batches where it can, and runs with all its
-processes on one core; ours is measured before and after each. What cannot be installed or started is told in a line.
+Every server keeps its sessions' state in a dict of its one worker, batches if it can, and has all its processes on one
+core. Ours is measured before and after each. A server that cannot be installed or started is named in one line.
 """
 
 import json
@@ -36,22 +36,22 @@ app = App(name="peers", help=__doc__, result_action="return_value")
 PACKAGES = ("onnxruntime", "numpy")
 _INSTALLING = 900  # seconds
 _STARTING = 120.0
-_TRIED = (3, 14, 159)  # items of a session that all must answer alike
+_TRIED = (3, 14, 159)  # items of a session for which all servers must give the same answers
 
 
 class PeerError(Exception):
-    """A peer could not be installed, or does not answer what the model says."""
+    """A peer could not be installed, or its answers are not the model's."""
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A server that is compared.
+    """A server to compare ours with.
 
     Attributes:
-        name: what it is called.
-        app: the program under `apps` that starts it with the step graph and a port.
-        requirements: what its environment needs, beside onnxruntime.
-        path: where it takes events.
+        name: its name.
+        app: the program in `apps` that starts it, given the step graph and a port.
+        requirements: the packages that it needs besides onnxruntime.
+        path: the path that takes events.
         ready: a path that it answers 200 once it is ready.
         document: the JSON that it takes for an event.
         items: the most likely items in the JSON that it answers.
@@ -122,22 +122,22 @@ PEERS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """What is run."""
+    """What to measure, and where."""
 
     only: Annotated[tuple[str, ...], Parameter(help=f"Servers to measure: {', '.join(p.name for p in PEERS)}.")] = ()
     install: Annotated[bool, Parameter(negative=())] = False
-    """Install the servers that are not there yet, with pip."""
+    """Install the missing servers with pip."""
     python: Path = Path(sys.executable)
     """Interpreter that their environments are made with; nvidia-pytriton 0.7 does not start on Python 3.11.7."""
     folder: Path = Path(".venv-peers")
-    """Where each has its environment."""
+    """Folder of their environments."""
     connections: int = 64
     """Connections that send one event a request."""
     seconds: float = 3.0
     """Length of each run; wrk's are whole seconds."""
     bundle: Annotated[Path | None, Parameter(help="Bundle to serve [default: array, V=1000, H=128, k=4, E=64].")] = None
     server_core: int = 0
-    """Core of the servers, one of which works at a time."""
+    """Core of the servers; only one server works at a time."""
     client_core: int = 1
     """Core of the load."""
 
@@ -153,7 +153,7 @@ def main(
     sizes: Annotated[Sizes, Parameter(name="*")] = Sizes(),
     timing: Annotated[TimingOptions, Parameter(name="*")] = TimingOptions(),
 ) -> int:
-    """Measure throughput, latency and CPU time of each."""
+    """Measure throughput, latency and CPU time of each server."""
     single_thread()
     out = output()
     table = Table(f"One event a request, {sizes.connections} connections: ours over theirs", [])
@@ -176,7 +176,7 @@ def main(
 
 
 def compare(peer: Peer, us: Server, model: Served, sizes: Sizes, rounds: int) -> Row:
-    """Measure a peer, and ours before and after it: beside ours, its idle processes would cost us time."""
+    """Measure a peer, and ours before and after it, never at once: its idle processes would take time from ours."""
     python = environment(peer, sizes)
     run = partial(closed_loop, connections=sizes.connections, seconds=sizes.seconds, core=sizes.client_core)
     our_run: Run = partial(run, us, single_events(model, sizes.connections))
@@ -184,7 +184,7 @@ def compare(peer: Peer, us: Server, model: Served, sizes: Sizes, rounds: int) ->
     with start(peer, python, model, sizes.server_core) as them:
         require_same(us, them, peer)
         their_run: Run = partial(run, them, requests(model, sizes.connections, peer.request))
-        their_run()  # which begins the sessions
+        their_run()  # this begins the sessions
         theirs = _rounds(their_run, rounds)
     return _row(peer, [*before, *_rounds(our_run, rounds)], theirs)
 
@@ -204,10 +204,10 @@ def _row(peer: Peer, loads: list[Load], theirs: list[Load]) -> Row:
 
 
 def environment(peer: Peer, sizes: Sizes) -> Path:
-    """Return the interpreter that has the peer; install it where asked.
+    """Return the interpreter that has the peer installed; install it if asked to.
 
     Raises:
-        PeerError: it is not there, or pip could not install it.
+        PeerError: it is not installed, or pip could not install it.
     """
     folder = sizes.folder.resolve() / Path(peer.app).stem
     python, done = folder / "bin" / "python", folder / "installed"
@@ -234,7 +234,7 @@ def _run(peer: Peer, command: list[str | Path]) -> None:
 
 
 def start(peer: Peer, python: Path, model: Served, core: int) -> Server:
-    """Return the peer over a model's step graph."""
+    """Return the peer with a model's step graph."""
     port = free_port()
     command: list[str | Path] = [python, APPS / peer.app, model.step_graph, str(port)]
     path = {"PATH": f"{python.parent}:{os.environ['PATH']}", "PYTHONPATH": str(APPS)}
@@ -242,8 +242,8 @@ def start(peer: Peer, python: Path, model: Served, core: int) -> Server:
 
 
 def require_same(us: Server, them: Server, peer: Peer) -> None:
-    """Walk one session on both servers; raise PeerError unless they hold the same items likely at the end."""
-    session_id = Path(peer.app).stem  # new to both
+    """Walk one session on both servers; raise PeerError unless both end with the same most likely items."""
+    session_id = Path(peer.app).stem  # a new session for both
     for item in _TRIED:
         event = {"session_id": session_id, "items": [item]}
         ours_said = _answer(us, SESSION.format(session_id), {"items": [item]})

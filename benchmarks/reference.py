@@ -1,6 +1,6 @@
 """Import array-lstm 0.0.1, the package that the cells are compared with, from a folder of its own.
 
-Never install it beside ours: where a file system folds case, `arrayLSTM` and `arraylstm` are one folder.
+Never install it beside ours: on a file system that ignores case, `arrayLSTM` and `arraylstm` are the same folder.
 """
 
 import sys

@@ -1,6 +1,6 @@
-"""Tables of ratios: how the benchmark scripts show and write what they measured.
+"""Print and write tables of ratios; all benchmark scripts use this.
 
-Ratios of one run travel from machine to machine; the figures beside them are of this machine and this hour.
+Ratios of one run carry over to other machines; the figures beside them are only true of this machine and this hour.
 """
 
 import json
@@ -14,7 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as Grid
 
-_DIGITS = 4  # that a figure is shown with, all before the point in any case
+_DIGITS = 4  # digits of a figure, not fewer than it has before the point
 _UNBOUNDED = 1000
 
 
@@ -29,7 +29,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows to show together, and what a reader of them should know."""
+    """Rows to show together, and notes for their reader."""
 
     title: str
     rows: list[Row]
@@ -37,13 +37,13 @@ class Table:
 
 
 def output() -> Console:
-    """Return where tables go; in a file or a pipe there is no edge to cut them off at."""
+    """Return the console for tables; for a file or a pipe it is wide enough not to cut them off."""
     terminal = Console()
     return terminal if terminal.is_terminal else Console(width=_UNBOUNDED)
 
 
 def show(table: Table, console: Console) -> None:
-    """Print a table, ratios first; what has none stands back."""
+    """Print a table, ratios first; rows without ratios are dim."""
     ratios = list(dict.fromkeys(column for row in table.rows for column in row.ratios))
     figures = list(dict.fromkeys(column for row in table.rows for column in row.figures))
     grid = Grid("", *ratios, *figures, box=box.SIMPLE)
@@ -66,7 +66,7 @@ def _shown(figure: float) -> str:
 
 
 def write_json(path: Path, settings: dict[str, Any], packages: Sequence[str], tables: Iterable[Table]) -> None:
-    """Write what was measured, with which settings and with which versions of packages."""
+    """Write the results, the settings and the versions of packages."""
     document = {
         "settings": settings,
         "versions": {name: version(name) for name in packages},

@@ -1,4 +1,4 @@
-"""Servers to measure: processes started on one core, with the CPU time that they have taken."""
+"""Start servers on one core, and read the CPU time that they have taken."""
 
 import os
 import re
@@ -21,8 +21,8 @@ APPS = Path(__file__).with_name("apps")
 _MARK = "BENCHMARK_SERVER"
 _TICKS = os.sysconf("SC_CLK_TCK")
 _ERROR = re.compile(r"\w(Error|Exception): ")
-_ANSWERING = 30.0  # seconds that one answer may take
-_PATIENCE = 10.0  # seconds that a server gets to stop by itself
+_ANSWERING = 30.0  # seconds allowed for one answer
+_PATIENCE = 10.0  # seconds allowed for a server to stop by itself
 
 
 class ServerError(Exception):
@@ -32,16 +32,16 @@ class ServerError(Exception):
 class Server:
     """A server and all processes that it starts, on one core.
 
-    A variable in their environment tells them from others, whoever their parents have become meanwhile.
+    A variable in their environment marks the processes, so they are found even if their parents have changed.
 
     Args:
-        name: what it is called in tables.
-        command: what starts it.
-        port: where it listens.
-        core: where it runs, or a list of cores as taskset takes it.
-        ready: a path that it answers 200 once it is ready.
-        environment: variables that it gets beside those of this process.
-        patience: seconds that it gets to start.
+        name: its name in tables.
+        command: the command that starts it.
+        port: the port that it listens on.
+        core: the core that it runs on, or a list of cores as taskset takes it.
+        ready: a path that it answers with 200 once it is ready.
+        environment: variables that it gets besides those of this process.
+        patience: seconds allowed for it to start.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Server:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop all its processes; those that stay are killed."""
+        """Stop all its processes; kill those that do not end."""
         for number in (signal.SIGTERM, signal.SIGKILL):
             for pid in self._pids():
                 _signal(pid, number)
@@ -100,11 +100,11 @@ class Server:
         return sum(map(_cpu_seconds, self._pids()))
 
     def get(self, path: str) -> tuple[int, bytes]:
-        """Return the status and the body of what it answers to a GET."""
+        """Return the status and the body of its answer to a GET."""
         return self.request("GET", path, b"")
 
     def request(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
-        """Return the status and the body of what it answers."""
+        """Return the status and the body of its answer."""
         connection = HTTPConnection(HOST, self.port, timeout=_ANSWERING)
         try:
             connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
@@ -151,12 +151,12 @@ def _cpu_seconds(pid: int) -> float:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return 0.0
-    fields = text.rpartition(")")[2].split()  # from field 3 on, behind a name that may hold anything
+    fields = text.rpartition(")")[2].split()  # from field 3 on; the name before may contain anything
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 def _last_words(log: Path) -> str:
-    """Return the last error that a server's log tells of, or else its last line."""
+    """Return the last error in a server's log, or else its last line."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     return next((line for line in reversed(lines) if _ERROR.search(line)), lines[-1] if lines else "it said nothing")
 
@@ -170,7 +170,7 @@ def free_port() -> int:
 
 @contextmanager
 def on_core(core: int) -> Iterator[None]:
-    """Run this thread on one core for a while."""
+    """Run this thread on one core within the context."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core})
     try:
@@ -180,19 +180,19 @@ def on_core(core: int) -> Iterator[None]:
 
 
 def ours(bundle: Path, core: int | str, *options: str, patience: float = 30.0) -> Server:
-    """Return arraylstm-serve over a bundle."""
+    """Return arraylstm-serve with a bundle."""
     port = free_port()
     command = [sys.executable, "-m", "arraylstm_serve", bundle, "--port", str(port), *options]
     return Server("ours", command, port, core, patience=patience)
 
 
 def floor(core: int) -> Server:
-    """Return raw ASGI without inference."""
+    """Return the raw ASGI server without inference."""
     port = free_port()
     return Server("raw", [sys.executable, APPS / "floor.py", str(port)], port, core)
 
 
 def naive(step_graph: Path, core: int) -> Server:
-    """Return the server that most people write."""
+    """Return the server as most people write it."""
     port = free_port()
     return Server("naive", [sys.executable, APPS / "naive.py", step_graph, str(port)], port, core)

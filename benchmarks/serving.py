@@ -1,10 +1,10 @@
-"""How fast arraylstm-serve answers, beside raw ASGI without inference and beside the server that most people write.
+"""Compare the speed of arraylstm-serve with raw ASGI without inference and with the server that most people write.
 
     python benchmarks/serving.py                          # about nine minutes
     python benchmarks/serving.py --parts bulk --parts stream
 
-The servers run on one core and the load comes from another, all in every round, so what disturbs one disturbs all.
-Of each ratio, and of each figure, the median round is shown. It needs wrk and two cores that have nothing else to do.
+The servers run on one core and the load on another. Every round measures all of them, so a disturbance affects all.
+The tables show the median round of each ratio and figure. It needs wrk, and two cores with nothing else to do.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -40,42 +40,42 @@ FAILED, NOT_FOUND = 1, 404
 PACKAGES = ("onnxruntime", "uvicorn", "uvloop", "httptools", "fastapi", "pydantic", "picows", "numpy")
 
 _BUSY = 64  # connections that saturate a server
-_MANY = 256  # connections, more than do a server good
+_MANY = 256  # connections, more than a server needs for its best rate
 _BULK_CONNECTIONS = 4
 _STREAMS = ((64, 1), (16, 16))  # connections, messages in flight on each
 _ENGINE_BATCH = 64
-_TOP_K = 10  # as requests that do not say
-_PROBES = 50.0  # of /healthz, a second: few beside the load
-_PROBE_CONNECTIONS = 16  # so few that to accept them is not what takes the time
-_LEAD = 0.3  # seconds that the saturating load has to itself, before them and after
+_TOP_K = 10  # as for requests that do not say
+_PROBES = 50.0  # requests of /healthz a second: few compared with the load
+_PROBE_CONNECTIONS = 16  # so few that accepting them takes no time to speak of
+_LEAD = 0.3  # seconds of the saturating load alone, before the probes and after them
 
 Part = Literal["requests", "bulk", "stream", "open-loop", "healthz"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """What is run."""
+    """What to measure, and where."""
 
     parts: tuple[Part, ...] = ("requests", "bulk", "stream", "open-loop", "healthz")
-    """What is measured."""
+    """Parts to run."""
     connections: tuple[int, ...] = (1, 16, 64, 256)
     """Connections that send one event a request."""
     bulk: tuple[int, ...] = (100, 1000)
     """Events of a bulk request."""
     shares: tuple[float, ...] = (0.25, 0.5, 0.75)
-    """Arrival rates of the open loop, as shares of what a server answers under 64 connections."""
+    """Arrival rates of the open loop, as shares of the rate that a server reaches with 64 connections."""
     seconds: float = 3.0
     """Length of each run; wrk's are whole seconds."""
     bundle: Annotated[Path | None, Parameter(help="Bundle to serve [default: array, V=1000, H=128, k=4, E=64].")] = None
     server_core: int = 0
-    """Core of the servers, one of which works at a time."""
+    """Core of the servers; only one server works at a time."""
     client_core: int = 1
     """Core of the load."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What the parts share: running servers, the model they serve, and how they are measured."""
+    """What the parts share: the running servers, their model, and how to measure them."""
 
     servers: Mapping[str, Server]
     model: Served
@@ -92,12 +92,12 @@ class Bench:
         return lambda: closed_loop(self.servers[name], requests, connections, sizes.seconds, sizes.client_core)
 
     def warm_up(self) -> None:
-        """Let every server begin its sessions, whose memory is new to it."""
+        """Let every server begin its sessions, so that their memory is allocated before anything is timed."""
         for name in self.servers:
             self.events(name, _MANY)()
 
     def in_turn(self, runs: Mapping[Key, Run]) -> dict[Key, list[Load]]:
-        """Return what comes of every run, round by round."""
+        """Return the results of every run, round by round."""
         return in_turn(runs, self.rounds)
 
 
@@ -107,7 +107,7 @@ def main(
     sizes: Annotated[Sizes, Parameter(name="*")] = Sizes(),
     timing: Annotated[TimingOptions, Parameter(name="*")] = TimingOptions(),
 ) -> int:
-    """Measure requests, bulk, streams, open loops and /healthz. Exit status: 1 if a server did not do its part."""
+    """Measure requests, bulk, streams, open loops and /healthz. Exit status: 1 if a server failed."""
     single_thread()
     out = output()
     tables: list[Table] = []
@@ -155,7 +155,7 @@ def _connections(count: int) -> str:
 
 
 def bulk(bench: Bench) -> list[Table]:
-    """Compare events of bulk requests with the engine's own steps, and those with the graph alone."""
+    """Compare events of bulk requests with the engine's steps, and the engine's steps with runs of the graph alone."""
     title = f"Bulk requests, {_BULK_CONNECTIONS} connections, beside the engine's own steps at B={_ENGINE_BATCH}"
     if bench.servers[OURS].request("POST", BULK, b"{}")[0] == NOT_FOUND:
         return [Table(title, [], [f"POST {BULK}: not there"])]
@@ -195,14 +195,14 @@ def graph_alone(model: Served) -> Callable[[], object]:
 
 
 def engine(model: Served) -> Callable[[], object]:
-    """Return a step of the server's own engine with all that an event asks of it: what was observed, the top ten."""
+    """Return a step of the server's engine with all that an event needs: how likely its item was, and the top ten."""
     opened = open_engine(Bundle.load(model.bundle), Settings(device="cpu"), 2 * _ENGINE_BATCH)
     slots, items = np.arange(_ENGINE_BATCH), np.arange(_ENGINE_BATCH) % model.num_items
     return partial(opened.step, slots, items, [_TOP_K] * _ENGINE_BATCH)
 
 
 def steps(step: Callable[[], object], core: int, seconds: float) -> Load:
-    """Step a batch again and again on the servers' core, on one thread; a row counts as an answer."""
+    """Step a batch over and over on the servers' core, on one thread; each row counts as an answer."""
     with on_core(core):
         step()
         start, used, runs = perf_counter(), process_time(), 0
@@ -233,13 +233,13 @@ def streams(bench: Bench) -> list[Table]:
 
 
 def _bottleneck(name: str, loads: Sequence[Load]) -> str:
-    """Tell which side bounds the rate; where it is the client, CPU times are what to compare by."""
+    """Say which side limits the rate; if it is the client, compare CPU times instead."""
     busier = max((SERVER, CLIENT), key=lambda side: side.middle(loads))
     return f"{name}: the busier side was the {busier.name}"
 
 
 def open_loops(bench: Bench) -> list[Table]:
-    """Compare latencies at fixed arrival rates: those of the naive server, and as large a share of what we can do."""
+    """Compare latencies at fixed arrival rates: at shares of the naive server's best rate, and of ours."""
     saturated = bench.in_turn({name: bench.events(name, _BUSY) for name in (OURS, NAIVE)})
     limits = {name: REQUESTS.middle(loads) for name, loads in saturated.items()}
     requests = single_events(bench.model, _MANY)
@@ -257,7 +257,7 @@ def open_loops(bench: Bench) -> list[Table]:
 
 @dataclass(frozen=True)
 class _Trial:
-    """An open loop: a server at a rate that is a share of what one can do."""
+    """An open loop: a server at a share of the best rate of one of the servers, `limit`."""
 
     name: str
     limit: str
@@ -281,7 +281,7 @@ def healthz(bench: Bench) -> list[Table]:
 
 
 def _probe(bench: Bench, name: str) -> Load:
-    """Ask for /healthz all through a closed loop that saturates the server."""
+    """Ask for /healthz while a closed loop saturates the server."""
     with ThreadPoolExecutor(1) as pool:
         saturating = pool.submit(bench.events(name, _BUSY))
         sleep(_LEAD)

@@ -1,9 +1,8 @@
 """Interleaved timing of calls in this process.
 
-Every callable runs in every round, one after the other, so that a busy machine slows all of them alike, and what is
-timed, where no other stopwatch is given, is the CPU time of this process: with one thread that is the wall time less
-what other processes took.
-What is shown are the medians' ratios, which travel from machine to machine better than times do.
+Every callable runs in every round, one after the other, so that a busy machine slows all of them equally. By default
+the CPU time of this process is measured: with one thread, that is the wall time without the time of other processes.
+The scripts show ratios of the medians, which carry over to other machines better than times.
 """
 
 import math
@@ -20,22 +19,22 @@ Call = Callable[[], object]
 Stopwatch = Callable[[Call, int], float]
 """Returns the seconds that a call takes, from so many of them."""
 
-_SAMPLE_SECONDS = 0.01  # a shorter call is repeated this long for one sample
+_SAMPLE_SECONDS = 0.01  # seconds of one sample; a shorter call is repeated
 PACKAGES = ("torch", "onnxruntime", "array-lstm")
 """What is timed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TimingOptions:
-    """How it is measured."""
+    """How to measure."""
 
     rounds: int = 5
-    """Rounds in which everything is run once; the median round is shown."""
+    """Rounds; each runs everything once, and the median round is shown."""
     json: Path | None = None
     """File to write the results to as JSON."""
 
     def __post_init__(self) -> None:
-        """Refuse to measure nothing."""
+        """Refuse a number of rounds below 1."""
         if self.rounds < 1:
             raise ValueError(f"rounds must be at least 1, got {self.rounds!r}")
 
@@ -47,13 +46,13 @@ def timed(name: str, seconds: float, references: Mapping[str, float] | None = No
 
 
 def single_thread() -> None:
-    """Hold torch to the calling thread, and to reproducible weights."""
+    """Keep torch on the calling thread, and make weights reproducible."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
 
 
 def cpu_seconds(call: Call, repeat: int) -> float:
-    """Return the seconds of CPU time that a call takes, from so many of them."""
+    """Return the seconds of CPU time that a call takes, from this many calls."""
     start = process_time()
     for _ in range(repeat):
         call()
@@ -61,7 +60,7 @@ def cpu_seconds(call: Call, repeat: int) -> float:
 
 
 def measure(calls: Mapping[str, Call], rounds: int, stopwatch: Stopwatch = cpu_seconds) -> dict[str, float]:
-    """Return each callable's median seconds a call, over rounds that run every callable in turn."""
+    """Return each callable's median seconds per call; each round runs every callable once, in turn."""
     repeats = {name: _warm_up(call, stopwatch) for name, call in calls.items()}
     samples: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):

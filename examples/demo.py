@@ -1,6 +1,6 @@
 """`make demo`: train on a generated event log, export with the parity table, serve, and talk to the server.
 
-Everything is what a user would type; this script only types it, and shows the answers.
+The script runs the commands that a user would type, and shows the answers.
 """
 
 import json
@@ -28,7 +28,7 @@ CONVERSATION = [
     ("anna", "product.view"),
 ]
 
-LOCAL = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # our own server is behind no proxy
+LOCAL = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy: the server is on this machine
 
 out = Console()
 
@@ -59,7 +59,7 @@ def announce(*words):
 
 
 def wait_until_ready(server):
-    """Pass on what the server says of itself, once it is ready, and find its address in it."""
+    """Print the server's greeting, which it writes once it is ready, and return its address from it."""
     url = ""
     for line in server.stdout:
         print(line, end="")
@@ -71,7 +71,7 @@ def wait_until_ready(server):
 
 
 def converse(url):
-    """Two sessions take turns; each is answered from its own state."""
+    """Send two sessions' events in turn; each is answered from its own state."""
     announce("POST", f"{url}/v1/sessions/SESSION/events", '{"items": [EVENT], "top_k": 2}')
     table = make_table("session", "event", "expected", "rank", "what comes next")
     for session, event in CONVERSATION:

@@ -1,11 +1,12 @@
-"""Which lane listens? A Markov recurrent network tells waveforms with an irregular burst from periodic ones.
+"""Which lane is in use? A Markov recurrent network learns which waveforms have an irregular burst.
 
     python examples/waveforms.py [PICTURE.png] [--waveforms N] [--epochs N]
 
-Trains `MarkovLSTM` on generated waveforms, prints its accuracy on others, and draws for a waveform of either class the
-signal, the lanes' probabilities q_z(t), the lane z(t) that moved the state, and every lane's share in all of its class.
-Nothing tells the lanes what to stand for. Of six seeds tried, this one among them, five let one lane take over once the
-burst is past ("a burst was heard"), and none gave the burst itself a lane; with tau held at 1 it was two seeds of four.
+Trains `MarkovLSTM` on generated waveforms and prints its accuracy on others. For a waveform of each class it draws the
+signal, the lanes' probabilities q_z(t), the lane z(t) that did the step, and every lane's share of the class's steps.
+Nothing in training says what a lane should stand for. We tried six seeds. With five of them, including this one, one
+lane takes over after the burst ("there was a burst"); the burst itself never gets a lane. With tau fixed at 1, that
+happened with two seeds of four.
 """
 
 import math
@@ -20,17 +21,17 @@ from arraylstm import MarkovLSTM, console
 from arraylstm.plot import draw_lane_use, draw_lanes, lane_use
 
 CLASSES = ("periodic", "periodic with a burst")
-SAMPLES, FRAME = 120, 4  # a step hears FRAME samples at once
+SAMPLES, FRAME = 120, 4  # the input of a step is FRAME samples
 LANES, HIDDEN = 3, 8
 BATCH = 32
-WARM, COLD = 2.0, 0.2  # tau: lanes are mixed at first, and all but one-hot in the end
+WARM, COLD = 2.0, 0.2  # tau: lanes are mixed at first, and almost one-hot at the end
 
 app = App(name="waveforms")
 
 
 @app.default
 def main(picture: Path = Path("waveforms.png"), /, *, waveforms: int = 1024, epochs: int = 10):
-    """Train on generated waveforms and draw which lane listens.
+    """Train on generated waveforms and draw which lane is in use.
 
     Args:
         picture: the file to write.
@@ -43,7 +44,7 @@ def main(picture: Path = Path("waveforms.png"), /, *, waveforms: int = 1024, epo
     model = MarkovLSTM(FRAME, HIDDEN, len(CLASSES), k_cells=LANES)
     with torch.no_grad():
         forget = model.cell_0.b_4gates.view(4, LANES * HIDDEN)[2]
-        forget += 1  # so that the state, at first, outlasts the waveform
+        forget += 1  # before training, the state then lasts longer than the waveform
     train(model, x, y, epochs)
     output, z, q_z, _, _ = predict(model, held_out)
     print(f"{(output.argmax(1) == classes).float().mean():.1%} of {len(classes)} held-out waveforms are told right")
@@ -88,7 +89,7 @@ def predict(model, x):
 
 
 def report(q_z, classes, bursts):
-    """Print what the lanes' probabilities are on average before, in and after the bursts."""
+    """Print the lanes' mean probabilities before, in and after the bursts."""
     seen, with_burst = bursts.cumsum(1) > 0, (classes == 1).unsqueeze(1)
     parts = {"periodic": ~with_burst & ~seen, "before": with_burst & ~seen, "in": bursts, "after": seen & ~bursts}
     for name, steps in parts.items():
@@ -96,7 +97,7 @@ def report(q_z, classes, bursts):
 
 
 def draw(x, classes, bursts, q_z, z):
-    """Draw the first waveform of either class, and the shares of the lanes in all of them."""
+    """Draw the first waveform of each class, and the shares of the lanes over all waveforms."""
     figure = Figure(figsize=(10, 6.5), layout="constrained")
     rows = figure.subplots(4, 2, height_ratios=[3, 3, 1, 1.2], sharey="row")
     for label, (signal, probabilities, chosen, shares) in enumerate(rows.T):

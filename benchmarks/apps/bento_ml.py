@@ -14,7 +14,7 @@ from stepping import Sessions
 
 @bentoml.service(workers=1, traffic={"timeout": 30})
 class Step:
-    """One event a request; a batchable method takes and gives lists."""
+    """One event per request; a batchable method takes and returns lists."""
 
     def __init__(self) -> None:
         self.sessions = Sessions(os.environ["STEP_GRAPH"])

@@ -19,7 +19,7 @@ HEADERS = [(b"content-type", b"application/json"), (b"content-length", str(len(B
 
 
 async def app(scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Any]) -> None:
-    """Answer any request alike."""
+    """Give every request the same answer."""
     more = True
     while more:
         more = (await receive()).get("more_body", False)

@@ -1,4 +1,4 @@
-"""uvicorn with the options of arraylstm-serve, for the applications that it is compared with."""
+"""Run an application on uvicorn with the options of arraylstm-serve, so that the two can be compared."""
 
 import gc
 from typing import Any

@@ -1,4 +1,4 @@
-"""LitServe: batches of what has arrived, one worker process, state in its dict.
+"""LitServe: it batches the requests that have arrived; one worker process, state in its dict.
 
 python lit_serve.py STEP_GRAPH PORT
 """
@@ -14,7 +14,7 @@ _, STEP_GRAPH, PORT = sys.argv
 
 
 class Step(LitAPI):
-    """One event a request."""
+    """One event per request."""
 
     def setup(self, device: str) -> None:
         self.sessions = Sessions(STEP_GRAPH)

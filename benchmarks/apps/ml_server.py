@@ -15,7 +15,7 @@ from stepping import Sessions
 
 
 class Step(MLModel):
-    """One event a request, as tensors of one row that are batched along it."""
+    """One event per request, as tensors of one row, batched along the row axis."""
 
     async def load(self) -> bool:
         self.sessions = Sessions(os.environ["STEP_GRAPH"])

@@ -1,8 +1,8 @@
-"""The server that most people write: FastAPI, pydantic models, a dict of arrays, and the run in the handler.
+"""The server that most people write: FastAPI, pydantic models, a dict of arrays, inference in the handler.
 
     python benchmarks/apps/naive.py STEP_GRAPH PORT
 
-Written well, for all that: one thread that does not spin, no access log, uvloop and httptools.
+It is written well: one thread that does not spin, no access log, uvloop and httptools.
 """
 
 import sys
@@ -46,7 +46,7 @@ async def advance(session_id: str, events: Events) -> Answer:
 
 @app.get("/healthz")
 async def healthz() -> dict[str, str]:
-    """Tell that the server lives."""
+    """Say that the server is alive."""
     return {"status": "ok"}
 
 

@@ -1,4 +1,4 @@
-"""nvidia-pytriton: Triton's dynamic batcher before a Python function, state in its process's dict.
+"""nvidia-pytriton: Triton's dynamic batcher calls a Python function; state in its process's dict.
 
 python py_triton.py STEP_GRAPH PORT
 """

@@ -14,7 +14,7 @@ from stepping import Prediction, Sessions
 
 @serve.deployment(num_replicas=1, max_ongoing_requests=256)
 class Step:
-    """One event a request."""
+    """One event per request."""
 
     def __init__(self, step_graph: str) -> None:
         self.sessions = Sessions(step_graph)

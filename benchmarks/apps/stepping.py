@@ -1,4 +1,4 @@
-"""What the servers beside ours share: the step graph, and a dict of every session's state."""
+"""The step graph, and a dict of every session's state: what the servers compared with ours share."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ TOP_K = 10
 
 
 def open_graph(path: str) -> onnxruntime.InferenceSession:
-    """Load a graph for one thread that does not spin, which is the best that one core can be given."""
+    """Load a graph for one thread that does not spin, which is fastest on one core."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -43,7 +43,7 @@ class Sessions:
         self._states: dict[str, dict[str, Array]] = {}
 
     def step(self, session_ids: Sequence[str], items: Sequence[int]) -> list[list[Prediction]]:
-        """Step different sessions together, and return what each is likely to bring next."""
+        """Step different sessions together, and return the most likely next items of each."""
         before = [self._states.get(session_id, self._fresh) for session_id in session_ids]
         feeds = {name: np.stack([states[name] for states in before]) for name in self._fresh}
         outputs = [f"next_{name}" for name in feeds]

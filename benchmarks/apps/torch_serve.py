@@ -1,4 +1,4 @@
-"""TorchServe: its batching before a handler in one worker process, state in that process's dict.
+"""TorchServe: it batches requests for a handler in one worker process; state in that process's dict.
 
 python torch_serve.py STEP_GRAPH PORT
 """
@@ -14,7 +14,7 @@ MODEL = {"minWorkers": 1, "maxWorkers": 1, "batchSize": 64, "maxBatchDelay": 1}
 
 
 class Step:
-    """One event a request."""
+    """One event per request."""
 
     def initialize(self, context: Any) -> None:
         from stepping import Sessions
@@ -28,7 +28,7 @@ class Step:
 
 
 def main(step_graph: str, port: str) -> None:
-    """Write a model folder, as archives are when they are unpacked, and start TorchServe on it."""
+    """Write a model folder, laid out like an unpacked archive, and start TorchServe on it."""
     here, folder = Path(__file__), STORE / "step"
     (folder / "MAR-INF").mkdir(parents=True)
     for source in (here, here.with_name("stepping.py")):

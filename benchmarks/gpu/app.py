@@ -1,11 +1,11 @@
-"""Figures of a GPU: what the card can do, and the engine, training and bulk requests beside that and beside torch.
+"""Measure a GPU: what the card can do, and the engine, training and bulk requests compared with it and with torch.
 
     python benchmarks/cuda.py --json cuda.json             # some minutes of one GPU
     python benchmarks/cuda.py --parts training
     python benchmarks/cuda.py --device cpu --hidden 32     # without a GPU; tests/test_benchmarks.py has all small sizes
 
-A floor is the time that the bytes and operations which a task cannot do without take at the measured speeds of copying
-and multiplying. Bytes that fit the card's cache are read faster than they are copied, so small steps may go below it.
+A floor is the least time for a task: it counts the bytes that the task must move and its operations, at the measured
+speeds of copying and multiplying. Reads from the card's cache are faster than copies, so small steps may be faster.
 """
 
 from collections.abc import Iterator
@@ -28,10 +28,10 @@ app = App(name="cuda", help=__doc__, result_action="return_value")
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """What is run."""
+    """What to measure, and where."""
 
     parts: tuple[Part, ...] = ("engine", "training", "http")
-    """What is measured, beside what the card can do."""
+    """Parts to run; what the card can do is always measured."""
     card: Annotated[CardSizes, Parameter(name="*")] = field(default_factory=CardSizes)
     steps: Annotated[StepSizes, Parameter(name="*")] = field(default_factory=StepSizes)
     training: Annotated[TrainingSizes, Parameter(name="*")] = field(default_factory=TrainingSizes)
@@ -45,7 +45,7 @@ def main(
     sizes: Annotated[Sizes, Parameter(name="*")] = Sizes(),
     timing: Annotated[TimingOptions, Parameter(name="*")] = TimingOptions(),
 ) -> int:
-    """Measure what the card can do, then each part beside it; the file of results grows with each table."""
+    """Measure what the card can do, then each part; the file of results is written again after each table."""
     device.require()
     multiply(tf32=device.tf32)
     if not device.is_cuda:
@@ -65,7 +65,7 @@ def _tables(device: Device, sizes: Sizes, rounds: int) -> Iterator[Table]:
     ceilings, table = measure_ceilings(device, sizes.card, rounds)
     yield table
     if "engine" in sizes.parts:
-        from gpu import engine  # as each part, it takes packages that another may do without
+        from gpu import engine  # imported here because each part needs packages that the others do not
 
         yield from engine.tables(device, ceilings, sizes.steps, rounds)
     if "training" in sizes.parts:
@@ -79,6 +79,6 @@ def _tables(device: Device, sizes: Sizes, rounds: int) -> Iterator[Table]:
 
 
 def installed() -> list[str]:
-    """Return which of the packages that matter are there."""
+    """Return the packages, of those that matter, that are installed."""
     distributions = {distribution.name for distribution in metadata.distributions()}
     return [name for name in PACKAGES if name in distributions]

@@ -1,4 +1,4 @@
-"""What the card can do, measured, and what a step or a training pass cannot do without, counted."""
+"""Measure what the card can do, and count the least work of a step and of a training pass."""
 
 from dataclasses import dataclass
 from math import nan
@@ -15,7 +15,7 @@ COPY, FLOAT32, TF32, LAUNCH = "copy", "product, float32", "product, TF32", "CUDA
 
 @dataclass(frozen=True)
 class Work:
-    """What has to be moved and computed at least."""
+    """The least bytes to move and operations to compute."""
 
     bytes: float
     operations: float
@@ -23,22 +23,22 @@ class Work:
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What the card reached."""
+    """The speeds that the card reached."""
 
     bandwidth: float
     """Bytes a second, read and written."""
     rate: float
-    """Operations a second of a matrix product, as exact as everything else that is measured."""
+    """Operations a second of a matrix product, at the same precision as all else that is measured."""
     launch: float
     """Seconds from the launch of a captured graph to its end, as the host sees it; NaN without CUDA."""
 
     def floor(self, work: Work) -> float:
-        """Return the seconds below which work cannot be done."""
+        """Return the seconds that the work takes at least."""
         return max(work.bytes / self.bandwidth, work.operations / self.rate)
 
 
 def measure_ceilings(device: Device, sizes: CardSizes, rounds: int) -> tuple[Ceilings, Table]:
-    """Copy, multiply and launch."""
+    """Time copies, products and launches."""
     source = torch.zeros(sizes.copy_megabytes * 2**20 // FLOAT, device=device.device)
     target = torch.empty_like(source)
     factor = torch.randn(sizes.product, sizes.product, device=device.device)
@@ -75,9 +75,9 @@ def _launch(device: Device) -> Call:
 
 
 def step_work(batch: int, hidden: int, lanes: int, num_items: int, embedding_size: int) -> Work:
-    """Return what one step of an array model takes: weights and items' rows once, state in and out, logits out.
+    """Return the least work of an array model's step: weights and items' rows read once, state in and out, logits out.
 
-    What an item alone decides is counted as its embedding, read once, though it may be a wider row of a table.
+    The work that depends on an item alone counts as one read of its embedding, though the table's row may be wider.
     """
     weights = 4 * lanes * hidden * hidden + hidden * num_items
     items = min(batch, num_items) * embedding_size
@@ -86,9 +86,9 @@ def step_work(batch: int, hidden: int, lanes: int, num_items: int, embedding_siz
 
 
 def training_work(batch: int, steps: int, input_size: int, hidden: int, lanes: int) -> Work:
-    """Return what forward and backward of an array layer take: each product once, and twice again for its gradients.
+    """Return the least work of an array layer's passes: each product once forward, and twice for the gradients.
 
-    Of bytes, the weights and their gradients once, and the inputs, the outputs and the gradients of both.
+    The bytes are those of the weights and their gradients, once, and of inputs, outputs and the gradients of both.
     """
     weights = 4 * lanes * hidden * (input_size + hidden)
     return Work(FLOAT * 2 * (weights + batch * steps * (input_size + hidden)), 6 * batch * steps * weights)

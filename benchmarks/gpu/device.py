@@ -1,4 +1,4 @@
-"""The device that is measured: how time is told on it, how calls become CUDA graphs, and what it is called."""
+"""The device that is measured: its clock, its name, and how calls become CUDA graphs on it."""
 
 import subprocess
 from collections.abc import Callable
@@ -10,20 +10,20 @@ from timing import Call, Stopwatch, cpu_seconds
 
 NOT_RUN = "not run: needs CUDA"
 
-_WARM_UPS = 3  # before a capture, as torch's documentation has it
+_WARM_UPS = 3  # runs before a capture, as in torch's documentation
 _Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """Where everything runs, and how exactly."""
+    """The device that everything runs on, and its precision."""
 
     device: Literal["cuda", "cpu"] = "cuda"
-    """Where it runs; on the CPU what needs CUDA is left out."""
+    """Device to run on; on the CPU, the parts that need CUDA are left out."""
     tf32: bool = False
     """Let products of float32 be rounded to TF32, in torch and in the server."""
     backend: str = "inductor"
-    """Backend of torch.compile; aot_eager compiles nothing, to try the script."""
+    """Backend of torch.compile; aot_eager, which compiles nothing, is for trying the script."""
 
     def require(self) -> None:
         """Raise ValueError unless torch has it."""
@@ -37,11 +37,11 @@ class Device:
 
     @property
     def stopwatch(self) -> Stopwatch:
-        """What tells the time that calls take."""
+        """The function that times calls."""
         return event_seconds if self.is_cuda else cpu_seconds
 
     def captured(self, call: Callable[[], _Result]) -> Callable[[], _Result]:
-        """Return a replay of the CUDA graph of a call, which gives the same tensors, overwritten, each time."""
+        """Return a replay of the CUDA graph of a call; every replay returns the same tensors with new contents."""
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
@@ -63,7 +63,7 @@ class Device:
         return torch.compile(call, backend=self.backend, fullgraph=True, **options)
 
     def described(self) -> dict[str, str]:
-        """Say what it is, and of which versions."""
+        """Return its name and versions."""
         if not self.is_cuda:
             return {"device": "CPU"}
         return {
@@ -75,13 +75,13 @@ class Device:
 
 
 def multiply(*, tf32: bool) -> None:
-    """Have torch multiply float32 exactly, or rounded to TF32; cuDNN too."""
+    """Let torch and cuDNN multiply in float32, or rounded to TF32."""
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = tf32
 
 
 def event_seconds(call: Call, repeat: int) -> float:
-    """Return the seconds that a call takes on the GPU and on its way there, by CUDA events around so many calls."""
+    """Return the seconds per call on the GPU, launch included, from CUDA events around this many calls."""
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     start.record()
     for _ in range(repeat):

@@ -1,4 +1,4 @@
-"""Steps of the server's engine, beside what the card can do and beside torch and onnxruntime."""
+"""Time steps of the server's engine, and compare them with the card, torch and onnxruntime."""
 
 import tempfile
 from collections.abc import Iterator
@@ -30,12 +30,12 @@ def tables(device: Device, ceilings: Ceilings, sizes: StepSizes, rounds: int) ->
         for lanes in sizes.lanes:
             with subject(device, sizes, hidden, lanes, max(sizes.batch)) as stepped:
                 yield _table(stepped, ceilings, sizes, rounds)
-            torch.compiler.reset()  # for the next model's compilations not to count as one function's too many
+            torch.compiler.reset()  # else the next model's compilations count towards this one's limit
 
 
 @contextmanager
 def subject(device: Device, sizes: StepSizes, hidden: int, lanes: int, most: int) -> Iterator[Subject]:
-    """Give an untrained model of so many units and lanes, exported to the folder of bundles if it is not there."""
+    """Yield an untrained model of this many units and lanes, exported to the folder of bundles unless it is there."""
     shape = {"num_items": sizes.num_items, "hidden_size": hidden, "k": lanes, "embedding_size": sizes.embedding_size}
     name = "-".join(f"{key}{value}" for key, value in shape.items())
     with tempfile.TemporaryDirectory() as folder:
@@ -58,7 +58,7 @@ def _table(stepped: Subject, ceilings: Ceilings, sizes: StepSizes, rounds: int) 
 
 
 def compare(stepped: Subject, batch: int, ceilings: Ceilings, floor: float, sizes: StepSizes, rounds: int) -> list[Row]:
-    """Time a step of one batch, however it is taken, after all ways have been seen to agree."""
+    """Check that all ways to take a step agree, then time a step of one batch in each way."""
     items = np.random.default_rng(0).integers(0, sizes.num_items, batch)
     steps: dict[str, Step] = {ENGINE: engine_step(stepped, items)}
     for peer in sizes.peers:
@@ -76,7 +76,7 @@ def compare(stepped: Subject, batch: int, ceilings: Ceilings, floor: float, size
 
 
 def _require_equal(steps: dict[str, Step], batch: int, tolerance: float) -> None:
-    """Take three steps in every way, and raise unless they give the same probabilities."""
+    """Take three steps in every way; raise unless all give the same probabilities."""
     for number in range(3):
         found = {name: step() for name, step in steps.items()}
         for name, probabilities in found.items():

@@ -1,4 +1,4 @@
-"""Bulk requests to a server in a process of its own, beside its engine's steps and what the card can do."""
+"""Time bulk requests to a server in its own process, and compare them with its engine's steps and with the card."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ from report import Row, Table
 from servers import Server, ours
 from timing import measure
 
-_STARTING = 300.0  # seconds that a GPU may take to make CUDA graphs of every batch size
+_STARTING = 300.0  # seconds allowed for making CUDA graphs of every batch size
 
 
 def tables(device: Device, ceilings: Ceilings, steps: StepSizes, sizes: BulkSizes, rounds: int) -> Iterator[Table]:

@@ -1,4 +1,4 @@
-"""What is run, part by part; every field is a flag."""
+"""The sizes of each part; every field is a flag."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +10,10 @@ Variant = Literal["compiled step", "CUDA graph", "CUDA graph of compiled step", 
 
 @dataclass(frozen=True, kw_only=True)
 class CardSizes:
-    """What shows what the card can do."""
+    """Sizes for measuring the card."""
 
     copy_megabytes: int = 1024
-    """Size of what is copied, larger than any cache."""
+    """Bytes to copy, more than any cache holds."""
     product: int = 8192
     """Rows and columns of the matrices that are multiplied."""
 
@@ -23,7 +23,7 @@ class StepSizes:
     """Single steps of an array model."""
 
     batch: tuple[int, ...] = (1, 8, 64, 512, 4096)
-    """B, sessions stepped at once."""
+    """B, sessions stepped together."""
     hidden: tuple[int, ...] = (128, 512, 2048)
     """H, hidden units."""
     lanes: tuple[int, ...] = (1, 2, 4)
@@ -33,17 +33,17 @@ class StepSizes:
     embedding_size: int = 64
     """E, width of the item embedding."""
     peers: tuple[Peer, ...] = ("torch eager", "torch.compile", "torch CUDA graph", "onnxruntime")
-    """What is measured beside the server's engine."""
+    """Other ways to take a step that are measured too."""
     bundles: Path | None = None
-    """Folder to keep the exported models in, for another run; exporting the largest takes a minute."""
+    """Folder that keeps the exported models for the next run; exporting the largest takes a minute."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BulkSizes:
-    """Bulk requests to a server of its own; V and E are those of the steps."""
+    """Bulk requests to a server in its own process; V and E are those of the steps."""
 
     bulk: tuple[int, ...] = (1000,)
-    """Events of a request."""
+    """Events in a request."""
     bulk_batch: int = 1024
     """Most sessions that the server steps at once, and B of the engine beside it."""
     bulk_hidden: int = 512
@@ -51,7 +51,7 @@ class BulkSizes:
     bulk_lanes: int = 4
     """k of the model that is served."""
     connections: int = 4
-    """Requests under way at once."""
+    """Requests in flight at once."""
     seconds: float = 3.0
     """Length of each run."""
     server_cores: str = "0-3"
@@ -63,7 +63,7 @@ class TrainingSizes:
     """Forward and backward passes of one layer."""
 
     train_batch: int = 64
-    """B, sequences at once."""
+    """B, sequences in a batch."""
     train_steps: int = 100
     """S, length of a sequence."""
     train_input: int = 512
@@ -75,4 +75,4 @@ class TrainingSizes:
     cells: tuple[str, ...] = ()
     """Cells to measure [default: those that array-lstm has]."""
     variants: tuple[Variant, ...] = ("compiled step", "CUDA graph", "CUDA graph of compiled step")
-    """Ways to run ours beside plainly; to compile the whole unrolls its steps, which takes minutes."""
+    """Ways to run our cells besides eager; compiling the whole unrolls its steps, which takes minutes."""

@@ -1,7 +1,7 @@
-"""One step of a model, everywhere that it can be taken.
+"""One step of a model, in every way that it can be taken.
 
-Whoever takes it, items come from the host, the state of every session stays where it is (in onnxruntime without
-IOBinding that is the host), and the likeliest next items go to the host with their probabilities.
+In every way, items come from the host, the sessions' states stay where they are (with onnxruntime without IOBinding, on
+the host), and the most likely next items go to the host with their probabilities.
 """
 
 from collections.abc import Callable
@@ -36,12 +36,12 @@ Step = Callable[[], Floats]
 
 @dataclass(frozen=True)
 class Subject:
-    """A model and where it runs.
+    """A model and its device.
 
     Attributes:
-        model: in torch, on the device.
+        model: the model in torch, on the device.
         served: its bundle.
-        device: where it runs.
+        device: the device.
         most: the largest batch that will be stepped.
     """
 
@@ -52,7 +52,7 @@ class Subject:
 
     @cached_property
     def engine(self) -> Engine:
-        """The server's engine over the bundle, warmed up."""
+        """The server's engine with the bundle, warmed up."""
         settings = Settings(device=self.device.device, tf32=self.device.tf32, max_batch=self.most)
         opened = open_engine(Bundle.load(self.served.bundle), settings, FIRST + self.most)
         opened.warm_up(self.most)
@@ -60,7 +60,7 @@ class Subject:
 
     @cached_property
     def session(self) -> onnxruntime.InferenceSession:
-        """The step graph in onnxruntime, opened as most people do."""
+        """The step graph in onnxruntime, opened as most people do it."""
         if not self.device.is_cuda:
             return onnxruntime.InferenceSession(self.served.step_graph, providers=["CPUExecutionProvider"])
         onnxruntime.preload_dlls()
@@ -89,7 +89,7 @@ def engine_step(subject: Subject, items: Integers) -> Step:
 
 
 def onnxruntime_step(subject: Subject, items: Integers) -> Step:
-    """Return a run of the step graph that takes arrays and gives arrays."""
+    """Return a run of the step graph that takes and returns arrays."""
     session = subject.session
     states = [tensor for tensor in session.get_inputs() if tensor.name != "items"]
     feeds = {state.name: np.zeros((len(items), *state.shape[1:]), np.float32) for state in states}
@@ -119,7 +119,7 @@ def torch_step(subject: Subject, items: Integers, *, compiled: bool = False) -> 
 
 
 def graphed_step(subject: Subject, items: Integers) -> Step:
-    """Return a replay of the CUDA graph of a step, whose state is written in place."""
+    """Return a replay of the CUDA graph of a step that writes its state in place."""
     host = torch.from_numpy(items).pin_memory()
     fed, state = host.to(subject.device.device), subject.model.initial_state(len(items))
 
@@ -142,13 +142,13 @@ def graphed_step(subject: Subject, items: Integers) -> Step:
 
 
 def _likeliest(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the probabilities and the ids of the likeliest items."""
+    """Return the probabilities and the ids of the most likely items."""
     top = logits.softmax(1).topk(TOP)
     return top.values, top.indices
 
 
 def _on_host(probabilities: Tensor, ids: Tensor) -> Floats:
-    """Fetch both, and return the probabilities, which tell whether two steps agree."""
+    """Fetch both to the host, and return the probabilities, by which steps are compared."""
     ids.cpu()
     return probabilities.cpu().numpy()
 

@@ -1,7 +1,7 @@
-"""Forward and backward passes of the cells, beside array-lstm 0.0.1 and cuDNN's LSTM on the same device.
+"""Time forward and backward passes of the cells, and compare them with array-lstm 0.0.1 and cuDNN's LSTM.
 
-Every cell is first held to array-lstm in float64, gradients included, and every way to run it to its plain one.
-A cell with k lanes has k times the work of nn.LSTM(H).
+Every cell is first compared with array-lstm in float64, gradients included, and every way to run it with eager torch.
+A cell with k lanes does k times the work of nn.LSTM(H).
 """
 
 import copy
@@ -22,7 +22,7 @@ from arraylstm import Cell, Stack
 from arraylstm.cells import make_cell
 
 PEER, EAGER = "array-lstm", "eager"
-_EXACT, _TOLERANCE, _TF32_TOLERANCE = 1e-9, 1e-3, 1e-2  # the last two of the largest gradient
+_EXACT, _TOLERANCE, _TF32_TOLERANCE = 1e-9, 1e-3, 1e-2  # the last two are relative to the largest gradient
 
 Pass = Callable[[], Sequence[Tensor]]
 """One forward and one backward pass; returns the gradients of the input and of all weights."""
@@ -32,7 +32,7 @@ def tables(device: Device, ceilings: Ceilings, sizes: TrainingSizes, rounds: int
     """Measure every cell: a table for each."""
     for name in sizes.cells or PEERS:
         yield _table(name, device, ceilings, sizes, rounds)
-        torch.compiler.reset()  # for the next cell's compilations not to count as one function's too many
+        torch.compiler.reset()  # else the next cell's compilations count towards this one's limit
 
 
 def _table(name: str, device: Device, ceilings: Ceilings, sizes: TrainingSizes, rounds: int) -> Table:
@@ -80,7 +80,7 @@ def _rows(seconds: Mapping[str, float], floor: float, k: int) -> list[Row]:
 
 
 def _compare(passes: Mapping[str, Pass], tolerance: float) -> list[str]:
-    """Raise unless every pass has the plain one's gradients; return a note where they are drawn anew each time."""
+    """Raise unless every pass has the eager one's gradients; return a note if the cell draws its lanes each time."""
     expected, again = (passes[EAGER]() for _ in range(2))
     if _difference(expected, again) > tolerance:
         return ["lanes are drawn: the ways to run it were not compared"]
