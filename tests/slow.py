@@ -28,7 +28,8 @@ class Stopwatch:
 
     def pytest_runtest_logreport(self, report):
         """Add up a test's cases, setup and teardown too."""
-        self.seconds[report.nodeid.rpartition("::")[2].partition("[")[0]] += report.duration
+        name = report.nodeid.partition("[")[0].rpartition("::")[2]
+        self.seconds[name] += report.duration
 
     def pytest_sessionfinish(self):
         """Write the names, sorted, a line each."""
