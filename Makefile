@@ -23,7 +23,7 @@ help:
 	@echo "make clean      remove .venv, .reference, dist and demo"
 
 # What runs a second time, with the engine of the GPU on the CPU.
-ENGINE_TESTS := $(patsubst %,tests/serve/test_%.py,arena bulk events interleaved session_machine sessions state)
+ENGINE_TESTS := $(patsubst %,tests/serve/test_%.py,bulk events interleaved session_machine sessions slots state)
 
 demo: .venv/demo
 	@$(BIN)/python examples/demo.py

@@ -21,9 +21,11 @@ from arraylstm import NextItemModel
 from arraylstm_serve.bundle.load import Bundle
 from arraylstm_serve.engine.base import Engine
 from arraylstm_serve.engine.open import open_engine
+from arraylstm_serve.engine.slots import INITIAL
 from arraylstm_serve.settings import Settings
 
 TOP = 10
+FIRST = INITIAL + 1
 _CUDA = "CUDAExecutionProvider"
 
 Floats = npt.NDArray[np.float32]
@@ -52,7 +54,7 @@ class Subject:
     def engine(self) -> Engine:
         """The server's engine over the bundle, warmed up."""
         settings = Settings(device=self.device.device, tf32=self.device.tf32, max_batch=self.most)
-        opened = open_engine(Bundle.load(self.served.bundle), settings, self.most)
+        opened = open_engine(Bundle.load(self.served.bundle), settings, FIRST + self.most)
         opened.warm_up(self.most)
         return opened
 
@@ -76,12 +78,11 @@ class Subject:
 
 def engine_step(subject: Subject, items: Integers) -> Step:
     """Return a step of the server's engine, from the initial state."""
-    slots, reaches = np.arange(len(items)), [TOP] * len(items)
-    for slot in slots.tolist():
-        subject.engine.clear(slot)
+    sources, targets, reaches = np.full(len(items), INITIAL), FIRST + np.arange(len(items)), [TOP] * len(items)
 
     def step() -> Floats:
-        taken = subject.engine.step(slots, items, reaches)
+        taken = subject.engine.step(sources, targets, items, reaches)
+        sources[:] = targets
         return np.array([ranking.probabilities for ranking in taken.rankings], np.float32)
 
     return step

@@ -11,15 +11,15 @@ from arraylstm_serve import __version__
 from arraylstm_serve.errors import StartupError
 from arraylstm_serve.http import auth
 from arraylstm_serve.server.process import serve
-from arraylstm_serve.settings import PREFIX, Settings, Variables
+from arraylstm_serve.settings import VARIABLE_PREFIX, Settings, Variables
 
 BAD_INPUT = 2
 
 app = App(
     name="arraylstm-serve",
-    help="Serve an exported model over HTTP, its recurrent state kept per session.",
+    help="Serve an exported model over HTTP and keep its recurrent state for each session.",
     version=__version__,
-    config=Variables(PREFIX, command=False),
+    config=Variables(VARIABLE_PREFIX, command=False),
     result_action="return_int_as_exit_code_else_zero",
 )
 
@@ -29,7 +29,7 @@ def run(bundle: Path, /, *, settings: Settings = Settings()) -> int:
     """Serve a bundle until told to stop.
 
     Args:
-        bundle: the directory that arraylstm-export wrote.
+        bundle: the folder that arraylstm-export wrote.
         settings: how to serve.
     """
     try:
@@ -42,17 +42,17 @@ def run(bundle: Path, /, *, settings: Settings = Settings()) -> int:
 
 @app.command
 def make_key(name: str, /) -> int:
-    """Make an API key: print the line of an --api-keys file that lets it in, and on standard error the key itself.
+    """Make an API key. Print its line for the --api-keys file, and the key itself on standard error.
 
     Args:
-        name: whose key it is; every name has its own sessions.
+        name: the owner of the key; each name has its own sessions.
     """
     try:
         key, line = auth.make_key(name)
     except ValueError as error:
         sys.stderr.write(f"arraylstm-serve: {error}\n")
         return BAD_INPUT
-    sys.stderr.write(f"the key, for the client; it is shown only now: {key}\n")
+    sys.stderr.write(f"the key, for the client; it is not shown again: {key}\n")
     sys.stdout.write(f"{line}\n")
     return 0
 

@@ -84,6 +84,13 @@ class Figures:
             histogram = self.durations[route] = _durations()
         histogram.observe(seconds)
 
+    def count(self, name: Literal["events", "restored"] | None) -> None:
+        """Count a command."""
+        if name == "events":
+            self.events += 1
+        elif name == "restored":
+            self.restored += 1
+
     def refused(self, status: int) -> None:
         """Count a refusal that the application knows nothing of."""
         self.requests[NO_ROUTE, status] += 1

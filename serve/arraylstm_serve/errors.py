@@ -1,4 +1,4 @@
-"""The faults that keep a server from starting."""
+"""Errors that keep the server from starting."""
 
 
 class StartupError(Exception):
@@ -6,9 +6,9 @@ class StartupError(Exception):
 
 
 class BundleError(StartupError):
-    """The bundle is missing, damaged or not what the server understands."""
+    """The bundle is missing, damaged, or in a format that the server does not understand."""
 
 
 def cause(error: Exception) -> str:
-    """The words of an error of the operating system, or of one that stands for it."""
+    """Return the operating system's words for an error, or the error's own."""
     return (isinstance(error, OSError) and error.strerror) or str(error)

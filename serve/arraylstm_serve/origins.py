@@ -1,23 +1,22 @@
-"""How origins are written: what may be given as one whose pages may call the server."""
+"""Origins as browsers write them: `scheme://host` or `scheme://host:port`."""
 
 from __future__ import annotations
 
 import re
-from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
+from urllib.parse import urlsplit
 
 ANY_ORIGIN = "*"
-LAST_PORT = 65_535
-_LABEL = r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?"
-_ORIGIN = re.compile(
-    r"(?!http://[^/]*:80$|https://[^/]*:443$)"  # a browser leaves these ports out
-    rf"[a-z][a-z0-9+.-]*://(?P<host>{_LABEL}(\.{_LABEL})*|\[(?P<v6>[0-9a-f:.]+)\])(:(?P<port>[1-9][0-9]{{0,4}}))?"
-)
-_IN_NUMBERS = re.compile(r"[0-9.]+").fullmatch
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+"""Browsers leave these ports out."""
+
+_is_label = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?").fullmatch
+_is_number = re.compile(r"[0-9.]+").fullmatch
 
 
 def validate_origin(_: object, text: str) -> None:
-    """Raise ValueError where no browser would ever name a page's origin so, for then none would be let in."""
+    """Raise ValueError if no browser would send this text as a page's origin, so that it could let no page in."""
     if text != ANY_ORIGIN and not _is_origin(text):
         raise ValueError(
             "Must be an origin as browsers send it, such as https://shop.example or http://localhost:3000: scheme and "
@@ -26,13 +25,29 @@ def validate_origin(_: object, text: str) -> None:
 
 
 def _is_origin(text: str) -> bool:
-    found = _ORIGIN.fullmatch(text)
-    if found is None or int(found["port"] or 1) > LAST_PORT:
+    """Whether the text is exactly its own scheme, host and port, written as browsers write them."""
+    try:
+        url = urlsplit(text)
+        host = _host(url.hostname or "")
+        port = url.port
+    except ValueError:
         return False
-    with suppress(ValueError):
-        if found["v6"]:
-            IPv6Address(found["v6"])
-        elif _IN_NUMBERS(found["host"]):
-            IPv4Address(found["host"])
-        return True
-    return False
+    written = f"{url.scheme}://{host}:{port}" if port else f"{url.scheme}://{host}"
+    return text == written and port != _DEFAULT_PORTS.get(url.scheme, 0)
+
+
+def _host(name: str) -> str:
+    """Return the host as an origin has it, IPv6 in brackets.
+
+    Raises:
+        ValueError: it is neither an address nor a name.
+    """
+    if ":" in name:
+        if IPv6Address(name).scope_id is not None:
+            raise ValueError(name)
+        return f"[{name}]"
+    if _is_number(name):
+        IPv4Address(name)
+    elif not all(map(_is_label, name.split("."))):
+        raise ValueError(name)
+    return name

@@ -18,13 +18,13 @@ from arraylstm_serve.origins import validate_origin
 
 Device = Literal["auto", "cpu", "cuda"]
 TRILLION = 10**12
-"""More than any machine holds of anything counted here, and little enough to compute with."""
+"""The largest count allowed: more than any machine can hold, and small enough to compute with."""
 Count = Annotated[int, Parameter(validator=Number(gte=1, lte=TRILLION))]
 MEBIBYTE = 2**20
 TEN_YEARS = 315_360_000
 Seconds = Annotated[float, Parameter(validator=Number(gt=0, lte=TEN_YEARS))]
 LARGEST_BATCH = 4096
-"""A CPU steps most rows a second in batches of some hundred; larger ones only take longer, and more memory."""
+"""A CPU is fastest with batches of a few hundred rows; larger ones only take more time and memory."""
 MOST_THREADS = 1024
 Origin = Annotated[str, Parameter(validator=validate_origin)]
 
@@ -41,23 +41,24 @@ class Settings:
     """Port to listen on; 0 picks a free one."""
 
     device: Device = "auto"
-    """Where the model runs; auto takes CUDA where onnxruntime has it, else the CPU."""
+    """Where the model runs; auto means CUDA if onnxruntime has it, else the CPU."""
 
     tf32: bool = False
-    """Let CUDA round what it multiplies to TF32: faster, and answers are off by more than 1e-5."""
+    """Let CUDA multiply in TF32: faster, but answers differ by more than 1e-5."""
 
     gpu_memory: Count | None = None
-    """Most bytes that onnxruntime may take on the GPU for weights and between steps, the sessions' own apart."""
+    """Most bytes of GPU memory that onnxruntime may use for weights and intermediate results; the sessions' states are
+    not part of it."""
 
     threads: Annotated[int, Parameter(validator=Number(gte=1, lte=MOST_THREADS))] = 1
     """Threads that one run of the model may use; at most 1024."""
 
     max_sessions: Count = 20_000
-    """Sessions held at once; the least recently used idle one makes room for a new one."""
+    """Most sessions held at once; a new one replaces the least recently used idle one."""
 
     max_answer_bytes: Annotated[int, Parameter(validator=Number(gte=MEBIBYTE, lte=TRILLION))] = 256 * MEBIBYTE
-    """Bytes of answers remembered for idempotency keys, at least 1 MiB; the least recently used idle sessions that have
-    such make room."""
+    """Most bytes of answers remembered for idempotency keys, at least 1 MiB; beyond it the least recently used idle
+    sessions that hold such answers are evicted."""
 
     session_ttl: Seconds = 1800.0
     """Seconds without use after which a session expires; at most ten years."""
@@ -66,43 +67,47 @@ class Settings:
     """Most sessions stepped by one run of the model; at most 4096."""
 
     max_pending: Count = 1024
-    """Requests waiting or running at once; further ones are answered 503."""
+    """Most requests waiting or running at once; further ones are answered 503."""
 
     max_session_pending: Count = 64
-    """Requests of one session waiting or running at once; further ones are answered 429."""
+    """Most requests of one session waiting or running at once; further ones are answered 429."""
 
     request_timeout: Seconds = 30.0
-    """Seconds after which a request that still waits for its turn is answered 503 and not applied."""
+    """Seconds that a request may wait for its turn; then it is answered 503 and not applied.
+
+    A client has the same time to send a request.
+    """
 
     max_items: Count = 1000
-    """Most items one event may carry."""
+    """Most items in one event."""
 
     max_events: Count = 1000
-    """Most events one bulk request may carry."""
+    """Most events in one bulk request."""
 
     max_predictions: Count = 100_000
-    """Most predictions that the events of one bulk request may ask for in all."""
+    """Most predictions that the events of one bulk request may ask for together."""
 
     unknown_items: Literal["model", "reject"] = "model"
-    """What an item that the model has no label for is: the model's unknown item where it has one, or refused."""
+    """How to treat an item that the model has no label for: model takes it for the model's unknown item, and refuses it
+    if there is none; reject always refuses it."""
 
     max_connections: Count = 1024
-    """Connections open at once; further ones are answered 503 and closed."""
+    """Most connections open at once; further ones are answered 503 and closed."""
 
     max_body: Count = 262_144
-    """Most bytes one request body may have."""
+    """Most bytes in one request body."""
 
     shutdown_timeout: Annotated[int, Parameter(validator=Number(gte=1, lte=TEN_YEARS))] = 30
-    """Seconds that requests in flight get to finish after SIGTERM."""
+    """Seconds that requests under way have to finish after SIGTERM."""
 
     api_keys: Path | None = None
-    """File of the API keys that are let in, a line `NAME SHA256` each, as `arraylstm-serve make-key NAME` prints them.
+    """File of the accepted API keys: a line `NAME SHA256` for each, as `arraylstm-serve make-key NAME` prints it.
 
-    Every name has its own sessions. Without it everybody is let in.
+    Each name has its own sessions. Without this file no key is needed.
     """
 
     cors_origin: tuple[Origin, ...] = ()
-    """Origin, such as https://shop.example, whose pages may call the server from a browser, or * for any.
+    """Origin whose pages may call the server from a browser, such as https://shop.example, or * for any.
 
     May be repeated.
     """
@@ -114,18 +119,18 @@ class Settings:
     """PEM file of the certificate's private key."""
 
     log_format: Literal["text", "json"] = "text"
-    """How log lines look, on standard error."""
+    """Format of the log lines on standard error."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least severe log lines that are written."""
+    """Lowest level of the log lines to write."""
 
     access_log: bool = False
-    """Write a line for each request answered."""
+    """Write a log line for each answered request."""
 
 
-PREFIX = "ARRAYLSTM_"
+VARIABLE_PREFIX = "ARRAYLSTM_"
 NAMES = ["BUNDLE", *(field.name.upper() for field in fields(Settings))]
-"""What may follow the prefix."""
+"""The names that may follow the prefix."""
 
 _SERVICE_LINK = re.compile(
     r"\w+_SERVICE_(HOST|PORT\w*)=.*"
@@ -138,14 +143,14 @@ logger = logging.getLogger(__name__)
 
 
 class Variables(Env):
-    """Settings from variables, links to services apart.
+    """Settings from environment variables, service links excepted.
 
-    Kubernetes gives every pod links to the Services of its namespace: one called `arraylstm` makes ARRAYLSTM_PORT
-    `tcp://10.0.0.1:8080`.
+    Kubernetes sets such links in every pod for the Services of its namespace. If one is called `arraylstm`,
+    ARRAYLSTM_PORT is `tcp://10.0.0.1:8080`.
     """
 
     def __call__(self, app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-        """Give the arguments what variables say, service links apart."""
+        """Set the arguments from variables, except from service links."""
         super().__call__(app, commands, arguments)
         for argument in arguments:
             argument.tokens = [
@@ -154,20 +159,22 @@ class Variables(Env):
 
 
 def is_service_link(name: str, value: str) -> bool:
-    """Whether Kubernetes, or Docker's --link, tells by a variable where a service is."""
+    """Whether Kubernetes, or Docker's --link, has set a variable to say where a service is."""
     return _SERVICE_LINK.fullmatch(f"{name}={value}") is not None
 
 
 def tell_what_is_no_setting() -> None:
-    """Log which variables look like settings and set nothing: service links in one line, a warning for each other."""
+    """Log the variables that look like settings and are not: service links in one line, others in a warning each."""
     links = []
-    for variable in sorted(name for name in os.environ if name.startswith(PREFIX)):
-        name = variable.removeprefix(PREFIX)
+    for variable in sorted(name for name in os.environ if name.startswith(VARIABLE_PREFIX)):
+        name = variable.removeprefix(VARIABLE_PREFIX)
         if is_service_link(variable, os.environ[variable]):
             links.append(variable)
         elif name not in NAMES:
             nearest = get_close_matches(name, NAMES, n=1)
-            advice = f"did you mean {PREFIX}{nearest[0]}?" if nearest else "arraylstm-serve --help lists them all"
-            logger.warning("%s is no setting; %s", variable, advice)
+            advice = (
+                f"did you mean {VARIABLE_PREFIX}{nearest[0]}?" if nearest else "arraylstm-serve --help lists them all"
+            )
+            logger.warning("%s is not a setting; %s", variable, advice)
     if links:
-        logger.info("ignored, for they are Kubernetes's links to services: %s", ", ".join(links))
+        logger.info("ignored these variables, which are Kubernetes's links to services: %s", ", ".join(links))

@@ -1,18 +1,18 @@
-"""Values of clients and files as messages show them."""
+"""Show values from clients and files in messages."""
 
 from __future__ import annotations
 
 import json
 
 SHORT = 80
-"""Characters of a client's value that a message repeats."""
+"""Most characters of a value that a message shows."""
 
 
 def shown(value: object) -> str:
-    """A client's value as JSON, shortened so that a message stays readable."""
+    """Return a value as JSON, shortened to keep the message readable."""
     return shortened(json.dumps(value, ensure_ascii=False))
 
 
 def shortened(text: str, limit: int = SHORT) -> str:
-    """The text, or its beginning and its length where it is long."""
+    """Return the text; if it is longer than the limit, its beginning and its length."""
     return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"

@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 
 from arraylstm_serve.bundle.load import Bundle
+from arraylstm_serve.engine.base import Step
+from arraylstm_serve.engine.batcher import UNSEEN
 from arraylstm_serve.engine.open import open_engine
-from arraylstm_serve.engine.slots import Arena
+from arraylstm_serve.engine.slots import INITIAL
 from arraylstm_serve.settings import Settings
 
 from ..devices import Chosen
 from .bundles import V, index_of
+
+SLOT = 1
 
 Likely = list[tuple[Any, float]]
 Seen = list[tuple[float | None, int | None]]
@@ -49,30 +53,35 @@ class Alone:
     """What the host's engine gives a session whose items run at batch 1, with nothing beside them."""
 
     def __init__(self, bundle: Bundle) -> None:
-        self.arena = Arena(open_engine(bundle, Settings(device="cpu"), 1), 1)
+        self.engine = open_engine(bundle, Settings(device="cpu"), 2)
         self.labels = bundle.vocabulary.labels
 
     def walk(self, chunks: Sequence[Sequence[Any]]) -> list[Facts]:
         """A session's answers to some requests, one after the other: all predictions, and what it had thought."""
-        slot = self.arena.acquire()
         answers: list[Facts] = []
+        source = INITIAL
         for chunk in chunks:
-            seen = []
+            seen: Seen = []
             for item in chunk:
-                (thought,), (sound,), _ = self.arena.step([slot], [index_of(item)], [0])
-                assert sound
-                seen.append(thought)
-            (ranking,) = self.arena.rank([slot], V)
+                step = self.step(source, item)
+                assert step.sound.all()
+                thought = step.probabilities.item(), step.ranks.item()
+                seen.append(UNSEEN if source == INITIAL else thought)
+                source = SLOT
+            (ranking,) = self.engine.rank(np.array([source]), V)
             labels = [self.labels[index] for index in ranking.ids]
             answers.append((list(zip(labels, ranking.probabilities, strict=True)), seen))
-        self.arena.release(slot)
         return answers
+
+    def step(self, source: int, item: Any) -> Step:
+        """Step the session by one item."""
+        return self.engine.step(np.array([source]), np.array([SLOT]), np.array([index_of(item)]), [0])
 
     def tensors(self, items: Sequence[Any]) -> dict[str, Any]:
         """The tensors that a session's state has after some items."""
-        slot = self.arena.acquire()
+        source = INITIAL
         for item in items:
-            self.arena.step([slot], [index_of(item)], [0])
-        tensors = self.arena.engine.read(np.array([slot]))
-        self.arena.release(slot)
+            self.step(source, item)
+            source = SLOT
+        tensors = self.engine.read(np.array([source]))
         return {name: value[0] for name, value in tensors.items()}

@@ -109,7 +109,7 @@ def assert_surprised(page: Page, items: list[str | int]) -> None:
     assert words[0] == f"step 1, {shown(items[0])}, the first item: nothing was expected before it"
     for step, (chance, rank) in enumerate(expected[1:], 2):
         assert chance is not None
-        said = re.fullmatch(r"step (\d+), (.+), ([\d.]+) bits, held ([\d.]+)% likely, rank (\d+)", words[step - 1])
+        said = re.fullmatch(r"step (\d+), (.+), ([\d.]+) bits, expected at ([\d.]+)%, rank (\d+)", words[step - 1])
         assert said, words[step - 1]
         assert (int(said[1]), said[2], int(said[5])) == (step, shown(items[step - 1]), rank)
         assert float(said[3]) == pytest.approx(-math.log2(chance), abs=6e-3)

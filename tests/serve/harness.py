@@ -23,7 +23,8 @@ from arraylstm_serve.engine.ranking import NOTHING
 from arraylstm_serve.engine.step_graph import open_graph
 from arraylstm_serve.http.auth import Keys
 from arraylstm_serve.server.process import Server, configure, listen
-from arraylstm_serve.sessions.service import Service, slots
+from arraylstm_serve.sessions.model import slot_count
+from arraylstm_serve.sessions.service import Service
 from arraylstm_serve.settings import Settings
 
 from ..devices import Chosen
@@ -53,10 +54,10 @@ class OnHost(Hooks, HostEngine):
 
         graph.run = poisoned  # type: ignore[method-assign]
 
-    def step(self, slots: Integers, items: Integers, reaches: Sequence[int]) -> Step:
+    def step(self, sources: Integers, targets: Integers, items: Integers, reaches: Sequence[int]) -> Step:
         """Step, after the hook."""
         self.before(items)
-        return super().step(slots, items, reaches)
+        return super().step(sources, targets, items, reaches)
 
 
 class OnDevice(Hooks, DeviceEngine):
@@ -67,14 +68,17 @@ class OnDevice(Hooks, DeviceEngine):
         place = Place("cpu", "CPU", {}) if Chosen.device == "cpu" else cuda_place(Settings())
         DeviceEngine.__init__(self, bundle, place, slots, max_batch)
 
-    def step(self, slots: Integers, items: Integers, reaches: Sequence[int]) -> Step:
+    def step(self, sources: Integers, targets: Integers, items: Integers, reaches: Sequence[int]) -> Step:
         """Step, after the hook."""
         self.before(items)
         sound = items != self.poison
         if sound.all():
-            return super().step(slots, items, reaches)
+            return super().step(sources, targets, items, reaches)
         kept = super().step(
-            slots[sound], items[sound], [reach for reach, fine in zip(reaches, sound, strict=True) if fine]
+            sources[sound],
+            targets[sound],
+            items[sound],
+            [reach for reach, fine in zip(reaches, sound, strict=True) if fine],
         )
         rankings = iter(kept.rankings)
         step = Step(
@@ -109,11 +113,11 @@ class Harness:
     def __init__(self, bundle_path: Path, **settings: Any) -> None:
         bundle = Bundle.load(bundle_path)
         chosen = Settings(**{"max_sessions": 100, **settings})
-        self.engine = make_engine(bundle, slots(chosen), chosen.max_batch)
+        self.engine = make_engine(bundle, slot_count(chosen), chosen.max_batch)
         self.clock = Clock()
-        keys = None if chosen.api_keys is None else Keys.load(chosen.api_keys)
-        self.service = Service(bundle, self.engine, chosen, keys, self.clock)
-        self.app = Application(self.service)
+        self.keys = None if chosen.api_keys is None else Keys.load(chosen.api_keys)
+        self.service = Service(bundle, self.engine, chosen, self.clock)
+        self.app = Application(self.service, self.keys)
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://test")
 
@@ -142,8 +146,8 @@ def observed(answer: dict[str, Any]) -> list[tuple[float | None, int | None]]:
 class _Listener(Server):
     """A server that says when it is up."""
 
-    def __init__(self, service: Service) -> None:
-        super().__init__(configure(service), service, "", [])
+    def __init__(self, service: Service, keys: Keys | None) -> None:
+        super().__init__(configure(service, keys), service, "", [])
         self.up = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -156,7 +160,7 @@ class _Listener(Server):
 async def listening(harness: Harness) -> AsyncIterator[str]:
     """The harness's service behind a real port, in the test's own loop: host and port."""
     listener = listen("127.0.0.1", 0)
-    server = _Listener(harness.service)
+    server = _Listener(harness.service, harness.keys)
     serving = asyncio.create_task(server.serve([listener]))
     await server.up.wait()
     try:

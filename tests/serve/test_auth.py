@@ -160,8 +160,8 @@ DIGEST = "0" * 64
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "lists no key"),
-        ("# nobody\n\n", "lists no key"),
+        ("", "has no key"),
+        ("# nobody\n\n", "has no key"),
         (f"alice {DIGEST[:-1]}\n", "line 1"),
         (f"# a comment\nalice {DIGEST}\nbob\n", "line 3"),
         (f"alice bob {DIGEST}\n", "line 1"),

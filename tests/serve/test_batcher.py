@@ -13,7 +13,8 @@ from arraylstm_serve.arrays import Floats, Integers
 from arraylstm_serve.counters import Figures
 from arraylstm_serve.engine.batcher import Batcher, LateError, NonFiniteError, Walk
 from arraylstm_serve.engine.host import HostEngine
-from arraylstm_serve.engine.slots import Arena
+from arraylstm_serve.engine.ranking import Ask
+from arraylstm_serve.engine.slots import INITIAL, Slots
 
 pytestmark = pytest.mark.anyio
 WIDTH = 4
@@ -44,21 +45,22 @@ class Bench:
 
     def __init__(self, max_batch: int = 8) -> None:
         self.engine = Recorder()
-        self.arena = Arena(HostEngine(self.engine, 64, [], WIDTH), 64)  # type: ignore[arg-type]
+        self.slots = Slots(64)
         self.figures = Figures()
-        self.batcher = Batcher(self.arena, self.figures, max_batch)
-        self.ended: list[tuple[int, Exception | None]] = []
+        self.host = HostEngine(self.engine, 64, [], WIDTH)  # type: ignore[arg-type]
+        self.batcher = Batcher(self.host, self.figures, max_batch, self.finished)
+        self.ended: list[Walk] = []
 
     def submit(self, *items: int, patience: float = 60) -> Walk:
         """Submit a walk on a slot of its own."""
         now = perf_counter()
-        walk = Walk(self, self.arena.acquire(), items, 1, now, now + patience)
+        walk = Walk(self, INITIAL, self.slots.acquire(), items, Ask.of(1, WIDTH), arrived=now, deadline=now + patience)
         self.batcher.submit(walk)
         return walk
 
-    def walked(self, walk: Walk, error: Exception | None) -> None:
-        """Note how a walk ended."""
-        self.ended.append((walk.slot, error))
+    def finished(self, walks: Sequence[Walk]) -> None:
+        """Note which walks have ended."""
+        self.ended += walks
 
     async def settle(self, walks: int) -> None:
         """Wait until that many walks have ended."""
@@ -78,11 +80,10 @@ async def test_what_waits_is_stepped_together() -> None:
 async def test_a_batch_is_bounded_and_long_walks_interleave() -> None:
     """No batch exceeds max_batch, and walks of many items take turns in the order they came."""
     bench = Bench(max_batch=2)
-    for items in ((0, 0, 0), (1, 1), (2,)):
-        bench.submit(*items)
+    walks = [bench.submit(*items) for items in ((0, 0, 0), (1, 1), (2,))]
     await bench.settle(3)
     assert bench.engine.batches == [[0, 1], [2, 0], [1, 0]]
-    assert [slot for slot, _ in bench.ended] == [2, 1, 0]
+    assert bench.ended == walks[::-1]
 
 
 async def test_the_loop_runs_between_batches() -> None:
@@ -97,30 +98,28 @@ async def test_the_loop_runs_between_batches() -> None:
 
 
 async def test_a_failing_batch_fails_its_own_walks_only(caplog: pytest.LogCaptureFixture) -> None:
-    """A batch that raises is answered to each of its walks, stores nothing, and later work goes on."""
+    """A batch that raises is the error of each of its walks, and later work goes on."""
     bench = Bench(max_batch=2)
     bench.engine.fail_at = 0
     doomed = [bench.submit(0), bench.submit(1, 1)]
     fine = bench.submit(2, 3)
     await bench.settle(3)
-    errors = dict(bench.ended)
-    assert [str(errors[walk.slot]) for walk in doomed] == ["engine on fire"] * 2
-    assert errors[fine.slot] is None
+    assert [str(walk.error) for walk in doomed] == ["engine on fire"] * 2
+    assert fine.error is None
     assert fine.ranking.ids == [3]
-    assert [bench.arena.steps[walk.slot] for walk in (*doomed, fine)] == [0, 0, 2]
+    assert [walk.position for walk in (*doomed, fine)] == [0, 0, 2]
     assert "a batch of 2 rows failed" in caplog.text
 
 
 async def test_a_row_that_is_not_finite_fails_alone() -> None:
-    """Logits that are not numbers fail their own walk and leave its slot as it was; its neighbours go on."""
+    """Logits that are not numbers fail their own walk and stop it where it was; its neighbours go on."""
     bench = Bench()
     bench.engine.poison = 3
     good, bad = bench.submit(0, 1), bench.submit(0, 3, 1)
     await bench.settle(2)
-    errors = dict(bench.ended)
-    assert errors[good.slot] is None
-    assert isinstance(errors[bad.slot], NonFiniteError)
-    assert [bench.arena.steps[walk.slot] for walk in (good, bad)] == [2, 1]
+    assert good.error is None
+    assert isinstance(bad.error, NonFiniteError)
+    assert [walk.position for walk in (good, bad)] == [2, 1]
 
 
 async def test_only_the_first_item_of_a_slot_is_unforeseen() -> None:
@@ -134,13 +133,28 @@ async def test_only_the_first_item_of_a_slot_is_unforeseen() -> None:
     assert walk.seen[2] == (pytest.approx(likely / np.e), 2)
 
 
+async def test_a_walk_leaves_where_it_began_as_it_was() -> None:
+    """A walk from another slot reads that slot and writes its own alone."""
+    bench = Bench()
+    first = bench.submit(0, 1)
+    await bench.settle(1)
+    now = perf_counter()
+    items = [1, 2]
+    second = Walk(bench, first.target, bench.slots.acquire(), items, Ask.of(1, WIDTH), arrived=now, deadline=now + 60)
+    bench.batcher.submit(second)
+    await bench.settle(2)
+    rows = bench.host.read(np.array([INITIAL, first.target, second.target]))["logits"]
+    assert rows.argmax(1).tolist()[1:] == [1, 2]
+    assert not rows[0].any()
+    assert second.seen[0] == (pytest.approx(np.e / (np.e + WIDTH - 1)), 1)
+
+
 async def test_a_walk_that_waited_too_long_does_not_begin() -> None:
     """A walk whose deadline has passed moves nothing and is told so; one that has begun goes on."""
     bench = Bench(max_batch=1)
     fine, late = bench.submit(0), bench.submit(1, patience=-1)
     await bench.settle(2)
-    errors = dict(bench.ended)
-    assert errors[fine.slot] is None
-    assert isinstance(errors[late.slot], LateError)
-    assert bench.arena.steps[late.slot] == 0
+    assert fine.error is None
+    assert isinstance(late.error, LateError)
+    assert late.position == 0
     assert bench.figures.batch_rows.counts[0] == 1

@@ -190,7 +190,7 @@ async def test_mistakes_of_the_caller_are_told_at_once(connect: Connect) -> None
             with pytest.raises(ValueError, match="idempotency key"):
                 await keyed(*values, key="é")
         for call in (client.predict, client.session("s").send):
-            with pytest.raises(TypeError, match="have to be a list"):
+            with pytest.raises(TypeError, match="must be a list"):
                 await call("abc")
         with pytest.raises(ValueError, match="17 events"):
             await client.send_many([event("s", "a")] * 17)

@@ -111,8 +111,8 @@ def test_a_session_that_others_moved_is_not_moved_blindly(open_page: Open, serve
     httpx.post(f"{server.url}/v1/sessions/{session_of(page)}/events", json={"items": ["b"]})
     field(page).fill("c")
     field(page).press("Enter")
-    expect(page.get_by_role("alert")).to_contain_text("The session stands at another step")
-    page.get_by_role("button", name="Show where it stands").click()
+    expect(page.get_by_role("alert")).to_contain_text("The session is at another step")
+    page.get_by_role("button", name="Show its step").click()
     settled(page, 2)
     expect(field(page)).to_have_value("c")
     assert_predicts(page, ["a", "b"])
@@ -126,8 +126,8 @@ def test_a_session_that_is_gone_is_told_of(open_page: Open, server: ServerProces
     httpx.delete(f"{server.url}/v1/sessions/{name}")
     field(page).fill("b")
     field(page).press("Enter")
-    expect(page.get_by_role("alert")).to_contain_text("The session is no longer held")
-    page.get_by_role("button", name="Begin it anew").click()
+    expect(page.get_by_role("alert")).to_contain_text("The server no longer has the session")
+    page.get_by_role("button", name="Start it again").click()
     send(page, "b")
     assert session_of(page) == name
     assert_predicts(page, ["b"])
@@ -168,8 +168,8 @@ def test_a_server_that_goes_and_comes_back_is_noticed(open_page: Open, tmp_path:
     try:
         live(page)
         expect(page.locator("#figures b").first).to_have_text("0")
-        expect(page.get_by_role("alert")).to_contain_text("No such session is held")
-        page.get_by_role("button", name="Begin it anew").click()
+        expect(page.get_by_role("alert")).to_contain_text("The server does not have this session")
+        page.get_by_role("button", name="Start it again").click()
         send(page, "b")
         assert_predicts(page, ["b"])
         page.close()
@@ -184,7 +184,7 @@ def test_a_key_is_asked_for_and_sent(open_page: Open, tmp_path: Any) -> None:
     guarded = ServerProcess(write_bundle(tmp_path / "bundle"), "--api-keys", str(tmp_path / "keys"))
     try:
         page = open_page(guarded.url)
-        for wrong, said in (("", "carries no API key"), ("guess", "carries an API key that is not known")):
+        for wrong, said in (("", "has no API key"), ("guess", "has an unknown API key")):
             if wrong:
                 page.get_by_label("Sent with every request").fill(wrong)
                 page.get_by_role("button", name="Use").click()

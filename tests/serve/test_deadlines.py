@@ -88,7 +88,7 @@ async def test_a_session_that_would_begin_too_late_does_not(bundle_path: Path, l
     """Events that wait for their batch beyond the deadline begin no session, move none, and take no slot."""
     harness = Harness(bundle_path, max_batch=1)
     await harness.send("held", "a")
-    free = harness.service.arena.free
+    free = harness.service.model.slots.free
     walking = [await queued(harness, harness.send(f"s{n}", *LONG)) for n in range(3)]
     for _ in range(3):
         await asyncio.sleep(0)
@@ -100,7 +100,7 @@ async def test_a_session_that_would_begin_too_late_does_not(bundle_path: Path, l
     assert {response.status_code for response in await asyncio.gather(*walking)} == {200}
     assert (await harness.client.get("/v1/sessions/u")).status_code == 404
     assert (await harness.client.get("/v1/sessions/held")).json()["step"] == 1
-    assert harness.service.arena.free == free - 3
+    assert harness.service.model.slots.free == free - 3
 
 
 async def test_late_entries_of_a_bulk_request_say_so(bundle_path: Path, leap: Leap) -> None:

@@ -21,6 +21,7 @@ from arraylstm_serve.engine.gpu.graphs import TOP
 from arraylstm_serve.engine.host import HostEngine
 from arraylstm_serve.engine.open import open_engine
 from arraylstm_serve.engine.runtime import onnxruntime as ort
+from arraylstm_serve.engine.slots import INITIAL
 from arraylstm_serve.engine.step_graph import CPU, CUDA, batch_sizes, open_session
 from arraylstm_serve.errors import StartupError
 from arraylstm_serve.settings import Device, Settings
@@ -30,7 +31,10 @@ from .bundles import LABELS, V, step_model, write_bundle
 from .harness import Harness, observed, predictions
 from .test_events import near
 
-SLOTS, LARGEST = 40, 24
+SLOTS, LARGEST = 41, 24
+FIRST = INITIAL + 1
+ONE = np.array([INITIAL]), np.array([FIRST])
+"""From where and to where a session begins."""
 CLOSE = 1e-6 if Chosen.device == "cpu" else 1e-5
 
 
@@ -48,103 +52,88 @@ def on_host(path: Path) -> HostEngine:
 
 
 def test_it_does_what_the_hosts_engine_does(bundle_path: Path) -> None:
-    """Steps of every batch size, copies of copies, slots cleared, read and written: whatever is told or kept agrees."""
+    """Steps of every batch size, in place and from row to row, reads and writes: all that is answered or kept agrees."""
     device, host = on_device(bundle_path), on_host(bundle_path)
     device.warm_up(LARGEST)
     random = np.random.default_rng(0)
-    begun: set[int] = set()
+    begun = [INITIAL]
     for _ in range(300):
-        slots = random.permutation(SLOTS)[: random.integers(1, LARGEST + 1)]
-        items = random.integers(0, V, len(slots))
-        reaches = random.integers(0, V + 1, len(slots)).tolist()
-        one, other = device.step(slots, items, reaches), host.step(slots, items, reaches)
-        old = [row for row, slot in enumerate(slots.tolist()) if slot in begun]
+        rows = random.integers(1, LARGEST + 1).item()
+        targets = FIRST + random.permutation(SLOTS - FIRST)[:rows]
+        others = [slot for slot in begun if slot not in targets]
+        sources = np.where(np.isin(targets, begun) & (random.random(rows) < 0.5), targets, random.choice(others, rows))
+        items = random.integers(0, V, rows)
+        reaches = random.integers(0, V + 1, rows).tolist()
+        one, other = (engine.step(sources, targets, items, reaches) for engine in (device, host))
+        old = np.flatnonzero(sources != INITIAL)
         np.testing.assert_allclose(one.probabilities[old], other.probabilities[old], atol=CLOSE)
         assert one.ranks[old].tolist() == other.ranks[old].tolist()
         assert one.sound.all()
         assert [ranking.ids for ranking in one.rankings] == [ranking.ids for ranking in other.rankings]
         for ranking, expected in zip(one.rankings, other.rankings, strict=True):
             np.testing.assert_allclose(ranking.probabilities, expected.probabilities, atol=CLOSE)
-        begun.update(slots.tolist())
-        for _ in range(random.integers(0, 4)):  # several that wait together, some onto or from each other's slots
-            source, target = random.integers(0, SLOTS, 2).tolist()
-            device.copy(source, target)
-            host.copy(source, target)
-            (begun.add if source in begun else begun.discard)(target)
-        if random.random() < 0.3:
-            slot = random.integers(0, SLOTS).item()
-            device.clear(slot)
-            host.clear(slot)
-            begun.discard(slot)
+        begun = sorted({*begun, *targets.tolist()})
         if random.random() < 0.2:
-            pair = random.permutation(SLOTS)[:2]
-            tensors = host.read(pair[::-1])
+            pair = FIRST + random.permutation(SLOTS - FIRST)[:2]
+            tensors = host.read(np.array(begun)[-2:])
             device.write(pair, tensors)
             host.write(pair, tensors)
-            begun.update(pair.tolist())
-    held = np.array(sorted(begun))
+            begun = sorted({*begun, *pair.tolist()})
+    held = np.array(begun)
     assert len(held) > LARGEST  # more than one read can take
-    found, expected = device.read(held), host.read(held)
-    assert list(found) == list(expected)
-    for name, values in expected.items():
+    found, kept = device.read(held), host.read(held)
+    assert list(found) == list(kept)
+    for name, values in kept.items():
         np.testing.assert_allclose(found[name], values, atol=CLOSE)
+        assert not found[name][0].any()
     for one_row, row in zip(device.rank(held, 3), host.rank(held, 3), strict=True):
         assert one_row.ids == row.ids
 
 
 def test_a_step_moves_no_other_row(bundle_path: Path) -> None:
-    """Rows beside those of a batch, whatever its size is filled up with, keep every bit."""
-    engine = on_device(bundle_path)
-    everybody = np.arange(LARGEST)
-    engine.step(everybody, everybody % V, [0] * LARGEST)
+    """Rows beside the targets of a batch, its sources among them, keep every bit, whatever the batch is filled with."""
+    engine = on_device(bundle_path, slots=FIRST + 2 * LARGEST)
+    sources, targets = np.split(FIRST + np.arange(2 * LARGEST), 2)
+    engine.step(np.full(LARGEST, INITIAL), sources, sources % V, [0] * LARGEST)
+    engine.step(sources, targets, sources % V, [0] * LARGEST)
     for rows in range(1, LARGEST):
-        before = engine.read(everybody[rows:])
-        engine.step(everybody[:rows], everybody[:rows] % V, [1] * rows)
-        after = engine.read(everybody[rows:])
+        others = np.array([INITIAL, *sources, *targets[rows:]])
+        before = engine.read(others)
+        engine.step(sources[:rows], targets[:rows], sources[:rows] % V, [1] * rows)
+        after = engine.read(others)
         assert all(np.array_equal(before[name], after[name]) for name in before)
 
 
 def test_a_look_repeats_what_the_step_told(bundle_path: Path) -> None:
     """Ranking a row that was stepped gives the numbers that the step gave, to the bit."""
     engine = on_device(bundle_path)
-    slots = np.arange(5)
+    slots = FIRST + np.arange(5)
     reach = min(TOP, V)
-    step = engine.step(slots, slots, [reach] * 5)
+    step = engine.step(np.full(5, INITIAL), slots, slots, [reach] * 5)
     assert engine.rank(slots, reach) == step.rankings
 
 
-def test_a_slot_that_was_cleared_begins_anew(bundle_path: Path) -> None:
-    """What a slot held before it was cleared is gone, also where it was to be copied there."""
-    engine = on_device(bundle_path)
-    fresh = engine.step(np.array([0]), np.array([3]), [V])
-    engine.step(np.array([1]), np.array([5]), [0])
-    engine.copy(1, 2)
-    engine.clear(2)
-    assert not engine.read(np.array([2]))["logits"].any()
-    assert engine.step(np.array([2]), np.array([3]), [V]).rankings == fresh.rankings
-
-
 @pytest.mark.parametrize(("weight", "bad"), [("E", np.nan), ("b", np.inf)])
-def test_a_row_without_finite_logits_stays_as_it_was(tmp_path: Path, weight: str, bad: float) -> None:
-    """It is told of, ranks nothing, and is stored nowhere, begun or not; its neighbours go on."""
+def test_a_row_without_finite_logits_is_told(tmp_path: Path, weight: str, bad: float) -> None:
+    """Such a row ranks nothing, and where it came from stays as it was; its neighbours go on."""
     model = step_model()
     (tensor,) = (tensor for tensor in model.graph.initializer if tensor.name == weight)
     values = numpy_helper.to_array(tensor).copy()
     values[3] = bad  # the embedding of item 3, so that its rows are lost, or the bias of item 3, so that all are
     tensor.CopyFrom(numpy_helper.from_array(values, weight))
     engine = on_device(write_bundle(tmp_path / "bundle", model=model))
-    pair, fine = np.array([0, 1]), weight == "E"
+    sources, targets, fine = np.full(2, INITIAL), np.array([3, 4]), weight == "E"
     for first in (False, True):
         if first and fine:
-            engine.step(pair, np.array([1, 2]), [0, 0])
-        before = engine.read(pair)
-        step = engine.step(pair, np.array([3, 2]), [4, 4])
+            engine.step(sources, np.array([1, 2]), np.array([1, 2]), [0, 0])
+            sources = np.array([1, 2])
+        before = engine.read(sources)
+        step = engine.step(sources, targets, np.array([3, 2]), [4, 4])
         assert step.sound.tolist() == [False, fine]
         assert [len(ranking.ids) for ranking in step.rankings] == [0, 4 * fine]
-        after = engine.read(pair)
-        for name, values in before.items():
-            assert np.array_equal(values[0], after[name][0])
-            assert np.array_equal(values[1], after[name][1]) != fine
+        after = engine.read(sources)
+        assert all(np.array_equal(values, after[name]) for name, values in before.items())
+        assert np.isfinite(engine.read(targets[1:])["logits"]).all() == fine
 
 
 def test_rows_that_are_not_stepped_in_place_are_an_error(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,12 +145,12 @@ def test_rows_that_are_not_stepped_in_place_are_an_error(bundle_path: Path, monk
 
 def test_a_graph_with_its_weights_beside_it_is_found(bundle_path: Path) -> None:
     """A step graph whose weights lie in a file of their own, as of a model beyond 2 GB, is loaded with them."""
-    expected = on_device(bundle_path).step(np.array([0]), np.array([4]), [V])
+    expected = on_device(bundle_path).step(*ONE, np.array([4]), [V])
     bundle = Bundle.load(bundle_path)
     onnx.save(onnx.load(bundle.step_path), bundle.step_path, save_as_external_data=True, size_threshold=100)
     place = Place("cpu", "CPU", {}) if Chosen.device == "cpu" else cuda_place(Settings())
     engine = DeviceEngine(bundle, place, SLOTS, LARGEST)
-    assert engine.step(np.array([0]), np.array([4]), [V]).rankings == expected.rankings
+    assert engine.step(*ONE, np.array([4]), [V]).rankings == expected.rankings
 
 
 def test_more_rows_than_there_is_memory_for_are_an_error(bundle_path: Path) -> None:
@@ -222,7 +211,7 @@ def test_what_a_gpu_is_asked_for(bundle_path: Path, asked: list[tuple[list[Any],
     options = {"use_tf32": "1", "arena_extend_strategy": "kSameAsRequested"}
     small = (CUDA, options | {"enable_cuda_graph": "0"})
     step = (CUDA, options | {"enable_cuda_graph": "1", "gpu_mem_limit": "1000000000"})
-    assert [providers for providers, _ in asked] == [[small]] * 3 + [[step]]
+    assert [providers for providers, _ in asked] == [[small]] * 2 + [[step]]
     assert all(entries["session.disable_cpu_ep_fallback"] == "1" for _, entries in asked)
     assert engine.device.startswith("a card, onnxruntime for CUDA")
     assert engine.device.endswith("TF32 on, CUDA graphs on")
@@ -246,8 +235,8 @@ def test_capturing_moves_no_session(bundle_path: Path, monkeypatch: pytest.Monke
     engine = open_cuda(Bundle.load(bundle_path), Settings(device="cuda", max_batch=LARGEST), SLOTS)
     host = on_host(bundle_path)
     for rows in (1, 2, 5, LARGEST):
-        slots = np.arange(rows)
-        one, other = (each.step(slots, slots % V, [V] * rows) for each in (engine, host))
+        slots = FIRST + np.arange(rows)
+        one, other = (each.step(np.full(rows, INITIAL), slots, slots % V, [V] * rows) for each in (engine, host))
         assert [ranking.ids for ranking in one.rankings] == [ranking.ids for ranking in other.rankings]
     assert len(captured) == len(batch_sizes(LARGEST))
 
@@ -268,7 +257,7 @@ def test_a_graph_that_cannot_be_captured_runs_as_it_is(
     engine = open_cuda(Bundle.load(bundle_path), Settings(device="cuda", max_batch=2), SLOTS)
     assert engine.device.endswith("CUDA graphs off")
     assert "not permitted when stream is capturing" in caplog.text
-    assert engine.step(np.array([0]), np.array([1]), [1]).sound.all()
+    assert engine.step(*ONE, np.array([1]), [1]).sound.all()
 
 
 @pytest.mark.usefixtures("asked")
@@ -306,9 +295,9 @@ def test_rows_that_ask_for_many_items_are_read_together(bundle_path: Path, monke
     runs: list[int] = []
     run = BoundGraph.run
     monkeypatch.setattr(BoundGraph, "run", lambda bound, *args: runs.append(1) or run(bound, *args))
-    slots = np.arange(8)
-    step = engine.step(slots, slots % V, [1, 2, 3, 4, 5, 6, 7, 0])
+    slots = FIRST + np.arange(8)
+    step = engine.step(np.full(8, INITIAL), slots, slots % V, [1, 2, 3, 4, 5, 6, 7, 0])
     assert len(runs) == 2
     assert [len(ranking.ids) for ranking in step.rankings] == [1, 2, 3, 4, 5, 6, 7, 0]
-    expected = on_host(bundle_path).step(slots, slots % V, [1, 2, 3, 4, 5, 6, 7, 0])
+    expected = on_host(bundle_path).step(np.full(8, INITIAL), slots, slots % V, [1, 2, 3, 4, 5, 6, 7, 0])
     assert [ranking.ids for ranking in step.rankings] == [ranking.ids for ranking in expected.rankings]

@@ -70,8 +70,8 @@ def test_a_variable_that_is_no_setting_is_warned_of(start_server: Start, monkeyp
         monkeypatch.setenv(name, "1")
     lines = logged(start_server("--log-format", "json"))
     assert [(line["level"], line["message"]) for line in lines] == [
-        ("WARNING", "ARRAYLSTM_MAX_SESSION is no setting; did you mean ARRAYLSTM_MAX_SESSIONS?"),
-        ("WARNING", "ARRAYLSTM_ZZZ is no setting; arraylstm-serve --help lists them all"),
+        ("WARNING", "ARRAYLSTM_MAX_SESSION is not a setting; did you mean ARRAYLSTM_MAX_SESSIONS?"),
+        ("WARNING", "ARRAYLSTM_ZZZ is not a setting; arraylstm-serve --help lists them all"),
     ]
 
 

@@ -9,7 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from arraylstm_serve.sessions.commands import IdempotencyKey
+from arraylstm_serve.sessions.commands import Advance, Remove, Restore
+from arraylstm_serve.sessions.queue import digest
+from arraylstm_serve.sessions.rendering import render_session
 
 from .harness import Harness
 from .test_auth import ALICE, BOB, bearer
@@ -111,10 +113,16 @@ async def test_a_key_belongs_to_one_kind_of_request(harness: Harness, first: str
 
 
 def test_the_kind_is_part_of_the_request() -> None:
-    """Requests of two kinds that ask for the same differ; requests without a key have none."""
-    one, same, other = (IdempotencyKey.of("k", kind, b"asked") for kind in ("advance", "advance", "restore"))
-    assert one == same != other
-    assert IdempotencyKey.of(None, "advance", b"asked") is None
+    """Requests of two kinds that ask for the same differ; those of one kind do not, whoever asks and wherefore."""
+    asked = b"asked"
+
+    def inference(session_id: str) -> Advance:
+        return Advance(session_id=session_id, items=["a"], top_k=1, render=render_session, body=asked)
+
+    one, same = inference("u"), inference("v")
+    others = Restore(session_id="u", file=asked, describe=lambda *_: b""), Remove(session_id="u")
+    assert digest(one) == digest(same)
+    assert len({digest(command) for command in (one, *others)}) == 3
 
 
 async def test_a_key_belongs_to_one_state(harness: Harness) -> None:

@@ -234,8 +234,8 @@ class World:
     def __init__(self, bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         bounds = {"max_sessions": 110, "session_ttl": 50, "max_batch": 24, "max_pending": 210, "max_items": 10}
         self.harness = Harness(bundle_path, **bounds)
-        self.slots = self.harness.service.arena.free
-        self.alone = Alone(self.harness.service.bundle)
+        self.slots = self.harness.service.model.slots.free
+        self.alone = Alone(self.harness.service.model.bundle)
         self.refusals: Counter[str] = Counter()
         self.restored = 0
         chance = random.Random(1)
@@ -289,7 +289,7 @@ async def test_every_answer_of_every_session_is_that_of_its_items_alone(
     assert min(figures.evicted["expired"], figures.evicted["room"]) > 0
     assert min(figures.replays, world.refusals["internal"], world.refusals["session_gone"], world.restored) > 0
     assert service.pending == 0
-    assert service.arena.free == world.slots - len(service.sessions)
-    remembered = sum(answers.nbytes for answers in service.arena.answers.values())
-    remembered += sum(ended.answers.nbytes for ended in service.sessions._ended.values())
-    assert service.sessions.answer_bytes == remembered
+    assert service.model.slots.free == world.slots - len(service.sessions)
+    table = service.sessions
+    kept = [*table._held.values(), *table._ended.values()]
+    assert table.answer_bytes == sum(session.answers.nbytes for session in kept) > 0

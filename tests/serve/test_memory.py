@@ -34,7 +34,7 @@ SMALL = {"max_sessions": 1, "max_pending": 1, "max_batch": 1, "max_answer_bytes"
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("max_sessions", 20_000), ("max_pending", 10_000), ("max_batch", 4096), ("max_answer_bytes", 2**22)],
+    [("max_sessions", 20_000), ("max_pending", 50_000), ("max_batch", 4096), ("max_answer_bytes", 2**22)],
 )
 def test_a_bound_beyond_the_control_groups_memory_is_a_fault(
     bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: int
@@ -55,7 +55,7 @@ def test_a_bound_beyond_the_control_groups_memory_is_a_fault(
 def test_rows_on_a_gpu_take_no_memory_of_the_host(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a GPU is found, under --device auto too, sessions may be more than the host could hold."""
     bundle = Bundle.load(bundle_path)
-    monkeypatch.setattr(serving, "memory_limit", lambda: 5_000_000)
+    monkeypatch.setattr(serving, "memory_limit", lambda: 22_000_000)
     settings = Settings(**SMALL | {"max_sessions": 14_000})
     with pytest.raises(StartupError, match="lower --max-sessions"):
         allocate(bundle, settings)

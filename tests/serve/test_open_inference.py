@@ -258,10 +258,10 @@ async def test_a_start_begins_the_times_anew_and_gives_slots_back(harness: Harne
     await send(harness, parameters={"sequence_id": 3, "sequence_start": True})
     state = (await harness.client.get("/v1/sessions/3/state")).content
     await harness.client.put("/v1/sessions/3/state", content=state)
-    free = harness.service.arena.free
+    free = harness.service.model.slots.free
     harness.clock.now += 60
     await send(harness, parameters={"sequence_id": 3, "sequence_start": True})
     info = (await harness.client.get("/v1/sessions/3")).json()
     assert info["created_at"] == info["last_used_at"]
     assert (await harness.send("3", "a")).json()["state"] == "continued"
-    assert harness.service.arena.free == free
+    assert harness.service.model.slots.free == free

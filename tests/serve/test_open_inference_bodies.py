@@ -125,7 +125,7 @@ async def test_requests_that_mean_nothing_are_refused(harness: Harness, fields: 
         ("gzip", gzip.compress(b"{}", mtime=0)[:-1], 400, "not one whole gzip stream"),
         ("gzip", gzip.compress(b"{}", mtime=0) + b"x", 400, "not one whole gzip stream"),
         ("br", b"no", 400, 'Content-Encoding is "br"; allowed are gzip, deflate and none.'),
-        ("gzip", gzip.compress(bytes(10_000_000), mtime=0), 413, "The inflated body has more than 262144 bytes"),
+        ("gzip", gzip.compress(bytes(10_000_000), mtime=0), 413, "The decompressed body has more than 262144 bytes"),
     ],
 )
 async def test_compression_is_bounded(harness: Harness, encoding: str, content: bytes, status: int, words: str) -> None:

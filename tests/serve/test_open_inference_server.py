@@ -95,7 +95,7 @@ def test_keys_are_asked_for_in_the_protocols_words(start_server: Callable[..., S
     server = start_server("--api-keys", str(tmp_path / "keys"))
     ann, bob = ({"Authorization": f"Bearer {keys[name][0]}"} for name in ("ann", "bob"))
     with triton.InferenceServerClient(f"127.0.0.1:{server.port}") as client:
-        with pytest.raises(Refused, match="carries no API key") as refusal:
+        with pytest.raises(Refused, match="has no API key") as refusal:
             client.infer("arraylstm", item(0))
         assert refusal.value.status() == "401"
         assert not client.is_server_ready()

@@ -196,8 +196,7 @@ async def test_a_fault_of_the_server_tells_the_client_nothing(
     def explode(*_: object) -> None:
         raise RuntimeError("secret detail")
 
-    for name in ("advance", "predict"):
-        monkeypatch.setattr(harness.service, name, explode)
+    monkeypatch.setattr(harness.service, "perform", explode)
     for path in (EVENTS, "/v1/predict"):
         response = await harness.client.post(path, content=b'{"items": ["a"]}')
         check(response, "internal")

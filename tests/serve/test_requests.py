@@ -56,8 +56,7 @@ async def test_an_id_that_is_not_sane_is_replaced(harness: Harness, bad: bytes) 
 @pytest.mark.anyio
 async def test_a_fault_of_the_server_has_the_requests_id(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also an answer 500 carries the id, once, by whichever way it came."""
-    for name in ("advance", "inspect"):
-        monkeypatch.setattr(harness.service, name, lambda *_: 1 / 0)
+    monkeypatch.setattr(harness.service, "perform", lambda *_: 1 / 0)
     for method, path, body in (REQUESTS[0], REQUESTS[4]):
         answer = await harness.client.request(method, path, json=body, headers={"X-Request-ID": "mine"})
         assert (answer.status_code, answer.headers.get_list("x-request-id")) == (500, ["mine"])

@@ -26,7 +26,7 @@ from hypothesis.stateful import Bundle as Shelf
 from hypothesis.stateful import RuleBasedStateMachine, invariant, multiple, rule
 
 from arraylstm_serve.bundle.load import Bundle
-from arraylstm_serve.sessions.session import OVERHEAD
+from arraylstm_serve.sessions.session import ANSWER_OVERHEAD, RECENT
 
 from ..devices import Chosen
 from .alone import Alone, same, same_likely
@@ -85,7 +85,7 @@ class SessionMachine(RuleBasedStateMachine):
         path = write_bundle(Path(self.folder.name) / "bundle")
         self.harness = Harness(path, max_sessions=MAX_SESSIONS, session_ttl=TTL, max_batch=2)
         self.alone = Alone(Bundle.load(path))
-        self.slots = self.harness.service.arena.free
+        self.slots = self.harness.service.model.slots.free
         self.lives: OrderedDict[str, Life] = OrderedDict()
         self.ended: OrderedDict[str, tuple[Answers, float]] = OrderedDict()
 
@@ -105,14 +105,14 @@ class SessionMachine(RuleBasedStateMachine):
         return self.loop.run_until_complete(self.harness.send(name, *items, top_k=V, **fields))
 
     def use(self, name: str) -> None:
-        """Note that a session's turn has come."""
+        """Note that a session was used: by what was applied, answered again or looked at, but not by what was refused."""
         if name in self.lives:
             self.lives[name].used = self.harness.clock.now
             self.lives.move_to_end(name)
 
-    def begin(self, name: str) -> Life:
-        """Another life, for which the one least recently used may have to make room."""
-        if len(self.lives) == MAX_SESSIONS:
+    def begin(self, name: str, *, ends: bool = False) -> Life:
+        """Another life, for which the one least recently used may have to make room, unless it ends at once."""
+        if len(self.lives) == MAX_SESSIONS and not ends:
             self.lives.popitem(last=False)
         life = self.lives[name] = Life([], 0, self.ended.pop(name, ({}, 0.0))[0])
         return life
@@ -121,12 +121,12 @@ class SessionMachine(RuleBasedStateMachine):
         """What was answered under keys."""
         return self.lives[name].answers if name in self.lives else self.ended.get(name, ({}, 0.0))[0]
 
-    def apply(self, name: str, items: list[Any], answer: dict[str, Any]) -> Life:
+    def apply(self, name: str, items: list[Any], answer: dict[str, Any], *, ends: bool = False) -> Life:
         """Hold an applied event against the model."""
         assert "step" in answer, answer
         life = self.lives.get(name)
         assert answer["state"] == ("new" if life is None else "restored" if life.restored else "continued")
-        life = life or self.begin(name)
+        life = life or self.begin(name, ends=ends)
         before = [life.items] if life.items else []
         life.items = life.items + items
         life.restored = False
@@ -147,9 +147,9 @@ class SessionMachine(RuleBasedStateMachine):
         first, content = self.known(name)[key]
         if first == request:
             assert response.content == content
+            self.use(name)
         else:
             assert response.json()["code"] == "idempotency_key_reused"
-        self.use(name)
         return True
 
     @rule(
@@ -171,11 +171,10 @@ class SessionMachine(RuleBasedStateMachine):
             assert response.json()["code"] == ("step_conflict" if held else "session_gone")
             assert response.json().get("step") == (stands if held else None)
         else:
-            self.apply(name, items, response.json())
+            self.apply(name, items, response.json(), ends=end)
             self.remember(name, key, request, response.content)
             if end:
                 self.finish(name)
-        self.use(name)
 
     def finish(self, name: str) -> None:
         """A session has ended; its answers are kept, of as many such sessions as may be held."""
@@ -195,7 +194,6 @@ class SessionMachine(RuleBasedStateMachine):
         """A run that fails, or a row without numbers, amid a request leaves the session as it was."""
         with self.poisoning(items[at % len(items)]) if poisoned else self.failing(at % len(items)):
             assert self.send(name, *items).json()["code"] == "internal"
-        self.use(name)
 
     @contextmanager
     def poisoning(self, item: Any) -> Iterator[None]:
@@ -241,7 +239,7 @@ class SessionMachine(RuleBasedStateMachine):
             likely, _ = self.alone.walk([life.items])[0]
             expected = [float(np.float32(chance)) for _, chance in likely]
             assert same_likely(list(enumerate(chances["data"])), list(enumerate(expected)))
-        self.use(name)
+            self.use(name)
 
     @rule(name=names, items=histories)
     def late_event(self, name: str, items: list[Any]) -> None:
@@ -250,7 +248,6 @@ class SessionMachine(RuleBasedStateMachine):
         response = self.send(name, *items)
         LATE.reset(token)
         assert response.json()["code"] == "deadline_exceeded"
-        self.use(name)
 
     @rule(name=names, items=histories, key=keys, rounds=st.integers(0, 12))
     def abandoned_event(self, name: str, items: list[Any], key: str, rounds: int) -> None:
@@ -301,7 +298,7 @@ class SessionMachine(RuleBasedStateMachine):
             return multiple()
         body, items = response.content, self.lives[name].items
         tensors = safetensors.numpy.load(body)
-        assert tensors.pop("recent").tolist() == [index_of(item) for item in items[-32:]]
+        assert tensors.pop("recent").tolist() == [index_of(item) for item in items[-RECENT:]]
         expected = self.alone.tensors(items)
         room = 0 if Chosen.engine == "host" else 1e-5
         assert all(np.allclose(tensors[part], expected[part], 0, room) for part in {*tensors, *expected})
@@ -314,7 +311,7 @@ class SessionMachine(RuleBasedStateMachine):
         if self.recalls(name, key, file.body, response):
             return
         info = response.json()
-        assert (info["step"], info["recent"]) == (len(file.items), file.items[-32:])
+        assert (info["step"], info["recent"]) == (len(file.items), file.items[-RECENT:])
         life = self.lives.get(name) or self.begin(name)
         life.items, life.restored = list(file.items), True
         self.remember(name, key, file.body, response.content)
@@ -372,10 +369,10 @@ class SessionMachine(RuleBasedStateMachine):
             response = self.ask("GET", f"sessions/{name}")
             step = response.json()["step"] if response.status_code == 200 else None
             assert step == (len(self.lives[name].items) if name in self.lives else None)
-        assert service.arena.free == self.slots - len(self.lives)
+        assert service.model.slots.free == self.slots - len(self.lives)
         assert service.pending == 0
         kept = [*(life.answers for life in self.lives.values()), *(answers for answers, _ in self.ended.values())]
-        sizes = [OVERHEAD + len(key) + len(answer) for part in kept for key, (_, answer) in part.items()]
+        sizes = [ANSWER_OVERHEAD + len(key) + len(answer) for part in kept for key, (_, answer) in part.items()]
         assert service.sessions.answer_bytes == sum(sizes)
 
 

@@ -118,11 +118,11 @@ async def test_items_apply_all_or_none(harness: Harness, runs_before: int) -> No
 async def test_a_session_exists_only_once_its_first_event_is_applied(bundle_path: Path, items: list[str]) -> None:
     """A failed first event leaves no session, and no slot or room taken."""
     harness = Harness(bundle_path, max_sessions=1)
-    free = harness.service.arena.free
+    free = harness.service.model.slots.free
     harness.engine.poison = 0
     assert refusal(await harness.send("u", *items)) == (500, "internal")
     assert (await harness.client.get("/v1/sessions/u")).status_code == 404
-    assert (harness.service.arena.free, harness.service.pending) == (free, 0)
+    assert (harness.service.model.slots.free, harness.service.pending) == (free, 0)
     harness.engine.poison = None
     assert (await harness.send("u", "b")).json()["state"] == "new"
 
@@ -245,7 +245,7 @@ async def test_forgotten_answers_count_no_more(harness: Harness) -> None:
 async def test_a_session_expires_after_its_time_without_use(bundle_path: Path) -> None:
     """A session lives for its time after its last use and not a moment longer; inspecting is no use."""
     harness = Harness(bundle_path, session_ttl=100)
-    free = harness.service.arena.free
+    free = harness.service.model.slots.free
     await harness.send("u", "a")
     harness.clock.now += 99
     assert (await harness.send("u", "b")).json()["state"] == "continued"
@@ -254,19 +254,19 @@ async def test_a_session_expires_after_its_time_without_use(bundle_path: Path) -
     harness.clock.now += 1
     assert refusal(await harness.client.get("/v1/sessions/u")) == (404, "unknown_session")
     assert refusal(await harness.send("u", "c", expected_step=2)) == (410, "session_gone")
-    assert harness.service.arena.free == free
+    assert harness.service.model.slots.free == free
     assert (await harness.send("u", "c")).json()["state"] == "new"
 
 
 async def test_an_expired_session_is_not_continued(bundle_path: Path) -> None:
     """An event is the first that a session hears of its own expiry, and others' slots are free by then."""
     harness = Harness(bundle_path, session_ttl=100)
-    free = harness.service.arena.free
+    free = harness.service.model.slots.free
     for name in ("u", "v", "w"):
         await harness.send(name, "a")
     harness.clock.now += 100
     assert (await harness.send("u", "b")).json()["state"] == "new"
-    assert harness.service.arena.free == free - 1
+    assert harness.service.model.slots.free == free - 1
 
 
 async def test_busy_sessions_never_make_room(bundle_path: Path) -> None:
@@ -312,11 +312,11 @@ async def test_a_client_that_leaves_loses_no_step(harness: Harness, items: list[
 async def test_no_slot_is_ever_lost(bundle_path: Path) -> None:
     """After sessions have come, failed, been evicted and removed, every slot is free again."""
     harness = Harness(bundle_path, max_sessions=3, max_pending=50)
-    free = harness.service.arena.free
+    free = harness.service.model.slots.free
     harness.engine.poison = 4
     for _ in range(5):
         await asyncio.gather(*(harness.send(f"s{n}", *"abcde"[n % 4 : n % 4 + 1 + n % 2]) for n in range(8)))
         await harness.client.post("/v1/predict", json={"items": ["a", "e"]})
     for n in range(8):
         await harness.client.delete(f"/v1/sessions/s{n}")
-    assert (harness.service.arena.free, harness.service.pending) == (free, 0)
+    assert (harness.service.model.slots.free, harness.service.pending) == (free, 0)

@@ -43,7 +43,7 @@ def test_who_listens_everywhere_greets_with_an_address_to_open(harness: Harness)
     """Bound to every address, which no browser can be sent to, the server names its console at localhost."""
     with serving.listen("0.0.0.0", 0) as listener:
         port = listener.getsockname()[1]
-        greeting = serving.greeting(harness.service, listener)
+        greeting = serving.greeting(harness.service, harness.keys, listener)
     assert f"serving   http://0.0.0.0:{port}\n" in greeting
     assert f"console   http://localhost:{port}/\n" in greeting
     assert greeting.endswith(f"docs      http://localhost:{port}/docs")

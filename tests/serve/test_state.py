@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
+from collections.abc import Awaitable
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 import pytest
 import safetensors.numpy
 
-from arraylstm_serve.api.schemas import EventsRequest
-from arraylstm_serve.http.request import Call
+from arraylstm_serve.sessions.commands import Advance, Caller, Command, Remove, Restore
+from arraylstm_serve.sessions.rendering import render_session
+from arraylstm_serve.sessions.session import RECENT
 
 from ..devices import same_bits
 from .bundles import FINGERPRINT, LABELS, LANES, H, V, expected_predictions, step_model, write_bundle
@@ -74,7 +77,7 @@ async def test_a_session_goes_on_elsewhere_as_it_would_have_here(tmp_path: Path,
     body = await saved(here, *items)
     info = (await there.client.put("/v1/sessions/moved/state", content=body)).json()
     assert info == (await there.client.get("/v1/sessions/moved")).json()
-    assert (info["session_id"], info["step"], info["recent"]) == ("moved", steps, items[-32:])
+    assert (info["session_id"], info["step"], info["recent"]) == ("moved", steps, items[-RECENT:])
     for number, chunk in enumerate((["c"], ["d", "5", "a"], ["e"])):
         expected = (await here.send("u", *chunk)).json()
         state = "continued" if number else "restored"
@@ -134,24 +137,20 @@ async def test_what_a_restore_answers_is_its_own_session(harness: Harness) -> No
     """The answer of a restore tells that session at its turn, though its slot is another's by the time it is read."""
     body = await saved(harness, "a", "b", "c", name="v")
     await harness.send("secret", "e")
-    service, call, loop = harness.service, Call({"headers": []}), asyncio.get_running_loop()
+    caller = Caller("", perf_counter(), perf_counter() + 60)
 
-    def advance(name: str, *items: str) -> asyncio.Future[bytes]:
-        reply: asyncio.Future[bytes] = loop.create_future()
-        service.advance(call, name, EventsRequest(list(items)), None, reply)
-        return reply
+    def ask(command: Command) -> Awaitable[bytes]:
+        return harness.service.ask(command, caller)
 
-    async def restore() -> Any:
-        return json.loads(await service.restore(call, "v", body))
+    def advance(name: str, *items: str) -> Awaitable[bytes]:
+        return ask(Advance(session_id=name, items=items, top_k=10, render=render_session))
 
     replies = [advance("v", "d", "d")]
-    restoring = asyncio.create_task(restore())
-    await asyncio.sleep(0)  # the restore waits behind the second item; after it come the removal and the reuse
-    removed = service.remove(call, "v")
-    replies += [advance("secret", "e"), advance("secret", "e", "e")]
-    answer = await restoring
+    restored = ask(Restore(session_id="v", file=body, describe=harness.service.describe))
+    replies += [ask(Remove(session_id="v")), advance("secret", "e"), advance("secret", "e", "e")]
+    answer = json.loads(await restored)
     assert (answer["session_id"], answer["step"], answer["recent"]) == ("v", 3, ["a", "b", "c"])
-    await asyncio.gather(removed, *replies)
+    await asyncio.gather(*replies)
 
 
 async def test_a_restored_session_begins_within_the_bounds(bundle_path: Path) -> None:
@@ -192,25 +191,36 @@ async def test_a_save_or_restore_of_what_is_not_there(harness: Harness) -> None:
         check(await harness.client.request(method, "/v1/sessions/a b/state"), "invalid_session_id")
 
 
-async def test_a_sessions_version_never_goes_back(harness: Harness) -> None:
-    """Every change makes the version larger: an event, a state of a younger session put, a sequence begun anew."""
-
-    def version() -> int:
-        session = harness.service.sessions.find("u")
-        assert session is not None
-        return harness.service.arena.versions.item(session.slot)
-
+async def test_a_sessions_version_counts_its_changes(harness: Harness) -> None:
+    """Every event and every state put adds one to the version, whatever step the session stands at after it."""
     young = await saved(harness, "a", name="v")
-    versions = []
+    sessions = []
     for items in (["a"], ["b", "c", "d"], ["e"]):
         await harness.send("u", *items)
-        versions.append(version())
+        sessions.append(harness.service.sessions.find("u"))
     assert (await harness.client.put(URL, content=young)).status_code == 200
-    versions.append(version())
-    begun = {
-        "inputs": [{"name": "items", "datatype": "INT64", "shape": [1], "data": [1]}],
-        "parameters": {"sequence_id": "u", "sequence_start": True},
-    }
-    assert (await harness.client.post("/v2/models/arraylstm/infer", json=begun)).status_code == 200
-    versions.append(version())
-    assert (versions, len(set(versions))) == (sorted(versions), len(versions))
+    sessions.append(harness.service.sessions.find("u"))
+    assert [session.version for session in sessions] == [1, 2, 3, 4]
+    assert len({session.incarnation for session in sessions}) == 1
+
+
+BEGUN = {
+    "inputs": [{"name": "items", "datatype": "INT64", "shape": [1], "data": [1]}],
+    "parameters": {"sequence_id": "u", "sequence_start": True},
+}
+
+
+@pytest.mark.parametrize("how", ["removed", "ended", "started"])
+async def test_a_session_that_begins_again_is_another_incarnation(harness: Harness, how: str) -> None:
+    """After a removal, an end or a sequence's start the session has another incarnation, its version 1 again."""
+    await harness.send("u", "a", end=how == "ended")
+    first = harness.service.sessions.find("u")
+    if how == "removed":
+        await harness.client.delete("/v1/sessions/u")
+    if how == "started":
+        assert (await harness.client.post("/v2/models/arraylstm/infer", json=BEGUN)).status_code == 200
+    else:
+        await harness.send("u", "b")
+    again = harness.service.sessions.find("u")
+    assert (again.version, again.step) == (1, 1)
+    assert again.incarnation not in (0, first.incarnation)

@@ -1,1 +1,1 @@
-"""The contract as data: requests, answers, refusals, and the OpenAPI document that derives from them."""
+"""The API's contract: requests, answers, problems, and the OpenAPI document made from them."""

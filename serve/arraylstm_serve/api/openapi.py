@@ -1,4 +1,4 @@
-"""The OpenAPI document, derived from the operations and the schemas they name."""
+"""The OpenAPI document, made from the operations and the types they name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LENGTH_HEADER = {
     "schema": {
         "type": "integer",
         "minimum": 0,
-        "description": "Bytes of the JSON, where binary data follow it.",
+        "description": "Length of the JSON in bytes, if binary data follow it.",
         "examples": [180],
     },
 }
@@ -29,14 +29,22 @@ LENGTH_HEADER = {
 Json = dict[str, Any]
 
 SECURITY_SCHEMES = {
-    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, where the server asks for one."},
-    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key in its own header."},
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, if the server asks for one."},
+    "header": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-API-Key",
+        "description": "The same key, in a header of its own.",
+    },
 }
 SECURITY: list[Json] = [*({name: []} for name in SECURITY_SCHEMES), {}]
-"""Either scheme, or none where the server was started without --api-keys."""
+"""Either scheme, or none if the server was started without --api-keys."""
+
+PROTECTED = ("/v1/", "/v2", "/metrics")
+"""How the paths begin that need an API key, if the server was started with --api-keys."""
 
 PATH_TYPES: dict[str, Any] = {"session_id": SessionId}
-"""The types of what stands in braces in a path."""
+"""The types of the parameters in paths."""
 
 PLAIN: dict[type, tuple[str, Json]] = {
     bytes: ("application/octet-stream", {"type": "string", "format": "binary"}),
@@ -51,16 +59,16 @@ class Operation:
 
     Attributes:
         method: in upper case.
-        path: with `{session_id}` and the like, each one of path_types.
-        path_types: the type of each of them.
+        path: may have parameters in braces, such as `{session_id}`.
+        path_types: the type of each parameter.
         name: the operation's stable id.
         summary: one line.
-        answers: the type of each status's body, None for no body, bytes for a file, str for text, else a JSON type.
-        body: the type of the request's body, likewise.
+        answers: the type of each status's body: None for no body, bytes for a file, str for text, else a JSON type.
+        body: the type of the request's body, in the same way.
         query: the type whose fields are the query's parameters.
-        keyed: whether Idempotency-Key is heeded.
-        binary: whether binary tensor data may follow the JSON of body and answer.
-        problems: what the operation can be refused for.
+        keyed: whether it takes an Idempotency-Key.
+        binary: whether binary tensor data may follow the JSON, in the body and in the answer.
+        problems: what the operation can be refused for, besides a missing API key.
         refusal: the type of a refusal's body.
     """
 
@@ -77,9 +85,19 @@ class Operation:
     refusal: type = ProblemBody
     path_types: Mapping[str, Any] = field(default_factory=PATH_TYPES.copy)
 
+    @property
+    def protected(self) -> bool:
+        """Whether the operation needs an API key, if the server asks for one."""
+        return self.path.startswith(PROTECTED)
+
+    @property
+    def refusals(self) -> Sequence[Kind]:
+        """Everything that the operation can be refused for."""
+        return (UNAUTHORIZED, *self.problems) if self.protected else self.problems
+
 
 def document(operations: Sequence[Operation], version: str) -> Json:
-    """The OpenAPI 3.1 document of the operations."""
+    """Make the OpenAPI 3.1 document of the operations."""
     paths: dict[str, Json] = {}
     for operation in operations:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _describe(operation)
@@ -91,7 +109,7 @@ def document(operations: Sequence[Operation], version: str) -> Json:
         "info": {
             "title": "arraylstm-serve",
             "version": version,
-            "description": "Next-item predictions from an ArrayLSTM, the recurrent state kept per session.",
+            "description": "Next-item predictions from an ArrayLSTM, whose recurrent state is kept for each session.",
         },
         "paths": paths,
         "components": {"schemas": components, "securitySchemes": SECURITY_SCHEMES},
@@ -99,7 +117,7 @@ def document(operations: Sequence[Operation], version: str) -> Json:
 
 
 def example(schema: Json, components: dict[str, Json]) -> Any:
-    """A value of a schema, put together from the examples of its parts; what may be absent is there if it has one."""
+    """Make a value of a schema from the examples of its parts, with the optional parts that have one."""
     for known in ("examples", "enum"):
         if known in schema:
             return schema[known][0]
@@ -137,7 +155,7 @@ def _describe(operation: Operation) -> Json:
         "parameters": _parameters(operation),
         "responses": _responses(operation),
     }
-    if UNAUTHORIZED in operation.problems:
+    if operation.protected:
         described["security"] = SECURITY
     if operation.body is not None:
         described["requestBody"] = {"required": True, "content": _content(operation.body, operation.binary)}
@@ -169,8 +187,8 @@ def _responses(operation: Operation) -> Json:
     for status, answer in operation.answers.items():
         body = {} if answer is None else {"content": _content(answer, operation.binary)}
         responses[str(status)] = {"description": _summary(answer), **body}
-    for status in sorted({kind.status for kind in operation.problems}):
-        kinds = [kind for kind in operation.problems if kind.status == status]
+    for status in sorted({kind.status for kind in operation.refusals}):
+        kinds = [kind for kind in operation.refusals if kind.status == status]
         responses[str(status)] = {
             "description": "; ".join(f"{kind.code}: {kind.title}" for kind in kinds),
             "content": _content(operation.refusal),

@@ -1,4 +1,4 @@
-"""Everything a request can be refused for, and how a refusal looks on the wire (RFC 9457)."""
+"""The reasons to refuse a request, and the form of a refusal (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MEDIA_TYPE = "application/problem+json"
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One stable kind of refusal: its code never changes, its title says it in words."""
+    """A reason to refuse a request. Its code never changes; its title says it in words."""
 
     code: str
     status: int
@@ -23,27 +23,27 @@ class Kind:
 
     @property
     def phrase(self) -> str:
-        """The status in HTTP's words."""
+        """The name that HTTP has for the status."""
         return HTTPStatus(self.status).phrase
 
 
 MALFORMED_REQUEST = Kind("malformed_request", 400, "The request is not HTTP, or its head is too long")
 INVALID_JSON = Kind("invalid_json", 400, "The body is not valid JSON")
 UNAUTHORIZED = Kind("unauthorized", 401, "A valid API key is needed")
-FOREIGN_ORIGIN = Kind("foreign_origin", 403, "The page that asks is of another origin")
-UNKNOWN_SESSION = Kind("unknown_session", 404, "No such session is held")
+FOREIGN_ORIGIN = Kind("foreign_origin", 403, "The page belongs to another origin")
+UNKNOWN_SESSION = Kind("unknown_session", 404, "The server does not have this session")
 NOT_FOUND = Kind("not_found", 404, "No such resource")
-METHOD_NOT_ALLOWED = Kind("method_not_allowed", 405, "The resource does not know this method")
-STEP_CONFLICT = Kind("step_conflict", 409, "The session stands at another step")
-MODEL_MISMATCH = Kind("model_mismatch", 409, "The state is another model's")
-SESSION_GONE = Kind("session_gone", 410, "The session is no longer held")
-REQUEST_TIMEOUT = Kind("request_timeout", 408, "The request did not come in time")
+METHOD_NOT_ALLOWED = Kind("method_not_allowed", 405, "The resource does not support this method")
+STEP_CONFLICT = Kind("step_conflict", 409, "The session is at another step")
+MODEL_MISMATCH = Kind("model_mismatch", 409, "The state belongs to another model")
+SESSION_GONE = Kind("session_gone", 410, "The server no longer has the session")
+REQUEST_TIMEOUT = Kind("request_timeout", 408, "The request did not arrive in time")
 PAYLOAD_TOO_LARGE = Kind("payload_too_large", 413, "The body is too large")
-INVALID_REQUEST = Kind("invalid_request", 422, "The request does not fit the schema")
-INVALID_SESSION_ID = Kind("invalid_session_id", 422, "The session id is malformed")
+INVALID_REQUEST = Kind("invalid_request", 422, "The request does not match the schema")
+INVALID_SESSION_ID = Kind("invalid_session_id", 422, "The session id is not valid")
 UNKNOWN_ITEM = Kind("unknown_item", 422, "The model does not know this item")
 IDEMPOTENCY_KEY_REUSED = Kind("idempotency_key_reused", 422, "The idempotency key belongs to another request")
-INVALID_STATE = Kind("invalid_state", 422, "The state is not one of this model's")
+INVALID_STATE = Kind("invalid_state", 422, "The state does not fit this model")
 UPGRADE_REQUIRED = Kind("upgrade_required", 426, "The resource is a WebSocket")
 SESSION_BUSY = Kind("session_busy", 429, "Too many requests are pending for this session")
 INTERNAL = Kind("internal", 500, "The server failed")
@@ -54,14 +54,14 @@ STOPPING = Kind("stopping", 503, "The server is stopping")
 
 
 class Problem(Exception):  # noqa: N818 - the word of RFC 9457
-    """A refused request.
+    """The refusal of a request.
 
     Args:
-        kind: what went wrong, in kind.
-        detail: what went wrong this time: the value seen and the value allowed.
+        kind: the reason.
+        detail: what is wrong with this request: the value seen and the value allowed.
         headers: further HTTP headers of the answer.
         session_id: the session concerned.
-        step: where that session stands.
+        step: the step that the session is at.
     """
 
     def __init__(
@@ -96,27 +96,27 @@ class Problem(Exception):  # noqa: N818 - the word of RFC 9457
 
 
 def retry_later(kind: Kind, detail: str, seconds: int = 1, session_id: str | None = None) -> Problem:
-    """A refusal that the client should answer by trying again after some seconds."""
+    """Make a refusal that tells the client to try again after some seconds."""
     return Problem(kind, detail, headers={"Retry-After": str(seconds)}, session_id=session_id)
 
 
 def late() -> Problem:
-    """A refusal of a request that has waited beyond its deadline."""
+    """Make the refusal of a request that has waited beyond its deadline."""
     return retry_later(
         DEADLINE_EXCEEDED, "The request waited longer than --request-timeout allows; it was not applied."
     )
 
 
 def plain_id(key: str) -> str:
-    """A session's id as its client knows it, without the namespace."""
+    """Return a session's id as its client knows it, without the namespace."""
     return key.rpartition("/")[2]
 
 
 def internal(detail: str = "The request failed inside the server; its log has the cause.") -> Problem:
-    """A failure whose cause stays in the server's log."""
+    """Make the refusal for an error inside the server; only its log has the cause."""
     return Problem(INTERNAL, detail)
 
 
 def stopping() -> Problem:
-    """A refusal by a server that ends before the request does."""
+    """Make the refusal of a request that is not finished when the server stops."""
     return retry_later(STOPPING, "The server stopped before the request was answered; it may have been applied.")

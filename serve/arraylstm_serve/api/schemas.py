@@ -1,4 +1,4 @@
-"""The wire format: every request and answer, stated once; the OpenAPI document derives from these types."""
+"""The types of every request and answer. The OpenAPI document is made from them."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ Key = Annotated[
     str,
     Meta(
         pattern=f"^{KEY}$(?!\n)",
-        description="Names the request: a repeat gets the first answer and moves nothing.",
+        description="Names the request: a repeat gets the first answer and changes nothing.",
         examples=["5f0c9a36"],
     ),
 ]
 KEYS_REMEMBERED = 16
-"""How many idempotency keys a session remembers; what is tried again must be among its last so many requests."""
+"""How many idempotency keys a session remembers. A retry is safe if it repeats one of its last so many requests."""
 TopK = Annotated[
     Natural,
-    Meta(description="How many predictions to answer; more than the model has items means all of them.", examples=[3]),
+    Meta(description="How many predictions to return; all items if the model has fewer.", examples=[3]),
 ]
 Items = Annotated[
     list[Item],
     Meta(
         min_length=1,
-        description="Item labels, or integer ids where the model has no labels, oldest first.",
+        description="Item labels, oldest first; integer ids if the model has no labels.",
         examples=[["home", "search"]],
     ),
 ]
-ExpectedStep = Annotated[Natural, Meta(description="Apply only if the session stands at this step.", examples=[0])]
+ExpectedStep = Annotated[Natural, Meta(description="Apply only if the session is at this step.", examples=[0])]
 End = Annotated[
     bool,
-    Meta(description="Whether the session ends with these items; what its idempotency keys were answered is kept."),
+    Meta(description="Whether the session ends with these items; its answers for idempotency keys are kept."),
 ]
 Exclude = Annotated[
     list[Item],
@@ -87,7 +87,7 @@ class BulkRequest(Struct, forbid_unknown_fields=True):
 
 
 class PredictRequest(Struct, forbid_unknown_fields=True, gc=False):
-    """A whole history, answered without keeping a session."""
+    """A whole history, to predict from without a session."""
 
     items: Items
     top_k: TopK = 10
@@ -95,7 +95,7 @@ class PredictRequest(Struct, forbid_unknown_fields=True, gc=False):
 
 
 class PeekQuery(Struct, forbid_unknown_fields=True):
-    """The query of a look at a session's predictions."""
+    """The query parameters of a session's predictions."""
 
     top_k: TopK = 10
 
@@ -108,11 +108,11 @@ class Prediction(Struct, gc=False):
 
 
 class Observation(Struct, gc=False):
-    """What the model had thought of an item before it saw it; null for a session's very first item."""
+    """What the model expected of an item before it saw it; null for a session's first item."""
 
     item: Item
     probability: Probability | None
-    rank: Annotated[int, Meta(ge=1, description="1 + the number of items held more likely.", examples=[1])] | None
+    rank: Annotated[int, Meta(ge=1, description="1 + the number of items that were more likely.", examples=[1])] | None
 
 
 Predictions = Annotated[list[Prediction], Meta(description="Most likely first; ties in order of item id.")]
@@ -128,15 +128,15 @@ class PredictAnswer(Struct, gc=False):
 
 
 class SessionAnswer(Struct, gc=False):
-    """The predictions for a session, and where the session stands."""
+    """A session's predictions and its step."""
 
     session_id: SessionId
     step: Step
     state: Annotated[
         Literal["new", "continued", "restored"],
         Meta(
-            description="new: the session began with this request; continued: it went on from its state; "
-            "restored: it goes on, for the first time, from a state that was given to it."
+            description="new: the session began with this request. continued: it continued from its own state. "
+            "restored: this is its first request after it was given a state."
         ),
     ]
     model: Fingerprint
@@ -145,7 +145,7 @@ class SessionAnswer(Struct, gc=False):
 
 
 class SessionInfo(Struct):
-    """A session's place and times."""
+    """A session's step, times and last items."""
 
     session_id: SessionId
     step: Step
@@ -153,11 +153,13 @@ class SessionInfo(Struct):
     created_at: Time
     last_used_at: Time
     expires_at: Time
-    recent: Annotated[list[Item], Meta(description="The last items it consumed, at most 32, oldest first.")]
+    recent: Annotated[
+        list[Item], Meta(description="The last items that the session consumed, at most 64, oldest first.")
+    ]
 
 
 class Stats(Struct):
-    """Live figures of this server process; those that end in _total only grow."""
+    """Live figures of this server process; those whose names end in _total only grow."""
 
     version: Annotated[str, Meta(examples=["1.0.0"])]
     model: Fingerprint
@@ -168,33 +170,33 @@ class Stats(Struct):
     draining: Annotated[bool, Meta(examples=[False])]
     sessions: int
     max_sessions: int
-    pending: Annotated[int, Meta(description="Requests that wait or run.")]
+    pending: Annotated[int, Meta(description="Requests waiting or running.")]
     requests_total: int
-    events_total: Annotated[int, Meta(description="Requests that moved a session.")]
+    events_total: Annotated[int, Meta(description="Requests that gave a session items.")]
     batches_total: Annotated[int, Meta(description="Runs of the model.")]
     steps_total: Annotated[int, Meta(description="Items stepped, over all runs.")]
     busy_seconds_total: Annotated[float, Meta(description="Time spent in runs of the model.")]
-    replays_total: Annotated[int, Meta(description="Answers given again for a repeated Idempotency-Key.")]
+    replays_total: Annotated[int, Meta(description="Earlier answers given again for a repeated Idempotency-Key.")]
     conflicts_total: Annotated[int, Meta(description="Requests refused for their expected_step.")]
     evicted: Annotated[
         dict[str, int],
         Meta(
-            description="Sessions closed without being asked to, by reason.",
+            description="Sessions that the server closed by itself, by reason.",
             examples=[{"expired": 3, "room": 0, "answers": 0}],
         ),
     ]
 
 
 class ProblemBody(Struct):
-    """A refusal (RFC 9457); `code` is stable, the texts are not."""
+    """A refusal (RFC 9457). `code` never changes; the texts may."""
 
     type: Annotated[str, Meta(examples=["urn:arraylstm:problem:step_conflict"])]
-    title: Annotated[str, Meta(examples=["The session stands at another step"])]
+    title: Annotated[str, Meta(examples=["The session is at another step"])]
     status: Annotated[int, Meta(description="The HTTP status.", examples=[409])]
     detail: Annotated[str, Meta(examples=["Session visitor-4711 stands at step 2, not at step 1."])]
     code: Annotated[str, Meta(examples=["step_conflict"])]
     session_id: Annotated[str, Meta(examples=["visitor-4711"])] | UnsetType = UNSET
-    step: Annotated[int, Meta(description="Where the session stands.", examples=[2])] | UnsetType = UNSET
+    step: Annotated[int, Meta(description="The step that the session is at.", examples=[2])] | UnsetType = UNSET
 
 
 Result = Annotated[
@@ -208,13 +210,13 @@ Result = Annotated[
 
 
 class BulkAnswer(Struct):
-    """An answer or a refusal for each event, in their order."""
+    """An answer or a refusal for each event, in the order of the events."""
 
     results: list[Result]
 
 
 class Health(Struct):
-    """Whether the server lives or is ready."""
+    """Whether the server is alive, or ready."""
 
     status: Annotated[Literal["ok", "ready", "draining"], Meta(examples=["ready"])]
 

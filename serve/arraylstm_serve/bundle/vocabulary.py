@@ -68,6 +68,10 @@ class Vocabulary:
         except KeyError as error:
             raise Problem(UNKNOWN_ITEM, self._refusal(error.args[0])) from None
 
+    def decode(self, ids: Iterable[int]) -> tuple[Item, ...]:
+        """The labels of ids that `encode` gave."""
+        return tuple(ids) if self.unlabelled else tuple(map(self.labels.__getitem__, ids))
+
     def verify(self, ids: list[int]) -> list[int]:
         """The ids themselves.
 

@@ -1,7 +1,7 @@
 """A client of arraylstm-serve, synchronous and asynchronous, that applies every event exactly once.
 
-`calls` builds requests and reads answers, `retries` decides on further tries, `pipeline` keeps what a stream is owed:
-values, without a socket. `sync` and `aio` carry them over httpx and websockets.
+`calls` builds requests and reads answers, `retries` decides when to try again, `pipeline` keeps the events of a stream
+that are not answered yet. These three use no sockets; `sync` and `aio` send over httpx and websockets.
 """
 
 from arraylstm_serve.api.schemas import BulkEvent as BulkEvent

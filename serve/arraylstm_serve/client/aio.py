@@ -1,4 +1,4 @@
-"""The asynchronous client; its operations are those of `sync`, awaited."""
+"""The asynchronous client: the same operations as in `sync`, awaited."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class AsyncClient(ClientCore):
-    """A server, called from asyncio; see `Client`, whose arguments and errors it has."""
+    """Calls a server from asyncio; arguments and errors are those of `Client`."""
 
     def __init__(
         self,
@@ -141,9 +141,9 @@ class AsyncSession(SessionCore):
 class AsyncStream:
     """See `Stream`; here some tasks may send while others receive.
 
-    Of two locks `_sending` keeps messages in the order of the pipeline, also while a new connection sends anew what
-    was not answered, and `_reading` lets one task at a time wait for an answer. Who holds `_sending` never waits for
-    `_reading`.
+    There are two locks. `_sending` keeps messages in the order of the pipeline, also while a new connection sends the
+    unanswered ones again. `_reading` lets one task at a time wait for an answer. A task that holds `_sending` never
+    waits for `_reading`.
     """
 
     def __init__(self, line: Line) -> None:
@@ -172,14 +172,14 @@ class AsyncStream:
         return self._pipeline.unanswered()
 
     async def send(self, event: BulkEvent) -> None:
-        """See `Stream.send`; if it is cancelled, the event may be sent still."""
+        """See `Stream.send`. If it is cancelled, the event may be sent nevertheless."""
         while not await self._sent(event):
             async with self._reading:
                 if self._pipeline.is_full(event.session_id):
                     self._pipeline.keep(await self._persist(self._read))
 
     async def _sent(self, event: BulkEvent) -> bool:
-        """Whether there was room for the event."""
+        """Send the event if there is room for it; return whether there was."""
         async with self._sending:
             if self._pipeline.is_full(event.session_id):
                 return False
@@ -188,7 +188,7 @@ class AsyncStream:
                 try:
                     await self._connection.send(message)
                 except ConnectionClosed:
-                    pass  # whoever reads next notices it, and a new connection sends the message again
+                    pass  # the next read notices it, and a new connection sends the message again
                 except BaseException:
                     await self._drop()
                     raise

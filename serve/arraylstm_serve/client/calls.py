@@ -1,4 +1,4 @@
-"""What can be asked of a server: each operation as a value, its request and how its answer is read."""
+"""Each operation of the server as a value: its request, and how to read its answer."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ from arraylstm_serve.text import shown
 T = TypeVar("T")
 Result = SessionAnswer | RefusedError
 LOST = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError, httpx.ProxyError)
-"""How httpx says that no answer came."""
+"""The errors by which httpx says that no answer came."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Call(Generic[T]):
-    """One operation, asked for.
+    """One call of an operation.
 
     Attributes:
-        method: of HTTP.
-        path: with the query, below the server's URL.
-        read: makes the result of the answer, or raises a ClientError.
+        method: the HTTP method.
+        path: the path and query, appended to the server's URL.
+        read: turns the answer into the result, or raises a ClientError.
         content: the body.
-        content_type: of the body.
+        content_type: the body's.
         key: the idempotency key, the same on every try.
     """
 
@@ -70,12 +70,12 @@ class Call(Generic[T]):
 
     @property
     def headers(self) -> dict[str, str]:
-        """The headers beyond those of every call."""
+        """The headers of this call, besides those of every call."""
         headers = {"Content-Type": self.content_type, "Idempotency-Key": self.key}
         return {name: value for name, value in headers.items() if value is not None}
 
     def failure(self, error: ClientError | httpx.RequestError) -> ClientError:
-        """The error that ends the call, of one that ended a try."""
+        """Return the error that the call raises if a try ended with this one."""
         if isinstance(error, ClientError):
             failed = error
         else:
@@ -86,20 +86,20 @@ class Call(Generic[T]):
 
 
 def described(error: Exception) -> str:
-    """An error's words, or its name where it has none."""
+    """Return an error's message, or its name if it has none."""
     return str(error) or type(error).__name__
 
 
 def new_key() -> str:
-    """A random idempotency key."""
+    """Make a random idempotency key."""
     return secrets.token_hex(16)
 
 
 def valid_key(key: str | None) -> str:
-    """The idempotency key itself, a random one for None.
+    """Return the idempotency key if it is valid, a random one for None.
 
     Raises:
-        ValueError: it is not one that a request can have.
+        ValueError: it is not valid.
     """
     if key is None:
         return new_key()
@@ -118,14 +118,14 @@ def send_many(events: Sequence[BulkEvent]) -> Call[list[Result]]:
     """Events of many sessions.
 
     Raises:
-        ValueError: a session has more events than it remembers keys, so that a retry might apply the first ones twice.
+        ValueError: a session has more events than it remembers keys, so a retry could apply the first ones twice.
     """
     unguarded = Counter(event.session_id for event in events if event.expected_step is None)
     for session_id, number in unguarded.items():
         if number > KEYS_REMEMBERED:
             raise ValueError(
                 f"Session {session_id} has {number} events without expected_step; at most {KEYS_REMEMBERED} may be "
-                f"sent in one call, because a session remembers as many idempotency keys."
+                f"sent in one call, because a session remembers only that many idempotency keys."
             )
     keyed = [with_key(event) for event in events]
 
@@ -144,12 +144,12 @@ def model() -> Call[dict[str, Any]]:
 
 
 def health() -> Call[Health]:
-    """Whether the server lives."""
+    """Whether the server is alive."""
     return Call(method="GET", path="/healthz", read=_reader(Health))
 
 
 def ready() -> Call[bool]:
-    """Whether the server takes requests; one that answers 503 does not."""
+    """Whether the server is ready for requests; 503 means that it is not."""
 
     def read(response: httpx.Response) -> bool:
         if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
@@ -164,18 +164,18 @@ class SessionCore:
     """A session as its client sees it.
 
     Args:
-        session_id: its name.
-        step: where it is to stand, None if that is not known.
-        strict: whether what is sent applies only where the session stands at `step`.
+        session_id: its id.
+        step: the step it should be at; None if that is not known.
+        strict: whether events apply only if the session is at `step`.
 
     Attributes:
-        session_id: its name.
-        step: where it stands by the answers to what this object has sent; None before the first one. Set it to accept
-            where a StepConflictError says that the session stands, and to 0 to begin anew after a SessionGoneError.
-        strict: whether what is sent applies only there.
+        session_id: its id.
+        step: the step it is at, by the answers to this object; None before the first answer. Set it to the step of a
+            StepConflictError to continue from there, or to 0 to begin again after a SessionGoneError.
+        strict: whether events apply only if the session is at `step`.
 
     Raises:
-        ValueError: the name is not one a session can have.
+        ValueError: the id is not valid.
     """
 
     def __init__(self, session_id: str, step: int | None = None, strict: bool = True) -> None:
@@ -185,7 +185,7 @@ class SessionCore:
         self.step = step
         self.strict = strict
         self._path = f"/v1/sessions/{session_id}"
-        if session_id in (".", ".."):  # segments that URLs would lose
+        if session_id in (".", ".."):  # URLs would drop such a segment
             self._path = f"/v1/sessions/{session_id.replace('.', '%2E')}"
 
     def _send(
@@ -235,7 +235,7 @@ class SessionCore:
 
 
 def with_key(event: BulkEvent) -> BulkEvent:
-    """The event, under a random idempotency key if it has none."""
+    """Return the event, with a random idempotency key if it has none."""
     return event if event.idempotency_key else msgspec.structs.replace(event, idempotency_key=new_key())
 
 
@@ -244,35 +244,35 @@ class _Outcome(Struct):
 
 
 def result(message: bytes | msgspec.Raw) -> Result:
-    """What became of one event of a bulk request or of a stream."""
+    """Decode the result of one event of a bulk request or of a stream."""
     if decode(message, _Outcome).code is None:
         return decode(message, SessionAnswer)
     return refused(decode(message, ProblemBody))
 
 
 def tagged(outcome: Result, event: BulkEvent) -> Result:
-    """The outcome; a refusal knows the key of its event."""
+    """Return the outcome; a refusal gets the key of its event."""
     if isinstance(outcome, RefusedError):
         outcome.key = event.idempotency_key
     return outcome
 
 
 def decode(body: bytes | msgspec.Raw, kind: type[T]) -> T:
-    """A body's JSON.
+    """Decode a JSON body.
 
     Raises:
-        AnswerError: it is not of that kind.
+        AnswerError: it is not JSON of that type.
     """
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise AnswerError(f"The answer is no {kind.__name__}: {error}.") from error
+        raise AnswerError(f"The answer is not a {kind.__name__}: {error}.") from error
 
 
 def _listed(items: Sequence[Item]) -> list[Item]:
-    """The items as a list; a string, whose items would be its letters, is a mistake."""
+    """Return the items as a list. A string is refused: its items would be its letters."""
     if isinstance(items, str):
-        raise TypeError(f"The items are the string {shown(items)}; they have to be a list.")
+        raise TypeError(f"The items are the string {shown(items)}; they must be a list.")
     return list(items)
 
 
@@ -285,7 +285,7 @@ def _reader(kind: type[T]) -> Callable[[httpx.Response], T]:
 
 
 def _good(response: httpx.Response) -> bytes:
-    """The body of an answer that is no refusal."""
+    """Return the body of the answer; raise if the answer is a refusal."""
     if response.is_success:
         return response.content
     raise refusal(response.status_code, response.headers, response.content)

@@ -1,4 +1,4 @@
-"""What both clients are made of."""
+"""What both clients have in common."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from arraylstm_serve.client.retries import Retries
 
 
 class ClientCore:
-    """Where the server is and how it is called; `Client` tells of the arguments.
+    """Where the server is and how to call it; `Client` documents the arguments.
 
     Raises:
         ValueError: the URL is not one of HTTP.
@@ -15,7 +15,7 @@ class ClientCore:
 
     def __init__(self, url: str, api_key: str | None, timeout: float, retries: Retries) -> None:
         if not url.startswith(("http://", "https://")):
-            raise ValueError(f"The URL is {url!r}; it has to begin with http:// or https://.")
+            raise ValueError(f"The URL is {url!r}; it must begin with http:// or https://.")
         self._url = url.rstrip("/")
         self._headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
         self._timeout = timeout

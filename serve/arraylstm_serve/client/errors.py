@@ -1,4 +1,4 @@
-"""Everything a call can end in but its answer."""
+"""The errors that a call can raise."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from arraylstm_serve.api.schemas import ProblemBody
 from arraylstm_serve.text import shortened
 
 PASSING = frozenset({429, 502, 503, 504})
-"""Statuses that a later try may not meet; a gateway before the server gives 502 and 504 for the server's absence."""
+"""Statuses that may pass with time; a gateway answers 502 or 504 while the server behind it is away."""
 
 
 class ClientError(Exception):
-    """A call that got no answer of its kind.
+    """A call failed.
 
     Attributes:
         passing: whether the same call may succeed later.
-        retry_after: seconds to wait before it may, where the server said so.
-        key: the idempotency key that the call carried; sending the same again under it cannot apply it twice.
+        retry_after: seconds to wait before it, if the server said so.
+        key: the idempotency key of the call; to send the same again with it is safe, nothing is applied twice.
     """
 
     passing = False
@@ -33,13 +33,13 @@ class ClientError(Exception):
 
 
 class UnreachableError(ClientError):
-    """No answer came, on any try; what was sent may have been applied or not."""
+    """No try got an answer. What was sent may have been applied, or not."""
 
     passing = True
 
 
 class AnswerError(ClientError):
-    """What answered is not arraylstm-serve, or not a version that this client understands."""
+    """Something other than arraylstm-serve answered, or a version that this client does not understand."""
 
 
 class RefusedError(ClientError):
@@ -47,14 +47,14 @@ class RefusedError(ClientError):
 
     Args:
         problem: what the server said.
-        retry_after: seconds after which it invites another try.
+        retry_after: seconds after which it allows another try.
 
     Attributes:
         status: the HTTP status.
-        code: the stable name of the reason, empty where something between, such as a gateway, refused.
+        code: the stable name of the reason; empty if something in between, such as a gateway, refused.
         detail: the reason in words.
-        session_id: the session concerned, if one is.
-        step: where that session stands, if the server said so.
+        session_id: the session concerned, if any.
+        step: the step that the session is at, if the server said so.
     """
 
     def __init__(self, problem: ProblemBody, retry_after: float | None = None) -> None:
@@ -69,11 +69,11 @@ class RefusedError(ClientError):
 
 
 class StepConflictError(RefusedError):
-    """The session stands at `step`, not where the call expected it: others moved it, or the call was applied before."""
+    """The session is not at the expected step but at `step`: others used it, or the call was applied before."""
 
 
 class SessionGoneError(RefusedError):
-    """The server does not have the session any more, which the call expected beyond its beginning."""
+    """The server no longer has the session, which the call expected to have begun."""
 
 
 class UnknownSessionError(RefusedError):
@@ -88,12 +88,12 @@ KINDS = {
 
 
 def refused(problem: ProblemBody, retry_after: float | None = None) -> RefusedError:
-    """The error that a problem is."""
+    """Return the error for a problem."""
     return KINDS.get(problem.code, RefusedError)(problem, retry_after)
 
 
 def refusal(status: int, headers: Mapping[str, str], body: bytes) -> RefusedError:
-    """The error that an HTTP answer is, a problem or not."""
+    """Return the error for a refusal over HTTP, whether or not its body is a problem."""
     try:
         problem = msgspec.json.decode(body, type=ProblemBody)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -104,7 +104,7 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes) -> RefusedErro
 
 
 def seconds(retry_after: str | None) -> float | None:
-    """The seconds that a Retry-After header says, a number or a date; None for none that can be read."""
+    """Return the seconds in a Retry-After header, a number or a date; None if there is none or it cannot be read."""
     if retry_after is None:
         return None
     if retry_after.strip().isdecimal():

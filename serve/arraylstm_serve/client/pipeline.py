@@ -1,4 +1,4 @@
-"""What a stream has sent and not been answered, so that a new connection can send it again."""
+"""The events of a stream that are not answered yet, so that a new connection can send them again."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from arraylstm_serve.client.retries import Retries
 
 PATH = "/v1/stream"
 WINDOW = 256
-"""Events that may await their answers; of one session as many as it remembers idempotency keys."""
+"""Most events without an answer. For one session the limit is the number of keys that it remembers."""
 LOST = (ConnectionClosed, InvalidHandshake, OSError)
-"""How websockets says that no connection is to be had or held."""
+"""The errors by which websockets says that it cannot connect or has lost the connection."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Line:
     Attributes:
         url: of the WebSocket.
         headers: of its handshake.
-        timeout: seconds that a try to connect, or an answer, may take.
-        retries: how often and how patiently to try.
+        timeout: most seconds to connect, and to wait for an answer.
+        retries: how often to try, and how long to wait in between.
     """
 
     url: str
@@ -38,7 +38,7 @@ class Line:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The arguments of connect; answers of any size and number are taken in: it is the window that bounds them."""
+        """The arguments of connect. Answers have no limit of size or number here, because WINDOW bounds them."""
         return {
             "additional_headers": self.headers,
             "open_timeout": self.timeout,
@@ -50,7 +50,7 @@ class Line:
 
 
 class Pipeline:
-    """The events that await their answers, and the results that nobody has asked for yet, oldest first."""
+    """The events that wait for answers, and the results that nobody has asked for yet, oldest first."""
 
     def __init__(self) -> None:
         self._waiting: deque[BulkEvent] = deque()
@@ -61,25 +61,27 @@ class Pipeline:
         return len(self._waiting) + len(self._kept)
 
     def is_full(self, session_id: str) -> bool:
-        """Whether an answer has to come before a further event of a session may be sent."""
+        """Whether an answer must arrive before another event of a session may be sent."""
         return len(self._waiting) >= WINDOW or self._numbers[session_id] >= KEYS_REMEMBERED
 
     def add(self, event: BulkEvent) -> bytes:
-        """Await the answer to an event; the message that sends it."""
+        """Add an event to those that wait for answers; return the message that sends it."""
         keyed = with_key(event)
         self._waiting.append(keyed)
         self._numbers[keyed.session_id] += 1
         return encode(keyed)
 
     def take(self, message: bytes) -> Result:
-        """The result of the oldest event.
+        """Return the result of the oldest event.
 
         Raises:
-            AnswerError: the message is no answer to it.
+            AnswerError: the message is not an answer to it.
         """
         event, outcome = self._waiting[0], result(message)
         if outcome.session_id not in (None, event.session_id):
-            raise AnswerError(f"Session {event.session_id} was to be answered, not {outcome.session_id}.")
+            raise AnswerError(
+                f"The answer is to session {outcome.session_id}; the next one should be to {event.session_id}."
+            )
         self._waiting.popleft()
         self._numbers[event.session_id] -= 1
         if not self._numbers[event.session_id]:
@@ -87,30 +89,30 @@ class Pipeline:
         return tagged(outcome, event)
 
     def keep(self, outcome: Result) -> None:
-        """Keep a result that came before it was asked for."""
+        """Keep a result until somebody asks for it."""
         self._kept.append(outcome)
 
     def kept(self) -> Result | None:
-        """The next result if it was kept, None if it has to be awaited.
+        """Return the next result if it was kept, None if it has not arrived yet.
 
         Raises:
-            LookupError: there is nothing to await.
+            LookupError: there is no result to wait for.
         """
         if not self:
-            raise LookupError("Every event that was sent has its result.")
+            raise LookupError("Every event sent has its result already.")
         return self._kept.popleft() if self._kept else None
 
     def unanswered(self) -> list[BulkEvent]:
-        """The events that await their answers, each under its key."""
+        """Return the events that wait for answers, with their keys."""
         return list(self._waiting)
 
     def messages(self) -> list[bytes]:
-        """What a new connection has to send first."""
+        """Return the messages that a new connection must send first."""
         return [encode(event) for event in self._waiting]
 
 
 def failure(error: Exception) -> ClientError:
-    """What the loss of a connection is to the caller."""
+    """Return the error that a lost connection is to the caller."""
     if isinstance(error, InvalidStatus):
         return refusal(error.response.status_code, error.response.headers, bytes(error.response.body or b""))
     failed = UnreachableError(f"The stream got no answer: {described(error)}")

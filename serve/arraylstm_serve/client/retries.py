@@ -10,30 +10,30 @@ from arraylstm_serve.client.errors import ClientError
 
 @dataclass(frozen=True, kw_only=True)
 class Retries:
-    """How often and how patiently a call is tried.
+    """How often to try a call, and how long to wait in between.
 
-    Before try n + 1 it waits what the server's Retry-After says, and a random time of up to `first` * 2 ** (n - 1)
-    seconds beyond, so that clients that failed together do not come back together.
+    Before try n + 1 the client waits for the server's Retry-After, and after it for a random time of up to
+    `first` * 2 ** (n - 1) seconds, so that clients that failed together do not come back together.
     """
 
     tries: int = 6
-    """Most tries of one call; 1 tries no call again."""
+    """Most tries of one call; 1 means no retries."""
 
     first: float = 0.2
-    """Seconds that the first pause takes at most."""
+    """Most seconds of the first random wait."""
 
     longest: float = 10.0
-    """Seconds that any pause takes at most; a server that wants more patience ends the tries."""
+    """Most seconds of any wait. If the server asks for a longer one, the call is not tried again."""
 
     def pause(self, tried: int, error: ClientError) -> float:
-        """Seconds to wait before the next try.
+        """Return the seconds to wait before the next try.
 
         Args:
-            tried: how many tries have been made.
+            tried: how many tries were made.
             error: how the last one ended.
 
         Raises:
-            ClientError: the error itself, where a further try would not help or is one too many.
+            ClientError: the error itself, if another try would not help or would be one too many.
         """
         asked = error.retry_after or 0.0
         if not error.passing or tried >= self.tries or asked > self.longest:

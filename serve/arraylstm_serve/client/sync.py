@@ -24,18 +24,18 @@ T = TypeVar("T")
 
 
 class Client(ClientCore):
-    """A server, called synchronously; threads may share it.
+    """Calls a server and waits for the answers; threads may share it.
 
-    Every call is tried again while it gets no answer, or 429, 502, 503 or 504; nothing is applied twice by that.
+    A call is tried again while it gets no answer, or 429, 502, 503 or 504; this never applies anything twice.
     Every call may raise UnreachableError, RefusedError or AnswerError.
 
     Args:
-        url: such as `http://localhost:8080`, with a path where a gateway puts the server below one.
+        url: such as `http://localhost:8080`; with a path if a gateway has the server under one.
         api_key: sent with every request.
         timeout: seconds that one try may wait: to connect, to send, or for the next bytes of an answer.
-        retries: how often and how patiently to try.
-        http: carries the requests, for its proxies, certificates or transport; the caller closes it. Streams do not
-            go through it.
+        retries: how often to try, and how long to wait in between.
+        http: sends the requests, with its own proxies, certificates or transport; the caller closes it. Streams do
+            not use it.
 
     Raises:
         ValueError: the URL is not one of HTTP.
@@ -66,16 +66,16 @@ class Client(ClientCore):
             self._http.close()
 
     def session(self, session_id: str, step: int | None = None, *, strict: bool = True) -> Session:
-        """A session; nothing is sent yet.
+        """Return a session; nothing is sent yet.
 
         Args:
-            session_id: its name, 1 to 128 characters of A-Z a-z 0-9 . _ : ~ -
-            step: where it has to stand, 0 for one that has not begun; None takes it from its first answer, whose
-                retries rely on the last 16 keys that the server remembers alone.
-            strict: False lets others send to it too: what is sent applies wherever the session stands.
+            session_id: its id, 1 to 128 characters of A-Z a-z 0-9 . _ : ~ -
+            step: the step it must be at, 0 for one that has not begun. None takes the step from the first answer;
+                until then only the last 16 keys that the server remembers make retries safe.
+            strict: False lets others use the session too: events apply at whatever step it is.
 
         Raises:
-            ValueError: the name is not one a session can have.
+            ValueError: the id is not valid.
         """
         return Session(self, session_id, step, strict)
 
@@ -86,8 +86,8 @@ class Client(ClientCore):
     def send_many(self, events: Sequence[BulkEvent]) -> list[Result]:
         """Send events of many sessions in one request; those of one session apply in the order listed.
 
-        The refusal of an event is its result and is not raised. Where `passing`, the server has held back the later
-        events of its session too: send those refused again, each under the `key` of its refusal.
+        The refusal of an event is its result, it is not raised. If it is `passing`, the server has refused the later
+        events of its session too: send all of them again, each with the `key` of its refusal.
 
         Raises:
             ValueError: a session has more events without expected_step than it remembers keys.
@@ -95,7 +95,7 @@ class Client(ClientCore):
         return self.perform(calls.send_many(events))
 
     def stream(self) -> Stream:
-        """A connection for events of many sessions, sent without waiting for their answers; enter it to connect."""
+        """Return a connection for events of many sessions, sent without waiting for answers; enter it to connect."""
         return Stream(self._line)
 
     def model(self) -> dict[str, Any]:
@@ -103,15 +103,15 @@ class Client(ClientCore):
         return self.perform(calls.model())
 
     def health(self) -> Health:
-        """That the server lives."""
+        """Check that the server is alive."""
         return self.perform(calls.health())
 
     def ready(self) -> bool:
-        """Whether the server takes requests."""
+        """Whether the server is ready for requests."""
         return self.perform(calls.ready())
 
     def perform(self, call: Call[T]) -> T:
-        """Try a call until it is answered or the tries are spent."""
+        """Try a call until it is answered or no tries are left."""
         for tried in count(1):
             try:
                 return call.read(
@@ -130,7 +130,7 @@ class Client(ClientCore):
 
 
 class Session(SessionCore):
-    """A session, made by `Client.session`; what is sent to it is sent one after the other."""
+    """A session, made by `Client.session`; use it for one call at a time."""
 
     def __init__(self, client: Client, session_id: str, step: int | None, strict: bool) -> None:
         super().__init__(session_id, step, strict)
@@ -152,16 +152,16 @@ class Session(SessionCore):
             top_k: how many predictions to get.
             exclude: items to leave out of them.
             end: whether the session ends with these items.
-            key: the idempotency key; to go on after an UnreachableError send the same again under its `key`.
+            key: the idempotency key; after an UnreachableError, send the same again with its `key`.
 
         Raises:
-            StepConflictError: the session does not stand at `step`.
-            SessionGoneError: the server does not have it any more.
+            StepConflictError: the session is not at `step`.
+            SessionGoneError: the server no longer has it.
         """
         return self._client.perform(self._send(items, top_k, exclude, end, key))
 
     def peek(self, top_k: int = 10) -> SessionAnswer:
-        """The predictions, the session unmoved.
+        """Return the predictions without changing the session.
 
         Raises:
             UnknownSessionError: the server does not have it.
@@ -169,7 +169,7 @@ class Session(SessionCore):
         return self._client.perform(self._peek(top_k))
 
     def info(self) -> SessionInfo:
-        """Where the session stands and when it expires.
+        """Return the session's step, times and last items.
 
         Raises:
             UnknownSessionError: the server does not have it.
@@ -177,7 +177,7 @@ class Session(SessionCore):
         return self._client.perform(self._info())
 
     def remove(self, *, key: str | None = None) -> None:
-        """Let the server forget the session; one that it does not have is forgotten already.
+        """Delete the session; nothing happens if the server does not have it.
 
         Args:
             key: see `send`.
@@ -185,7 +185,7 @@ class Session(SessionCore):
         self._client.perform(self._remove(key))
 
     def export_state(self) -> bytes:
-        """The session as a safetensors file, to keep or to give to another server with the same model.
+        """Return the session as a safetensors file, to keep or to give to another server with the same model.
 
         Raises:
             UnknownSessionError: the server does not have it.
@@ -193,7 +193,7 @@ class Session(SessionCore):
         return self._client.perform(self._export_state())
 
     def import_state(self, state: bytes, *, key: str | None = None) -> SessionInfo:
-        """Begin or replace the session with what `export_state` gave, of whichever session.
+        """Begin or replace the session with a file from `export_state`, of this session or another.
 
         Args:
             state: the file.
@@ -205,8 +205,8 @@ class Session(SessionCore):
 class Stream:
     """A connection for events of many sessions; results come in the order of the events. One thread may use it.
 
-    A connection that is lost is opened again, and what was not answered is sent again under its keys. Events that are
-    not to apply after an earlier one of their session was refused need their `expected_step`.
+    A lost connection is opened again, and the events without an answer are sent again with their keys. Give an event
+    its `expected_step` if it must not apply after an earlier event of its session was refused.
     """
 
     def __init__(self, line: Line) -> None:
@@ -223,20 +223,20 @@ class Stream:
         self._drop()
 
     def __iter__(self) -> Iterator[Result]:
-        """The results of all that was sent, until none is left."""
+        """Iterate over the results of the events sent, until none is left."""
         while self._pipeline:
             yield self.receive()
 
     @property
     def unanswered(self) -> list[BulkEvent]:
-        """The events whose results have not come, each under its idempotency key."""
+        """The events without a result yet, with their idempotency keys."""
         return self._pipeline.unanswered()
 
     def send(self, event: BulkEvent) -> None:
-        """Send an event, without waiting for its result unless too many are still to come.
+        """Send an event. Wait for a result only if too many are missing.
 
         Raises:
-            UnreachableError: there was need to wait, and no connection is to be had.
+            UnreachableError: it had to wait, and cannot connect.
         """
         while self._pipeline.is_full(event.session_id):
             self._pipeline.keep(self._persist(self._read))
@@ -245,17 +245,17 @@ class Stream:
             try:
                 self._connection.send(message)
             except ConnectionClosed:
-                pass  # whoever reads next notices it, and a new connection sends the message again
+                pass  # the next read notices it, and a new connection sends the message again
             except BaseException:
                 self._drop()
                 raise
 
     def receive(self) -> Result:
-        """The next result: an answer, or a refusal, which does not end the stream.
+        """Return the next result: an answer, or a refusal, which does not end the stream.
 
         Raises:
-            LookupError: nothing was sent that has no result yet.
-            UnreachableError: no connection is to be had; `receive` may be called again.
+            LookupError: every event sent has its result already.
+            UnreachableError: it cannot connect; `receive` may be called again.
         """
         kept = self._pipeline.kept()
         return self._persist(self._read) if kept is None else kept

@@ -15,12 +15,12 @@ LOGITS = "logits"
 
 
 class Step(NamedTuple):
-    """What one step of B rows tells.
+    """What one step tells of its B rows.
 
     Attributes:
-        probabilities: (B,) float64, of each item before it was consumed; meaningless where the row was fresh.
+        probabilities: (B,) float64, of each item before it was consumed; meaningless from the initial row.
         ranks: (B,) int64, likewise; 1 is the most likely.
-        sound: (B,) bool, whether the model gave finite logits; where it did not, nothing was stored.
+        sound: (B,) bool, whether the model gave finite logits; where it did not, the target holds garbage.
         rankings: the most likely next items of each row, as many as were asked for.
     """
 
@@ -33,6 +33,8 @@ class Step(NamedTuple):
 class Engine(Protocol):
     """A device's rows of recurrent state, each with the logits that its last step gave.
 
+    Row 0 (`slots.INITIAL`) is the initial state; nothing writes it.
+
     Attributes:
         provider: the onnxruntime execution provider in use.
         device: what it runs on, in words.
@@ -43,20 +45,18 @@ class Engine(Protocol):
     device: str
     shapes: dict[str, tuple[int, ...]]
 
-    def step(self, slots: Integers, items: Integers, reaches: Sequence[int]) -> Step:
-        """Step different slots (B,) by one item (B,) each, and rank the next `reaches` (B) items of each.
+    def step(self, sources: Integers, targets: Integers, items: Integers, reaches: Sequence[int]) -> Step:
+        """Step rows by one item (B,) each, and rank the `reaches` (B) most likely next items of each.
 
-        Nothing is stored if this raises.
+        Args:
+            sources: (B,) the rows to read; they stay as they are, unless they are targets too.
+            targets: (B,) different rows to write; a row may be its own source, but not another one's.
+            items: (B,) item ids.
+            reaches: B numbers of items to rank.
         """
 
     def rank(self, slots: Integers, reach: int) -> list[Ranking]:
         """The `reach` most likely next items of each slot (B,)."""
-
-    def clear(self, slot: int) -> None:
-        """Set a slot to the initial state."""
-
-    def copy(self, source: int, target: int) -> None:
-        """Make one slot equal to another."""
 
     def read(self, slots: Integers) -> dict[str, Floats]:
         """The tensors (B, *shape) of slots (B,), by name."""

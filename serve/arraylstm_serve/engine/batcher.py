@@ -1,17 +1,26 @@
-"""The micro-batcher: whatever waits is stepped together, at once, without timers or threads."""
+"""The micro-batcher: all walks that wait are stepped together, at once, without timers or threads."""
 
 from __future__ import annotations
 
 import logging
 from asyncio import get_running_loop
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import Protocol
+from typing import Any
+
+import numpy as np
 
 from arraylstm_serve.counters import Figures
-from arraylstm_serve.engine.ranking import NOTHING, Ranking
-from arraylstm_serve.engine.slots import Arena, Seen
+from arraylstm_serve.engine.base import Engine
+from arraylstm_serve.engine.ranking import NOTHING, Ask, Ranking
+from arraylstm_serve.engine.slots import INITIAL
+
+Seen = tuple[float | None, int | None]
+"""An item's probability and rank before it was consumed."""
+
+UNSEEN: Seen = (None, None)
+"""What stands for them where an item is the first of all."""
 
 logger = logging.getLogger(__name__)
 
@@ -24,57 +33,83 @@ class LateError(Exception):
     """The walk's deadline passed before its first step."""
 
 
-class Walker(Protocol):
-    """Who wants items walked, and is told how it went."""
-
-    def walked(self, walk: Walk, error: Exception | None) -> None:
-        """Take over a walk that has ended, or what went wrong with it."""
-
-
 class Walk:
-    """Items stepped one after the other on one slot, one a batch.
+    """Items stepped one after the other, one a batch: the first from `source` to `target`, the others on `target`.
 
     Args:
-        walker: told once when the walk has ended.
-        slot: the arena's slot; no two unfinished walks share one.
+        owner: whom the walk belongs to; the batcher does not look at it.
+        source: the slot to start from, which stays as it is.
+        target: a slot that no other walk has.
         items: item ids, at least one.
-        reach: how many of the most likely items to rank after the last step.
+        ask: the predictions wanted after the last step.
         arrived: when the request came, by perf_counter.
-        deadline: by perf_counter, after which the walk does not begin.
+        deadline: the walk does not begin after this, by perf_counter.
 
     Attributes:
         position: how many items have been stepped.
         seen: what the model had thought of each stepped item.
         ranking: the most likely items after the last step.
+        error: why the walk did not reach its end, if it did not.
     """
 
-    __slots__ = ("arrived", "deadline", "items", "position", "ranking", "reach", "seen", "slot", "walker")
+    __slots__ = (
+        "arrived",
+        "ask",
+        "deadline",
+        "error",
+        "items",
+        "owner",
+        "position",
+        "ranking",
+        "seen",
+        "source",
+        "target",
+    )
 
     def __init__(
-        self, walker: Walker, slot: int, items: Sequence[int], reach: int, arrived: float, deadline: float
+        self,
+        owner: Any,
+        source: int,
+        target: int,
+        items: Sequence[int],
+        ask: Ask,
+        *,
+        arrived: float,
+        deadline: float,
     ) -> None:
-        self.walker = walker
-        self.slot = slot
+        self.owner = owner
+        self.source = source
+        self.target = target
         self.items = items
-        self.reach = reach
+        self.ask = ask
         self.arrived = arrived
         self.deadline = deadline
         self.position = 0
         self.seen: list[Seen] = []
         self.ranking: Ranking = NOTHING
+        self.error: Exception | None = None
 
 
 class Batcher:
-    """Steps walks together, fairly: an unfinished walk goes back to the end of the queue.
+    """Steps walks together and fairly: an unfinished walk goes back to the end of the queue.
 
-    The first walk submitted schedules a flush for the loop's next round, so everything that the same round
-    brings joins the batch. A flush runs one batch and schedules the next one, so the loop stays responsive.
+    The first walk submitted schedules a batch for the loop's next round, so all that the same round brings joins it.
+    A run steps one batch and schedules the next one, so the loop stays responsive.
+
+    Args:
+        engine: steps the rows.
+        figures: counts runs and waiting times.
+        max_batch: the most walks in one run.
+        finished: takes the walks of a run that are at their end, or have an error.
     """
 
-    def __init__(self, arena: Arena, figures: Figures, max_batch: int) -> None:
-        self._arena = arena
+    def __init__(
+        self, engine: Engine, figures: Figures, max_batch: int, finished: Callable[[Sequence[Walk]], None]
+    ) -> None:
+        self._engine = engine
         self._figures = figures
         self._max_batch = max_batch
+        self._finished = finished
         self._queue: deque[Walk] = deque()
         self._scheduled = False
 
@@ -86,75 +121,72 @@ class Batcher:
 
     def _schedule(self) -> None:
         self._scheduled = True
-        get_running_loop().call_soon(self._look, 0)
+        get_running_loop().call_soon(self._gather, 0)
 
-    def _look(self, before: int) -> None:
-        """Flush, or look again in the loop's next round while each round brings more."""
+    def _gather(self, before: int) -> None:
+        """Run a batch, or look again in the loop's next round while each round brings more walks."""
         if before < len(self._queue) < self._max_batch:
-            get_running_loop().call_soon(self._look, len(self._queue))
+            get_running_loop().call_soon(self._gather, len(self._queue))
         else:
-            self._flush()
+            self._run()
 
-    def _flush(self) -> None:
+    def _run(self) -> None:
         self._scheduled = False
         began = perf_counter()
-        batch = self._next_batch(began)
+        batch, ended = self._next_batch(began)
         if batch:
+            self._step(batch)
+            self._figures.run_seconds.observe(perf_counter() - began)
+            self._figures.batch_rows.observe(len(batch))
+            for walk in batch:
+                if walk.error is not None or walk.position == len(walk.items):
+                    ended.append(walk)
+                else:
+                    self._queue.append(walk)
+        if ended:
             try:
-                sound = self._step(batch)
-            except Exception as error:
-                logger.exception("a batch of %d rows failed", len(batch))
-                for walk in batch:
-                    _tell(walk, error)
-            else:
-                self._figures.run_seconds.observe(perf_counter() - began)
-                self._figures.batch_rows.observe(len(batch))
-                self._settle(batch, sound)
+                self._finished(ended)
+            except Exception:
+                logger.exception("%d finished walks could not be handed over", len(ended))
         if self._queue and not self._scheduled:
             self._schedule()
 
-    def _next_batch(self, now: float) -> list[Walk]:
-        """The walks to step now; those that should not begin any more are told so."""
+    def _next_batch(self, now: float) -> tuple[list[Walk], list[Walk]]:
+        """The walks to step now, and those that are too late to begin."""
         queue, waited = self._queue, self._figures.queue_seconds
         batch: list[Walk] = []
+        late: list[Walk] = []
         while queue and len(batch) < self._max_batch:
             walk = queue.popleft()
             if not walk.position:
                 if walk.deadline < now:
-                    _tell(walk, LateError())
+                    walk.error = LateError()
+                    late.append(walk)
                     continue
                 waited.observe(now - walk.arrived)
             batch.append(walk)
-        return batch
+        return batch, late
 
-    def _step(self, batch: list[Walk]) -> list[bool]:
-        """Step each walk by one item; whether each row went well. Nothing is stored if this raises."""
-        seen, sound, rankings = self._arena.step(
-            [walk.slot for walk in batch],
-            [walk.items[walk.position] for walk in batch],
-            [walk.reach if walk.position + 1 == len(walk.items) else 0 for walk in batch],
-        )
-        for walk, thought, fine, ranking in zip(batch, seen, sound, rankings, strict=True):
-            if fine:
-                walk.seen.append(thought)
-                walk.position += 1
-                walk.ranking = ranking
-        return sound
-
-    def _settle(self, batch: list[Walk], sound: list[bool]) -> None:
-        for walk, fine in zip(batch, sound, strict=True):
+    def _step(self, batch: list[Walk]) -> None:
+        """Step each walk by one item."""
+        try:
+            step = self._engine.step(
+                np.array([walk.target if walk.position else walk.source for walk in batch]),
+                np.array([walk.target for walk in batch]),
+                np.array([walk.items[walk.position] for walk in batch]),
+                [walk.ask.reach if walk.position + 1 == len(walk.items) else 0 for walk in batch],
+            )
+        except Exception as error:
+            logger.exception("a batch of %d rows failed", len(batch))
+            for walk in batch:
+                walk.error = error
+            return
+        seen = zip(step.probabilities.tolist(), step.ranks.tolist(), strict=True)
+        for walk, thought, fine, ranking in zip(batch, seen, step.sound.tolist(), step.rankings, strict=True):
             if not fine:
                 logger.error("the model gave logits that are not finite for item id %d", walk.items[walk.position])
-                _tell(walk, NonFiniteError())
-            elif walk.position == len(walk.items):
-                _tell(walk, None)
-            else:
-                self._queue.append(walk)
-
-
-def _tell(walk: Walk, error: Exception | None) -> None:
-    """Say that a walk has ended; a waiter that fails must not take the others' answers with it."""
-    try:
-        walk.walker.walked(walk, error)
-    except Exception:
-        logger.exception("a finished walk could not be handed over")
+                walk.error = NonFiniteError()
+                continue
+            walk.seen.append(thought if walk.position or walk.source != INITIAL else UNSEEN)
+            walk.position += 1
+            walk.ranking = ranking

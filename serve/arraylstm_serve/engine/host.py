@@ -1,7 +1,4 @@
-"""The engine: every session's tensors, a row each, and the step graph that moves them.
-
-What a device has to do is `Engine`; everything above it deals in slots, item ids and what a client reads.
-"""
+"""The engine on the CPU: rows of state in the host's memory, and the step graph that moves them."""
 
 from __future__ import annotations
 
@@ -38,36 +35,22 @@ class HostEngine:
         self._states = [rows for name, rows in self._rows.items() if name != LOGITS]
         self._log_sums = np.zeros(slots, np.float64)
 
-    def step(self, slots: Integers, items: Integers, reaches: Sequence[int]) -> Step:
+    def step(self, sources: Integers, targets: Integers, items: Integers, reaches: Sequence[int]) -> Step:
         """See `Engine.step`."""
-        probabilities, ranks = observe(self._logits[slots], self._log_sums[slots], items)
-        logits, states = self._graph.run(items, [rows[slots] for rows in self._states])
+        probabilities, ranks = observe(self._logits[sources], self._log_sums[sources], items)
+        logits, states = self._graph.run(items, [rows[sources] for rows in self._states])
         log_sums = log_sum_exp(logits)
         sound = np.isfinite(log_sums)
         rankings = rank_each(logits, log_sums, np.where(sound, reaches, 0).tolist())
-        if not sound.all():
-            slots, logits, log_sums = slots[sound], logits[sound], log_sums[sound]
-            states = [state[sound] for state in states]
         for rows, state in zip(self._states, states, strict=True):
-            rows[slots] = state
-        self._logits[slots] = logits
-        self._log_sums[slots] = log_sums
+            rows[targets] = state
+        self._logits[targets] = logits
+        self._log_sums[targets] = log_sums
         return Step(probabilities, ranks, sound, rankings)
 
     def rank(self, slots: Integers, reach: int) -> list[Ranking]:
         """See `Engine.rank`."""
         return rank(self._logits[slots], self._log_sums[slots], reach)
-
-    def clear(self, slot: int) -> None:
-        """See `Engine.clear`."""
-        for rows in self._states:
-            rows[slot] = 0
-
-    def copy(self, source: int, target: int) -> None:
-        """See `Engine.copy`."""
-        for rows in self._rows.values():
-            rows[target] = rows[source]
-        self._log_sums[target] = self._log_sums[source]
 
     def read(self, slots: Integers) -> dict[str, Floats]:
         """See `Engine.read`."""

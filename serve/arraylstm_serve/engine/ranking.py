@@ -6,7 +6,6 @@ Every row is worked out by itself, so that its numbers do not depend on the rows
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -28,7 +27,6 @@ class Ask(NamedTuple):
     exclude: frozenset[int] = frozenset()
 
     @classmethod
-    @lru_cache(256)  # nearly all requests ask for the same
     def of(cls, top_k: int, num_items: int, exclude: frozenset[int] = frozenset()) -> Self:
         """The ask for top_k of num_items items, without some."""
         return cls(top_k, min(num_items, top_k + len(exclude)) if top_k else 0, exclude)

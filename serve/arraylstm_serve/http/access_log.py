@@ -14,8 +14,8 @@ _access = logging.getLogger("arraylstm_serve.access")
 def log_access(scope: Scope, call: Call, status: int, seconds: float) -> None:
     """Write the line of an answered request."""
     facts = {
-        "method": scope.get("method", "GET"),  # of a WebSocket's handshake it is not told
-        "path": scope["raw_path"].decode("latin-1"),  # as it was sent: decoded, it could begin a line of its own
+        "method": scope.get("method", "GET"),  # a WebSocket's scope has none
+        "path": scope["raw_path"].decode("latin-1"),  # as sent: decoded, it could start a new line in the log
         "status": status,
         "seconds": round(seconds, 6),
         "request_id": call.request_id.decode("latin-1"),

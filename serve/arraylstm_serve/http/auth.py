@@ -1,4 +1,4 @@
-"""API keys: who may ask, and whose sessions are whose."""
+"""API keys: who may call the server, and which sessions are theirs."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from arraylstm_serve.text import shown
 
 _LINE = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,64})\s+(?P<digest>[0-9A-Fa-f]{64})")
 EVERYBODY = ""
-"""The namespace of all sessions where no keys are asked for."""
+"""The namespace of all sessions if the server asks for no keys."""
 
 
 class Keys:
-    """The keys that are let in, known by their SHA-256 alone. A key is 256 random bits, so a plain hash hides it.
+    """The accepted keys, stored as SHA-256 only. A key is 256 random bits, so a plain hash hides it.
 
     Args:
         digests: the name and the SHA-256 of each key; several keys may have one name.
@@ -31,12 +31,12 @@ class Keys:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a file of lines `NAME SHA256`; empty lines and those that begin with # are skipped.
+        """Read a file of lines `NAME SHA256`; skip empty lines and those that begin with #.
 
-        What else a line holds is never told: it may be a key.
+        Messages never show a line of another form: it may be a key.
 
         Raises:
-            StartupError: the file cannot be read, has another line, one key under two names, or no key.
+            StartupError: the file cannot be read, has a line of another form, gives a key two names, or has no key.
         """
         owners: dict[bytes, tuple[str, int]] = {}
         for number, line in enumerate(_read(path).splitlines(), 1):
@@ -57,11 +57,11 @@ class Keys:
                     f"{owner} in line {first} and {name} in line {number}."
                 )
         if not owners:
-            raise StartupError(f"--api-keys {path} lists no key; nobody could be let in.")
+            raise StartupError(f"--api-keys {path} has no key, so nobody could be let in.")
         return cls((owner, digest) for digest, (owner, _) in owners.items())
 
     def namespace(self, key: str | None) -> str:
-        """The name of a key; every listed key is compared, in constant time.
+        """Return the name of a key. Every accepted key is compared, in constant time.
 
         Raises:
             Problem: `unauthorized`.
@@ -73,7 +73,7 @@ class Keys:
                 if compare_digest(digest, other):
                     found = name
         if found is None:
-            missing = "carries no API key" if key is None else "carries an API key that is not known"
+            missing = "has no API key" if key is None else "has an unknown API key"
             detail = f"The request {missing}; send `Authorization: Bearer KEY` or `X-API-Key: KEY`."
             raise Problem(UNAUTHORIZED, detail, headers={"WWW-Authenticate": "Bearer"})
         return found
@@ -83,16 +83,16 @@ def _read(path: Path) -> str:
     try:
         return path.read_text("utf-8-sig")  # editors on Windows begin a file with a mark
     except UnicodeDecodeError as error:
-        raise StartupError(f"--api-keys {path} cannot be read: it is not text in UTF-8.") from error
+        raise StartupError(f"--api-keys {path} cannot be read: it is not UTF-8 text.") from error
     except OSError as error:
         raise StartupError(f"--api-keys {path} cannot be read: {cause(error)}.") from error
 
 
 def make_key(name: str) -> tuple[str, str]:
-    """A new key, and the line of an --api-keys file that lets it in.
+    """Make an API key; return it, and its line for the --api-keys file.
 
     Raises:
-        ValueError: the name has other characters than A-Z a-z 0-9 . _ - or more than 64.
+        ValueError: the name is not 1 to 64 characters of A-Z a-z 0-9 . _ -
     """
     key = secrets.token_urlsafe(32)
     line = f"{name} {hashlib.sha256(key.encode()).hexdigest()}"

@@ -1,4 +1,4 @@
-"""Between bytes and values: bodies in, answers and problems out, for raw ASGI and Starlette alike."""
+"""Read and decode what a request carries: its body, query and session id."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ Decoded = TypeVar("Decoded")
 
 
 async def read_body(receive: Receive, limit: int) -> bytes:
-    """The whole request body.
+    """Read the whole request body.
 
     Raises:
-        Problem: `payload_too_large`, as soon as more than limit bytes have come.
-        ClientDisconnect: the client has gone.
+        Problem: `payload_too_large`, as soon as more than limit bytes have arrived.
+        ClientDisconnect: the client has closed the connection.
     """
     chunks: list[bytes] = []
     size = 0
@@ -44,13 +44,13 @@ async def read_body(receive: Receive, limit: int) -> bytes:
         more = message.get("more_body", False)
         size += len(chunk)
         if size > limit:
-            raise Problem(PAYLOAD_TOO_LARGE, f"The body has more than {limit} bytes, the most that is allowed.")
+            raise Problem(PAYLOAD_TOO_LARGE, f"The body has more than {limit} bytes; no more are allowed.")
         chunks.append(chunk)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def decode(decoder: msgspec.json.Decoder[Decoded], body: bytes) -> Decoded:
-    """The request in a body.
+    """Decode a request from a body.
 
     Raises:
         Problem: `invalid_json` or `invalid_request`.
@@ -64,14 +64,15 @@ def decode(decoder: msgspec.json.Decoder[Decoded], body: bytes) -> Decoded:
 
 
 def decode_query(kind: type[Decoded], query: QueryParams) -> Decoded:
-    """The request in a query.
+    """Decode a request from a query.
 
     Raises:
         Problem: `invalid_request`.
     """
     for name in query:
-        if len(query.getlist(name)) > 1:
-            raise Problem(INVALID_REQUEST, f"The query parameter {shown(name)} is repeated; once is allowed.")
+        if (times := len(query.getlist(name))) > 1:
+            detail = f"The query parameter {shown(name)} is given {times} times; once is allowed."
+            raise Problem(INVALID_REQUEST, detail)
     try:
         return msgspec.convert(dict(query), kind, strict=False)
     except msgspec.ValidationError as error:
@@ -83,7 +84,7 @@ def _invalid_request(error: msgspec.ValidationError) -> Problem:
 
 
 def valid_session_id(text: str) -> str:
-    """The session id itself.
+    """Return the session id if it is valid.
 
     Raises:
         Problem: `invalid_session_id`.

@@ -5,12 +5,15 @@ from __future__ import annotations
 from asyncio import Future, get_running_loop
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from time import perf_counter
 
 from msgspec import Raw
 
 from arraylstm_serve.api.problems import INVALID_REQUEST, Problem, late
 from arraylstm_serve.api.schemas import BulkAnswer, BulkEvent, BulkRequest, encode
+from arraylstm_serve.http.events import advance
 from arraylstm_serve.http.request import Call
+from arraylstm_serve.sessions.commands import Caller
 from arraylstm_serve.sessions.service import Service
 
 RETRYABLE = (429, 503)
@@ -33,19 +36,20 @@ async def advance_all(service: Service, call: Call, request: BulkRequest) -> byt
     if len(request.events) > limit:
         detail = f"The request carries {len(request.events)} events; at most {limit} are allowed."
         raise Problem(INVALID_REQUEST, detail)
-    wanted = sum(min(event.top_k, len(service.vocabulary)) for event in request.events)
+    wanted = sum(min(event.top_k, len(service.model.vocabulary)) for event in request.events)
     if wanted > settings.max_predictions:
         detail = f"The events ask for {wanted} predictions; at most {settings.max_predictions} are allowed."
         raise Problem(INVALID_REQUEST, detail)
     results: list[bytes] = []
     held_back: dict[str, Problem] = {}
     share = service.bulk_share
+    caller = call.caller(settings.request_timeout)
     size = min(share.size, settings.max_batch)
     for events in _chunks(request.events, size, settings.max_session_pending):
         chunk = _Chunk(events, held_back)
         try:
-            async with share.places(len(events), service.patience(call)):
-                results += await chunk.advance(service, call)
+            async with share.places(len(events), caller.deadline - perf_counter()):
+                results += await chunk.advance(service, caller)
         except TimeoutError:
             results += chunk.refuse_all(late())
     return encode(BulkAnswer(list(map(Raw, results))))
@@ -80,14 +84,14 @@ class _Chunk:
         self._left = len(events)
         self._answered: Future[None] = get_running_loop().create_future()
 
-    async def advance(self, service: Service, call: Call) -> list[bytes]:
+    async def advance(self, service: Service, caller: Caller) -> list[bytes]:
         """The answer or refusal of each event."""
         for place, event in enumerate(self._events):
             reply = _Place(self, place)
             try:
                 if event.session_id in self._held_back:
                     raise self._held_back[event.session_id]
-                service.advance(call, event.session_id, event, event.idempotency_key, reply)
+                service.perform(advance(event.session_id, event.idempotency_key, event), caller, reply)
             except Problem as problem:
                 reply.set_exception(problem)
         await self._answered
@@ -114,7 +118,7 @@ class _Chunk:
 
 
 class _Place:
-    """Where one event's outcome goes; see `queues.Reply`."""
+    """Where one event's outcome goes; see `queue.Reply`."""
 
     __slots__ = ("_chunk", "_place")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from asyncio import Future, get_running_loop
-
 import msgspec
 from starlette.types import Receive, Scope
 
@@ -11,6 +9,8 @@ from arraylstm_serve.api.problems import METHOD_NOT_ALLOWED, Problem
 from arraylstm_serve.api.schemas import EventsRequest
 from arraylstm_serve.http.body import decode, read_body, valid_session_id
 from arraylstm_serve.http.request import Call
+from arraylstm_serve.sessions.commands import Advance
+from arraylstm_serve.sessions.rendering import render_session
 from arraylstm_serve.sessions.service import Service
 
 PREFIX = "/v1/sessions/"
@@ -39,6 +39,18 @@ async def answer(service: Service, call: Call, scope: Scope, receive: Receive) -
     session_id = valid_session_id(scope["path"][len(PREFIX) : -len(SUFFIX)])
     key = call.idempotency_key()
     request = decode(_decoder, await read_body(receive, service.settings.max_body))
-    reply: Future[bytes] = get_running_loop().create_future()
-    service.advance(call, session_id, request, key, reply)
-    return await reply
+    return await service.ask(advance(session_id, key, request), call.caller(service.settings.request_timeout))
+
+
+def advance(session_id: str, idempotency_key: str | None, request: EventsRequest) -> Advance:
+    """The command in a request."""
+    return Advance(
+        session_id=session_id,
+        idempotency_key=idempotency_key,
+        items=request.items,
+        top_k=request.top_k,
+        exclude=request.exclude,
+        render=render_session,
+        expected_step=request.expected_step,
+        end=request.end,
+    )

@@ -18,6 +18,8 @@ from arraylstm_serve.http.metrics import CONTENT_TYPE_LATEST
 from arraylstm_serve.http.request import Call
 from arraylstm_serve.http.response import json_response, problem_response
 from arraylstm_serve.sessions import state_file as statefile
+from arraylstm_serve.sessions.commands import Command, Inspect, Peek, Predict, Remove, Restore, Save
+from arraylstm_serve.sessions.rendering import render_prediction, render_session
 from arraylstm_serve.sessions.service import Service
 
 Handler = Callable[[Service, Call, Request], Awaitable[Response]]
@@ -28,12 +30,13 @@ bulk_decoder = msgspec.json.Decoder(BulkRequest)
 
 async def inspect(service: Service, call: Call, request: Request) -> Response:
     """Answer GET /v1/sessions/{session_id}."""
-    return json_response(service.inspect(call, _session_id(request)))
+    command = Inspect(session_id=_session_id(request), describe=service.describe)
+    return json_response(await _ask(service, call, command))
 
 
 async def remove(service: Service, call: Call, request: Request) -> Response:
     """Answer DELETE /v1/sessions/{session_id}."""
-    await service.remove(call, _session_id(request))
+    await _ask(service, call, Remove(session_id=_session_id(request), idempotency_key=call.idempotency_key()))
     return Response(status_code=204)
 
 
@@ -41,13 +44,14 @@ async def peek(service: Service, call: Call, request: Request) -> Response:
     """Answer GET /v1/sessions/{session_id}/predictions."""
     session_id = _session_id(request)
     query = decode_query(PeekQuery, request.query_params)
-    return json_response(await service.peek(call, session_id, query.top_k))
+    command = Peek(session_id=session_id, top_k=query.top_k, render=render_session)
+    return json_response(await _ask(service, call, command))
 
 
 async def save(service: Service, call: Call, request: Request) -> Response:
     """Answer GET /v1/sessions/{session_id}/state."""
     session_id = _session_id(request)
-    body = await service.save(call, session_id)
+    body = await _ask(service, call, Save(session_id=session_id))
     name = f'attachment; filename="{session_id}.safetensors"'
     return Response(body, media_type=statefile.MEDIA_TYPE, headers={"Content-Disposition": name})
 
@@ -56,13 +60,18 @@ async def restore(service: Service, call: Call, request: Request) -> Response:
     """Answer PUT /v1/sessions/{session_id}/state."""
     session_id = _session_id(request)
     body = await read_body(request.receive, max(service.settings.max_body, service.largest_state))
-    return json_response(await service.restore(call, session_id, body))
+    command = Restore(
+        session_id=session_id, idempotency_key=call.idempotency_key(), file=body, describe=service.describe
+    )
+    return json_response(await _ask(service, call, command))
 
 
 async def predict(service: Service, call: Call, request: Request) -> Response:
     """Answer POST /v1/predict."""
     body = await read_body(request.receive, service.settings.max_body)
-    return json_response(await service.predict(call, decode(predict_decoder, body)))
+    wanted = decode(predict_decoder, body)
+    command = Predict(items=wanted.items, top_k=wanted.top_k, exclude=wanted.exclude, render=render_prediction)
+    return json_response(await _ask(service, call, command))
 
 
 async def advance_all(service: Service, call: Call, request: Request) -> Response:
@@ -79,12 +88,12 @@ async def stream_upgrade(service: Service, call: Call, request: Request) -> Resp
 
 async def model(service: Service, call: Call, request: Request) -> Response:
     """Answer GET /v1/model."""
-    return json_response(service.bundle.document)
+    return json_response(service.model.bundle.document)
 
 
 async def vocabulary(service: Service, call: Call, request: Request) -> Response:
     """Answer GET /v1/vocabulary."""
-    return json_response(service.bundle.labels)
+    return json_response(service.model.bundle.labels)
 
 
 async def stats(service: Service, call: Call, request: Request) -> Response:
@@ -125,6 +134,10 @@ HANDLERS: tuple[tuple[Operation, Handler], ...] = (
     (operations.LIVE, live),
     (operations.READY, ready),
 )
+
+
+def _ask(service: Service, call: Call, command: Command) -> Awaitable[bytes]:
+    return service.ask(command, call.caller(service.settings.request_timeout))
 
 
 def _session_id(request: Request) -> str:

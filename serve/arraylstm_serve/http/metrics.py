@@ -39,10 +39,10 @@ class Metrics:
         service = self._service
         yield InfoMetricFamily(f"{PREFIX}build", "The server.", {"version": __version__})
         facts = {
-            "fingerprint": service.bundle.fingerprint,
-            "cell": service.bundle.manifest.model.cell,
-            "items": str(len(service.vocabulary)),
-            "provider": service.arena.engine.provider,
+            "fingerprint": service.model.bundle.fingerprint,
+            "cell": service.model.bundle.manifest.model.cell,
+            "items": str(len(service.model.vocabulary)),
+            "provider": service.model.engine.provider,
         }
         yield InfoMetricFamily(f"{PREFIX}model", "The model served.", facts)
 
@@ -81,6 +81,7 @@ class Metrics:
 
     def _sessions(self) -> Iterator[Metric]:
         service, figures = self._service, self._service.figures
+        service.sessions.expire()
         yield GaugeMetricFamily(f"{PREFIX}sessions_active", "Sessions held.", len(service.sessions))
         yield GaugeMetricFamily(f"{PREFIX}sessions_limit", "Sessions held at most.", service.settings.max_sessions)
         yield GaugeMetricFamily(

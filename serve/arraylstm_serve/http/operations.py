@@ -1,4 +1,4 @@
-"""Every operation of the API: its path, its types and what it can be refused for."""
+"""Every operation of /v1 and around it: its path, its types and the reasons to refuse it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from arraylstm_serve.api.problems import (
     SESSION_GONE,
     STEP_CONFLICT,
     STOPPING,
-    UNAUTHORIZED,
     UNKNOWN_ITEM,
     UNKNOWN_SESSION,
     UPGRADE_REQUIRED,
@@ -41,7 +40,7 @@ from arraylstm_serve.bundle.manifest import Manifest, VocabularyFile
 from arraylstm_serve.http import events
 from arraylstm_serve.http import websocket as stream
 
-RUN_PROBLEMS = (UNAUTHORIZED, OVERLOADED, DEADLINE_EXCEEDED, STOPPING, INTERNAL)
+RUN_PROBLEMS = (OVERLOADED, DEADLINE_EXCEEDED, STOPPING, INTERNAL)
 BODY_PROBLEMS = (INVALID_JSON, INVALID_REQUEST, UNKNOWN_ITEM, PAYLOAD_TOO_LARGE, FOREIGN_ORIGIN, *RUN_PROBLEMS)
 TURN_PROBLEMS = (INVALID_SESSION_ID, SESSION_BUSY, *RUN_PROBLEMS)
 KEY_PROBLEMS = (INVALID_REQUEST, IDEMPOTENCY_KEY_REUSED)
@@ -52,7 +51,7 @@ ADVANCE = Operation(
     method="POST",
     path=events.PATH,
     name="advance",
-    summary="Tell a session the items it has just seen; the session begins with its first ones.",
+    summary="Tell a session the items it has just seen; the first ones begin it.",
     answers={200: SessionAnswer},
     body=EventsRequest,
     keyed=True,
@@ -70,15 +69,15 @@ INSPECT = Operation(
     method="GET",
     path=SESSION,
     name="inspect",
-    summary="Where a session stands; asking does not keep it from expiring.",
+    summary="A session's step and times; to ask for them does not prolong its life.",
     answers={200: SessionInfo},
-    problems=(UNAUTHORIZED, UNKNOWN_SESSION, INVALID_SESSION_ID),
+    problems=(UNKNOWN_SESSION, INVALID_SESSION_ID),
 )
 REMOVE = Operation(
     method="DELETE",
     path=SESSION,
     name="remove",
-    summary="Forget a session, and what its earlier idempotency keys were answered.",
+    summary="Delete a session and its answers for idempotency keys.",
     answers={204: None},
     keyed=True,
     problems=(*TURN_PROBLEMS, *KEY_PROBLEMS, FOREIGN_ORIGIN, UNKNOWN_SESSION),
@@ -87,7 +86,7 @@ PEEK = Operation(
     method="GET",
     path=f"{SESSION}/predictions",
     name="peek",
-    summary="A session's predictions, its state unmoved.",
+    summary="A session's predictions; its state does not change.",
     answers={200: SessionAnswer},
     query=PeekQuery,
     problems=(*TURN_PROBLEMS, UNKNOWN_SESSION, INVALID_REQUEST),
@@ -96,7 +95,7 @@ SAVE = Operation(
     method="GET",
     path=f"{SESSION}/state",
     name="save",
-    summary="A session's state as a safetensors file; the session goes on here.",
+    summary="A session's state as a safetensors file; the session also continues here.",
     answers={200: bytes},
     problems=(*TURN_PROBLEMS, UNKNOWN_SESSION),
 )
@@ -104,7 +103,7 @@ RESTORE = Operation(
     method="PUT",
     path=f"{SESSION}/state",
     name="restore",
-    summary="Give a session a state that this model made, or begin it with one.",
+    summary="Give a session a state that this model made; the session begins with it if it does not exist.",
     answers={200: SessionInfo},
     body=bytes,
     keyed=True,
@@ -122,10 +121,10 @@ ADVANCE_ALL = Operation(
     method="POST",
     path="/v1/events",
     name="advance_all",
-    summary="Tell many sessions what they have just seen; an event that is refused does not disturb the others.",
+    summary="Tell many sessions the items they have just seen; a refused event does not affect the others.",
     answers={200: BulkAnswer},
     body=BulkRequest,
-    problems=(INVALID_JSON, INVALID_REQUEST, PAYLOAD_TOO_LARGE, UNAUTHORIZED, FOREIGN_ORIGIN, STOPPING, INTERNAL),
+    problems=(INVALID_JSON, INVALID_REQUEST, PAYLOAD_TOO_LARGE, FOREIGN_ORIGIN, STOPPING, INTERNAL),
 )
 STREAM = Operation(
     method="GET",
@@ -133,7 +132,7 @@ STREAM = Operation(
     name="stream",
     summary="A WebSocket: each message is a BulkEvent, answered in order with a SessionAnswer or a ProblemBody.",
     answers={101: None},
-    problems=(UNAUTHORIZED, FOREIGN_ORIGIN, UPGRADE_REQUIRED),
+    problems=(FOREIGN_ORIGIN, UPGRADE_REQUIRED),
 )
 PREDICT = Operation(
     method="POST",
@@ -150,15 +149,13 @@ MODEL = Operation(
     name="model",
     summary="The manifest of the model served.",
     answers={200: Manifest},
-    problems=(UNAUTHORIZED,),
 )
 VOCABULARY = Operation(
     method="GET",
     path="/v1/vocabulary",
     name="vocabulary",
-    summary="The labels of the items by id, null where the ids are the labels, and the unknown item.",
+    summary="The labels of the items in the order of their ids, null if the ids are the labels; and the unknown item.",
     answers={200: VocabularyFile},
-    problems=(UNAUTHORIZED,),
 )
 STATS = Operation(
     method="GET",
@@ -166,7 +163,6 @@ STATS = Operation(
     name="stats",
     summary="Live figures of this server process.",
     answers={200: Stats},
-    problems=(UNAUTHORIZED,),
 )
 METRICS = Operation(
     method="GET",
@@ -174,14 +170,15 @@ METRICS = Operation(
     name="metrics",
     summary="The figures for Prometheus.",
     answers={200: str},
-    problems=(UNAUTHORIZED,),
 )
-LIVE = Operation(method="GET", path="/healthz", name="live", summary="Whether the server lives.", answers={200: Health})
+LIVE = Operation(
+    method="GET", path="/healthz", name="live", summary="Whether the server is alive.", answers={200: Health}
+)
 READY = Operation(
     method="GET",
     path="/readyz",
     name="ready",
-    summary="Whether the server takes requests.",
+    summary="Whether the server is ready for requests.",
     answers={200: Health, 503: Health},
 )
 

@@ -1,4 +1,4 @@
-"""The pages for browsers, all from this process: the console at / and the interactive documentation at /docs."""
+"""Pages for browsers: the console at / and Swagger UI at /docs. Nothing comes from other servers."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ POLICY = "; ".join(
         "require-trusted-types-for 'script'",
     )
 )
-"""What the page may do: run, show and ask what comes from this server, and never read text as HTML."""
+"""What the console may do: load and call only this server, and never treat text as HTML."""
 
 HEADERS = {
-    "Cache-Control": "no-cache",  # asked for again each time, so that an update never mixes old modules with new ones
+    "Cache-Control": "no-cache",  # asked for each time: after an update old and new modules must not mix
     "Content-Security-Policy": POLICY,
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
@@ -38,19 +38,19 @@ HEADERS = {
 
 
 class Assets(StaticFiles):
-    """The page's modules, style and picture, under the page's own headers."""
+    """The console's modules, style and picture, with the console's headers."""
 
     def file_response(
         self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200
     ) -> Response:
-        """A file, or that it has not changed."""
+        """Return a file, or 304 if it has not changed."""
         response = super().file_response(full_path, stat_result, scope, status_code)
         response.headers.update(HEADERS)
         return response
 
 
 def add_console(app: FastAPI) -> None:
-    """Serve the page at /, and what it loads under /console."""
+    """Serve the console at /, and the files it loads under /console."""
 
     async def page() -> FileResponse:
         return FileResponse(FOLDER / "index.html", headers=HEADERS)
@@ -64,7 +64,7 @@ DOCS_ASSETS = "/docs/assets"
 
 
 def add_docs(app: FastAPI) -> None:
-    """Serve Swagger UI under /docs, with the scripts and styles that the package fastapi-offline ships."""
+    """Serve Swagger UI under /docs; its scripts and styles come with the package fastapi-offline."""
     page = get_swagger_ui_html(
         openapi_url=str(app.openapi_url),
         title=app.title,

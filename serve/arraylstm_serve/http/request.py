@@ -1,4 +1,4 @@
-"""One request as it came in: who asks, from where, under which name, since when."""
+"""What the head of a request says: its id, API key, origin and Idempotency-Key."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from arraylstm_serve.api.problems import FOREIGN_ORIGIN, INVALID_REQUEST, Proble
 from arraylstm_serve.api.schemas import KEY
 from arraylstm_serve.http.auth import EVERYBODY, Keys
 from arraylstm_serve.origins import ANY_ORIGIN
+from arraylstm_serve.sessions.commands import Caller
 from arraylstm_serve.text import shown
 
 REQUEST_ID = b"x-request-id"
 BEARER_PROTOCOL = "arraylstm.bearer"
-"""The WebSocket subprotocol that stands before a key, for browsers, which can set no header there."""
+"""The WebSocket subprotocol that comes before an API key. Browsers need it: they cannot set a WebSocket's headers."""
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
@@ -29,7 +30,7 @@ _key = re.compile(KEY).fullmatch
 
 
 def new_request_id() -> bytes:
-    """A name for a request that has none."""
+    """Make an id for a request that has none."""
     return b"%s-%x" % (_process, next(_request_ids))
 
 
@@ -37,8 +38,8 @@ class Call:
     """What the head of a request says.
 
     Attributes:
-        arrived: when it came, by perf_counter.
-        request_id: the client's X-Request-ID where it sent a printable one, else one of the server's.
+        arrived: time of its arrival, by perf_counter.
+        request_id: the client's X-Request-ID if it is printable, else one that the server made.
         namespace: whose sessions it can see.
     """
 
@@ -70,11 +71,11 @@ class Call:
             self._api_key = scope["subprotocols"][-1].encode()
 
     def check_origin(self, scope: Scope, allowed: Sequence[str]) -> None:
-        """Refuse a page of another origin, unless it only reads, as Go's http.CrossOriginProtection does.
+        """Refuse a page of another origin unless it only reads, as Go's http.CrossOriginProtection does.
 
         Args:
-            scope: the request's; that of a WebSocket has no method.
-            allowed: origins whose pages may ask.
+            scope: the request's; a WebSocket's has no method.
+            allowed: origins whose pages may call the server.
 
         Raises:
             Problem: `foreign_origin`.
@@ -88,28 +89,28 @@ class Call:
         origin = self._origin.decode("latin-1")
         if foreign and origin not in allowed and ANY_ORIGIN not in allowed:
             detail = (
-                f"Pages of the origin {shown(origin)} may only read here; --cors-origin lets an origin's pages call."
+                f"Pages of the origin {shown(origin)} may only read; --cors-origin lets pages of an origin do more."
             )
             raise Problem(FOREIGN_ORIGIN, detail)
 
     def authorise(self, keys: Keys | None) -> None:
-        """Find out whose sessions the call can see.
+        """Find out whose sessions the request can see.
 
         Raises:
-            Problem: `unauthorized`, where keys are asked for.
+            Problem: `unauthorized`: keys are asked for, and the request has none or an unknown one.
         """
         if keys is not None:
             self.namespace = keys.namespace(None if self._api_key is None else self._api_key.decode("latin-1"))
 
-    def session_key(self, session_id: str) -> str:
-        """The name that the table of sessions knows a session by."""
-        return f"{self.namespace}/{session_id}" if self.namespace else session_id
+    def caller(self, patience: float) -> Caller:
+        """The caller as commands know it, who waits so many seconds for a request to begin."""
+        return Caller(self.namespace, self.arrived, self.arrived + patience)
 
     def idempotency_key(self) -> str | None:
-        """The call's Idempotency-Key, if it has one.
+        """Return the Idempotency-Key; None if there is none.
 
         Raises:
-            Problem: `invalid_request`, where the key is empty, too long, not printable ASCII or given twice.
+            Problem: `invalid_request`: the key is empty, too long, not printable ASCII, or given twice.
         """
         if self._idempotency is None:
             return None

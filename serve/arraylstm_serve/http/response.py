@@ -1,74 +1,87 @@
-"""An HTTP request and the answer on its way: what is sent, counted and logged of it."""
+"""Answers to HTTP requests: sent, counted and logged."""
 
 from __future__ import annotations
 
 from time import perf_counter
 
 from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Message, Scope, Send
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from arraylstm_serve.api.problems import JSON, MEDIA_TYPE, Problem
 from arraylstm_serve.http.access_log import log_access
 from arraylstm_serve.http.request import REQUEST_ID, Call
-from arraylstm_serve.http.uvicorn_hooks import REFUSED, has_gone, send_whole
+from arraylstm_serve.http.uvicorn_hooks import CYCLE, REFUSED, send_whole
 from arraylstm_serve.sessions.service import Service
 
 CLIENT_GONE = 499
-"""The status, nginx's, of an answer that nobody was there to hear."""
+"""The status, as in nginx, of a request whose client closed the connection before the answer."""
 
 OTHER = "other"
-"""The route of requests that no operation answers."""
+"""The route of requests that belong to no operation."""
+
+RESPONDER = "arraylstm.responder"
+"""Where a request's scope has its Responder."""
 
 _JSON_HEAD = b"content-type: application/json\r\ncontent-length: %d\r\nx-request-id: %s\r\n"
 
 
-class Exchange:
-    """An HTTP request and the answer on its way.
+class Responder:
+    """Sends the answer to one HTTP request, then counts and logs it.
 
     Attributes:
-        route: the path of the operation, as the metrics call it.
-        status: the answer's, 499 while the client has none.
+        call: the request.
+        route: the path of its operation, as the metrics name it.
+        status: the answer's; 499 until the client has one.
     """
 
-    __slots__ = ("_call", "_receive", "_scope", "_send", "_service", "route", "status")
+    __slots__ = ("_cycle", "_scope", "_send", "call", "route", "service", "status")
 
-    def __init__(self, service: Service, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
-        self._service = service
-        self._call = call
-        self._scope = scope
-        self._receive = receive
-        self._send = send
+    def __init__(self, service: Service, scope: Scope, send: Send) -> None:
+        self.service = service
+        self.call = Call(scope)
         self.route = ""
         self.status = CLIENT_GONE
+        self._scope = scope
+        self._send = send
+        self._cycle: RequestResponseCycle | None = scope.pop(CYCLE, None)
+        scope[RESPONDER] = self
 
     async def send(self, message: Message) -> None:
-        """Pass a message on; the answer's head gets the request's id."""
+        """Pass a message on to the server; add the request's id to the headers."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message["headers"] = [*message.get("headers", ()), (REQUEST_ID, self._call.request_id)]
+            message["headers"] = [*message.get("headers", ()), (REQUEST_ID, self.call.request_id)]
         await self._send(message)
-        if has_gone(self._receive):
+        if self._cycle is not None and self._cycle.disconnected:
             self.status = CLIENT_GONE
 
-    async def answer(self, body: bytes) -> None:
-        """Answer with JSON and status 200."""
-        if send_whole(self._send, _JSON_HEAD % (len(body), self._call.request_id), body):
+    async def answer(self, body: bytes, send: Send) -> None:
+        """Answer with JSON and status 200.
+
+        Args:
+            body: the JSON.
+            send: `self.send`, or what middleware made of it. The answer goes out in one write if it is the former.
+        """
+        cycle = self._cycle if send == self.send else None
+        if cycle is not None and send_whole(cycle, _JSON_HEAD % (len(body), self.call.request_id), body):
             self.status = 200
             return
         headers = [(b"content-type", JSON.encode()), (b"content-length", b"%d" % len(body))]
-        await self.send({"type": "http.response.start", "status": 200, "headers": headers})
-        await self.send({"type": "http.response.body", "body": body})
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
     def close(self) -> None:
-        """Count and log the exchange."""
+        """Count and log the request."""
+        del self._scope[RESPONDER]  # each refers to the other, and cycles wait for the garbage collector
         if self.status == CLIENT_GONE:
             self.status = self._scope.get(REFUSED, CLIENT_GONE)
         route = self.route or getattr(self._scope.get("route"), "path", OTHER)
-        record(self._service, self._call, self._scope, route, self.status)
+        record(self.service, self.call, self._scope, route, self.status)
 
 
 def record(service: Service, call: Call, scope: Scope, route: str, status: int) -> None:
-    """Count an answer, and log it where that is wanted."""
+    """Count an answer; log it if --access-log is given."""
     seconds = perf_counter() - call.arrived
     service.figures.answered(route, status, seconds)
     if service.settings.access_log:
@@ -76,10 +89,10 @@ def record(service: Service, call: Call, scope: Scope, route: str, status: int) 
 
 
 def problem_response(problem: Problem) -> Response:
-    """A problem as a Starlette response."""
+    """Return a problem as a Starlette response."""
     return Response(problem.body(), status_code=problem.kind.status, headers=problem.headers, media_type=MEDIA_TYPE)
 
 
 def json_response(body: bytes, status: int = 200) -> Response:
-    """Encoded JSON as a Starlette response."""
+    """Return encoded JSON as a Starlette response."""
     return Response(body, status_code=status, media_type=JSON)

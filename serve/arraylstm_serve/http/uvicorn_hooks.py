@@ -1,37 +1,34 @@
-"""What the HTTP layer uses of uvicorn's own request objects, all in one place."""
+"""What the HTTP layer knows of uvicorn: two entries of a request's scope, and an answer in one write."""
 
 from __future__ import annotations
 
-from starlette.types import Receive, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 GOING_DOWN = 1012
-"""The close code of a WebSocket whose server stops, once what is under way has been answered."""
+"""The close code of a WebSocket whose server stops, sent after the messages under way are answered."""
 
+CYCLE = "arraylstm.cycle"
+"""Where a request's scope has uvicorn's object for the request.
+
+That object has the scope in turn, so the Responder takes it out: no reference cycle is left to the garbage collector.
+"""
 
 REFUSED = "arraylstm.refused"
-"""What a request's scope has the status under that the client was told instead of the application's answer."""
+"""Where a request's scope has the status of a refusal that the client got in place of the application's answer."""
 
 
-def has_gone(receive: Receive) -> bool:
-    """Whether the client had gone, or been refused, before it was answered in whole, as far as uvicorn lets know."""
-    cycle = getattr(receive, "__self__", None)
-    return isinstance(cycle, RequestResponseCycle) and cycle.disconnected
-
-
-def send_whole(send: Send, head: bytes, body: bytes) -> bool:
-    """Answer with status 200 in one write, where uvicorn gives the way and the client is there; else send nothing.
+def send_whole(cycle: RequestResponseCycle, head: bytes, body: bytes) -> bool:
+    """Answer with status 200 in one write, or send nothing if the client has gone or reads too slowly.
 
     Args:
-        send: what the application was given; middleware that has wrapped it must not be passed by.
-        head: lines of headers, each with its end.
+        cycle: uvicorn's object for the request.
+        head: the header lines, each with its line end.
         body: not empty.
 
     Returns:
         Whether the answer is sent.
     """
-    cycle = getattr(send, "__self__", None)
-    if not isinstance(cycle, RequestResponseCycle) or cycle.flow.write_paused or cycle.disconnected:
+    if cycle.flow.write_paused or cycle.disconnected:
         return False
     cycle.response_started = cycle.response_complete = True
     parts = [STATUS_LINE[200]]

@@ -13,7 +13,9 @@ from starlette.types import Message, Receive, Scope, Send
 
 from arraylstm_serve.api.problems import NOT_FOUND, Problem, internal
 from arraylstm_serve.api.schemas import BulkEvent
+from arraylstm_serve.http.auth import Keys
 from arraylstm_serve.http.body import decode
+from arraylstm_serve.http.events import advance
 from arraylstm_serve.http.request import BEARER_PROTOCOL, REQUEST_ID, Call
 from arraylstm_serve.http.response import CLIENT_GONE, OTHER, problem_response, record
 from arraylstm_serve.http.uvicorn_hooks import GOING_DOWN
@@ -30,13 +32,13 @@ _decoder = msgspec.json.Decoder(BulkEvent)
 Replies = Queue[Future[bytes] | None]
 
 
-async def handle(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
+async def handle(service: Service, keys: Keys | None, scope: Scope, receive: Receive, send: Send) -> None:
     """Serve one WebSocket until the client closes it, or the server is going down."""
     call = Call(scope)
     await receive()  # the client's wish to connect
     status = CLIENT_GONE
     try:
-        status = await _shake_hands(service, call, scope, receive, send)
+        status = await _shake_hands(service, keys, call, scope, receive, send)
     finally:
         record(service, call, scope, PATH if scope["path"] == PATH else OTHER, status)
     if status == HTTPStatus.SWITCHING_PROTOCOLS:
@@ -47,11 +49,13 @@ async def handle(service: Service, scope: Scope, receive: Receive, send: Send) -
             service.figures.streams -= 1
 
 
-async def _shake_hands(service: Service, call: Call, scope: Scope, receive: Receive, send: Send) -> int:
+async def _shake_hands(
+    service: Service, keys: Keys | None, call: Call, scope: Scope, receive: Receive, send: Send
+) -> int:
     """Accept a connection, or refuse it; the status that the client is told."""
     try:
         call.check_origin(scope, service.settings.cors_origin)
-        call.authorise(service.keys)
+        call.authorise(keys)
         _check_path(scope["path"])
     except Problem as problem:
         problem.headers[REQUEST_ID.decode()] = call.request_id.decode()
@@ -93,7 +97,8 @@ def _advance(service: Service, call: Call, message: Message) -> Future[bytes]:
     reply: Future[bytes] = get_running_loop().create_future()
     try:
         event = decode(_decoder, message.get("bytes") or message.get("text") or b"")
-        service.advance(call, event.session_id, event, event.idempotency_key, reply)
+        caller = call.caller(service.settings.request_timeout)
+        service.perform(advance(event.session_id, event.idempotency_key, event), caller, reply)
     except Problem as problem:
         reply.set_exception(problem)
     except Exception:

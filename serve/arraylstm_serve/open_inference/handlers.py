@@ -1,7 +1,7 @@
 """The Open Inference Protocol under /v2, with Triton's sequence and binary tensor data extensions.
 
-A client of a Triton that serves the exported model repository runs unchanged against this server. Sequences are
-sessions: `sequence_start` begins one anew, `sequence_end` ends it, and /v1 sees the same sessions under the same ids.
+A client of a Triton server with the exported model repository works with this server unchanged. Sequences are
+sessions: `sequence_start` begins one, `sequence_end` ends it, and /v1 has the same sessions under the same ids.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from arraylstm_serve.http.body import read_body
 from arraylstm_serve.http.handlers import Handler
 from arraylstm_serve.http.request import Call
 from arraylstm_serve.http.response import json_response
+from arraylstm_serve.open_inference import inference
 from arraylstm_serve.open_inference import operations as oip_operations
 from arraylstm_serve.open_inference import tensors as oip_tensors
-from arraylstm_serve.open_inference.inference import ITEMS, LOGITS, Inference
+from arraylstm_serve.open_inference.inference import ITEMS, LOGITS
 from arraylstm_serve.open_inference.schemas import (
     MODEL,
     VERSION,
@@ -40,18 +41,18 @@ from arraylstm_serve.open_inference.tensors import FP32, INT64
 from arraylstm_serve.sessions.service import Service
 from arraylstm_serve.text import shown
 
-PREFIX = "/v2"
+ROOT = "/v2"
 EXTENSIONS = ("binary_tensor_data", "model_configuration", "sequence", "sequence(string_id)")
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
 
 def concerns(path: str) -> bool:
-    """Whether a path is one of the protocol's."""
-    return path == PREFIX or path.startswith(f"{PREFIX}/")
+    """Whether a path belongs to the protocol."""
+    return path == ROOT or path.startswith(f"{ROOT}/")
 
 
 def error_response(problem: Problem) -> Response:
-    """A problem in the protocol's words."""
+    """Return a problem in the protocol's form."""
     status = oip_operations.in_protocol(problem.kind).status
     body = encode(ErrorBody(problem.detail))
     return Response(body, status_code=status, headers=problem.headers, media_type=JSON)
@@ -68,7 +69,7 @@ async def server_live(service: Service, call: Call, request: Request) -> Respons
 
 
 async def server_ready(service: Service, call: Call, request: Request) -> Response:
-    """Answer GET /v2/health/ready; 400 is how the protocol says no."""
+    """Answer GET /v2/health/ready; in the protocol 400 means no."""
     return json_response(encode(ServerReady(not service.draining)), 400 if service.draining else 200)
 
 
@@ -80,7 +81,7 @@ async def model_ready(service: Service, call: Call, request: Request) -> Respons
 async def model_metadata(service: Service, call: Call, request: Request) -> Response:
     """Answer GET /v2/models/{model}."""
     inputs = [TensorMetadata(ITEMS, INT64, [-1, 1])]
-    outputs = [TensorMetadata(LOGITS, FP32, [-1, len(service.vocabulary)])]
+    outputs = [TensorMetadata(LOGITS, FP32, [-1, len(service.model.vocabulary)])]
     return json_response(encode(ModelMetadata(MODEL, [VERSION], "onnxruntime_onnx", inputs, outputs)))
 
 
@@ -94,7 +95,7 @@ async def model_config(service: Service, call: Call, request: Request) -> Respon
                 backend="onnxruntime",
                 max_batch_size=settings.max_batch,
                 input=[ConfigTensor(ITEMS, "TYPE_INT64", [1], Reshape([]))],
-                output=[ConfigTensor(LOGITS, "TYPE_FP32", [len(service.vocabulary)])],
+                output=[ConfigTensor(LOGITS, "TYPE_FP32", [len(service.model.vocabulary)])],
                 sequence_batching=SequenceBatching(
                     max_sequence_idle_microseconds=int(settings.session_ttl * 1e6),
                     oldest=OldestStrategy(settings.max_sessions),
@@ -111,7 +112,7 @@ async def infer(service: Service, call: Call, request: Request) -> Response:
     encoding = request.headers.get("content-encoding", "identity")
     if encoding != "identity":
         body = oip_tensors.inflate(body, encoding, limit)
-    answer = await Inference(service, body, request.headers.get(HEADER_LENGTH)).submit(call)
+    answer = await inference.infer(service, call, body, request.headers.get(HEADER_LENGTH))
     length = answer.find(oip_tensors.END_OF_JSON) + 1
     if not length:
         return json_response(answer)
@@ -119,7 +120,7 @@ async def infer(service: Service, call: Call, request: Request) -> Response:
 
 
 def of_model(handler: Handler) -> Handler:
-    """The handler, for requests that name a model and perhaps its version, which must be there."""
+    """Return the handler, with a check that the request names this model, and this version if any."""
 
     async def checked(service: Service, call: Call, request: Request) -> Response:
         model, version = request.path_params["model"], request.path_params.get("version", VERSION)

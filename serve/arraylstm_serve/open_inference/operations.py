@@ -1,4 +1,4 @@
-"""The operations of the Open Inference Protocol: paths, types and what each can be refused for."""
+"""The operations of the Open Inference Protocol: their paths, types and reasons to refuse them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from arraylstm_serve.api.openapi import Operation
-from arraylstm_serve.api.problems import CAPACITY, IDEMPOTENCY_KEY_REUSED, NOT_FOUND, UNAUTHORIZED, Kind
+from arraylstm_serve.api.problems import CAPACITY, IDEMPOTENCY_KEY_REUSED, NOT_FOUND, Kind
 from arraylstm_serve.http.operations import BODY_PROBLEMS, TURN_PROBLEMS
 from arraylstm_serve.open_inference.schemas import (
     ErrorBody,
@@ -30,34 +30,33 @@ INVALID = 422
 
 
 def in_protocol(kind: Kind) -> Kind:
-    """A kind of refusal with the status that the protocol has for it: whatever is wrong with a request is 400."""
+    """Return a refusal with the protocol's status: 400 for anything wrong with a request."""
     return replace(kind, status=400) if kind.status == INVALID else kind
 
 
 def _operation(name: str, path: str, summary: str, answers: dict[int, type], *problems: Kind) -> Operation:
-    kinds = tuple(map(in_protocol, (UNAUTHORIZED, *problems)))
     return Operation(
         method="GET",
         path=path,
         name=name,
         summary=summary,
         answers={**answers},
-        problems=kinds,
+        problems=tuple(map(in_protocol, problems)),
         refusal=ErrorBody,
         path_types=PATH_TYPES,
     )
 
 
 SERVER_METADATA = _operation("v2_server", "/v2", "The server and its extensions.", {200: ServerMetadata})
-SERVER_LIVE = _operation("v2_live", "/v2/health/live", "Whether the server lives.", {200: ServerLive})
+SERVER_LIVE = _operation("v2_live", "/v2/health/live", "Whether the server is alive.", {200: ServerLive})
 SERVER_READY = _operation(
-    "v2_ready", "/v2/health/ready", "Whether the server takes requests.", {200: ServerReady, 400: ServerReady}
+    "v2_ready", "/v2/health/ready", "Whether the server is ready for requests.", {200: ServerReady, 400: ServerReady}
 )
 MODEL_METADATA = _operation("v2_model", MODEL_PATH, "The model's inputs and outputs.", {200: ModelMetadata}, NOT_FOUND)
 MODEL_READY = _operation(
     "v2_model_ready",
     f"{MODEL_PATH}/ready",
-    "Whether the model takes requests.",
+    "Whether the model is ready for requests.",
     {200: ModelReady, 400: ModelReady},
     NOT_FOUND,
 )
@@ -68,7 +67,7 @@ INFER = Operation(
     method="POST",
     path=f"{MODEL_PATH}/infer",
     name="v2_infer",
-    summary="Consume the items of a sequence, or of none, and answer the scores of what comes next.",
+    summary="Consume items, of a sequence or without one, and return the scores of what comes next.",
     answers={200: InferAnswer},
     body=InferRequest,
     keyed=True,
@@ -83,14 +82,14 @@ INFER = Operation(
 
 
 def of_version(operation: Operation) -> Operation:
-    """The same operation on a version of the model."""
+    """Return the same operation on a version of the model."""
     return replace(
         operation, path=operation.path.replace(MODEL_PATH, VERSION_PATH), name=f"{operation.name}_of_version"
     )
 
 
 def with_versions(operations: Iterable[Operation]) -> list[Operation]:
-    """The operations, those on a model also as ones on its version."""
+    """Return the operations; those on a model also for its version."""
     return [
         each
         for operation in operations

@@ -1,6 +1,6 @@
-"""The wire format of the Open Inference Protocol with Triton's extensions, as far as this server speaks it.
+"""The types of the Open Inference Protocol with Triton's extensions, as far as this server supports it.
 
-What Triton calls a sequence is a session here: sequence 42, and likewise "42", is the session "42" of /v1.
+Triton's sequences are sessions here: sequence 42, or "42", is the session "42" of /v1.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from arraylstm_serve.api.schemas import Natural, TopK
 
 ModelName = Literal["arraylstm"]
-"""What the exported model repository calls the model, and its version."""
+"""The model's name in the exported model repository; its version is next."""
 
 ModelVersion = Literal["1"]
 (MODEL,) = get_args(ModelName)
@@ -21,8 +21,8 @@ ModelVersion = Literal["1"]
 SequenceId = Annotated[
     Annotated[int, Meta(ge=0)] | str,
     Meta(
-        description="The session concerned: a uint64, whose digits are the session's id, or that id itself. "
-        '0 and "" stand for none: the items are walked from the initial state and nothing is kept.',
+        description="The session: a uint64 whose digits are the session's id, or the id itself. "
+        '0 and "" mean no session: the items run from the initial state and nothing is kept.',
         examples=[42],
     ),
 ]
@@ -30,16 +30,16 @@ Shape = Annotated[list[Natural], Meta(description="[n] or [1, n]: n items, oldes
 Datatype = Annotated[
     str,
     Meta(
-        description="INT64: item ids, 0 to V - 1 whether or not the model has labels. BYTES: labels; a text that is no "
-        "label stands for the integer label that it spells.",
+        description="INT64: item ids from 0 to V - 1, also if the model has labels. BYTES: labels; a text that is "
+        "not a label means the integer label with these digits.",
         examples=["INT64"],
     ),
 ]
 Name = Annotated[
     str,
     Meta(
-        description="logits FP32 [1, V]; predictions [1, k], most likely first, BYTES labels or INT64 ids where the "
-        "model has no labels; probabilities FP32 [1, k] of the same; step INT64 [1, 1], items consumed.",
+        description="logits FP32 [1, V]; predictions [1, k], most likely first, BYTES labels, or INT64 ids if the "
+        "model has no labels; probabilities FP32 [1, k] of the predictions; step INT64 [1, 1], items consumed.",
         examples=["probabilities"],
     ),
 ]
@@ -49,13 +49,15 @@ InputName = Annotated[str, Meta(description="items", examples=["items"])]
 
 
 class ErrorBody(Struct):
-    """A refusal in the protocol's words."""
+    """A refusal in the protocol's form."""
 
-    error: Annotated[str, Meta(examples=["sequence 42 is not held; begin it with sequence_start"])]
+    error: Annotated[
+        str, Meta(examples=["inference request for sequence 42 to model 'arraylstm' must specify the START flag"])
+    ]
 
 
 class ServerMetadata(Struct):
-    """The server, and the extensions of the protocol that it speaks."""
+    """The server, and the protocol's extensions that it supports."""
 
     name: Annotated[str, Meta(examples=["arraylstm-serve"])]
     version: Annotated[str, Meta(examples=["1.0.0"])]
@@ -63,26 +65,26 @@ class ServerMetadata(Struct):
 
 
 class ServerLive(Struct):
-    """Whether the server lives."""
+    """Whether the server is alive."""
 
     live: bool
 
 
 class ServerReady(Struct):
-    """Whether the server takes requests."""
+    """Whether the server is ready for requests."""
 
     ready: bool
 
 
 class ModelReady(Struct):
-    """Whether the model takes requests."""
+    """Whether the model is ready for requests."""
 
     name: Model
     ready: bool
 
 
 class TensorMetadata(Struct):
-    """An input or output; -1 is a free dimension."""
+    """An input or output; -1 in its shape means any size."""
 
     name: InputName
     datatype: Datatype
@@ -90,7 +92,7 @@ class TensorMetadata(Struct):
 
 
 class ModelMetadata(Struct):
-    """What goes into the model and what comes out unless asked otherwise."""
+    """The model's inputs, and the outputs that it gives by default."""
 
     name: Model
     versions: list[Version]
@@ -100,7 +102,7 @@ class ModelMetadata(Struct):
 
 
 class Reshape(Struct):
-    """The shape that the model sees in place of what clients send."""
+    """The shape that the model gets in place of the client's."""
 
     shape: list[int]
 
@@ -115,7 +117,7 @@ class ConfigTensor(Struct, omit_defaults=True):
 
 
 class OldestStrategy(Struct):
-    """Triton's strategy: the oldest requests first, of so many sequences at most."""
+    """Triton's strategy: the oldest requests first, for at most so many sequences."""
 
     max_candidate_sequences: int
 
@@ -128,7 +130,7 @@ class SequenceBatching(Struct):
 
 
 class ModelConfiguration(Struct):
-    """The model configuration that Triton would have of this server."""
+    """The model's configuration in Triton's form."""
 
     name: Model
     backend: Annotated[str, Meta(examples=["onnxruntime"])]
@@ -139,9 +141,11 @@ class ModelConfiguration(Struct):
 
 
 class InputParameters(Struct, frozen=True):
-    """How an input's data comes."""
+    """How an input's data are sent."""
 
-    binary_data_size: Annotated[Natural, Meta(description="Bytes of it after the JSON.")] | UnsetType = UNSET
+    binary_data_size: (
+        Annotated[Natural, Meta(description="How many bytes of the input follow the JSON.")] | UnsetType
+    ) = UNSET
     shared_memory_region: str | UnsetType = UNSET
 
 
@@ -158,43 +162,47 @@ class InputTensor(Struct):
 
 
 class OutputParameters(Struct, frozen=True):
-    """How an output is wanted."""
+    """How to return an output."""
 
-    binary_data: Annotated[bool, Meta(description="After the JSON instead of in it.")] | UnsetType = UNSET
+    binary_data: (
+        Annotated[bool, Meta(description="Whether the data follow the JSON instead of being in it.")] | UnsetType
+    ) = UNSET
     classification: int | UnsetType = UNSET
     shared_memory_region: str | UnsetType = UNSET
 
 
 class RequestedOutput(Struct):
-    """An output that is wanted."""
+    """An output to return."""
 
     name: Name
     parameters: OutputParameters = OutputParameters()
 
 
 class InferParameters(Struct, frozen=True):
-    """Whose items they are, and what is wanted; parameters not listed here are ignored."""
+    """The sequence, and what to return; other parameters are ignored."""
 
     sequence_id: SequenceId = 0
-    sequence_start: Annotated[bool, Meta(description="Begin the session anew, whatever was held of it.")] = False
+    sequence_start: Annotated[
+        bool, Meta(description="Begin the session from the initial state, even if it exists.")
+    ] = False
     sequence_end: Annotated[bool, Meta(description="The session ends with these items.")] = False
-    binary_data_output: Annotated[bool, Meta(description="What binary_data is where an output does not say.")] = False
+    binary_data_output: Annotated[bool, Meta(description="The default of each output's binary_data.")] = False
     top_k: TopK = 10
 
 
 class InferRequest(Struct):
-    """Items of a sequence, consumed in order, and the outputs wanted after the last; the logits if none is named."""
+    """Items to consume in order, and the outputs to return after the last one; by default the logits."""
 
     inputs: list[InputTensor]
     outputs: list[RequestedOutput] = []
     parameters: Annotated[InferParameters, Meta(examples=[{"sequence_id": 42, "sequence_start": True}])] = (
         InferParameters()
     )
-    id: Annotated[str, Meta(description="Given back with the answer.", examples=["request-1"])] = ""
+    id: Annotated[str, Meta(description="Returned with the answer.", examples=["request-1"])] = ""
 
 
 class BinaryData(Struct):
-    """How much of an output comes after the JSON."""
+    """How many bytes of an output follow the JSON."""
 
     binary_data_size: int
 
@@ -210,7 +218,7 @@ class OutputTensor(Struct, omit_defaults=True):
 
 
 class InferAnswer(Struct, omit_defaults=True):
-    """The outputs wanted, in their order."""
+    """The requested outputs, in the order of the request."""
 
     model_name: Model
     model_version: Version

@@ -1,6 +1,6 @@
 """Tensors of the Open Inference Protocol: in JSON, or as Triton's binary tensor data after it.
 
-Binary data are little-endian, row by row; each element of a BYTES tensor has its length as a uint32 before it.
+Binary data are little-endian, row by row. In a BYTES tensor a uint32 with its length comes before each element.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from arraylstm_serve.text import shown
 INT64, FP32, BYTES = "INT64", "FP32", "BYTES"
 WIDTHS = {INT64: ("<i8", 8), FP32: ("<f4", 4)}
 END_OF_JSON = b"\n"
-"""Ends the JSON of an answer that binary data follow; msgspec puts none into it."""
+"""Ends the JSON of an answer if binary data follow it. msgspec writes no newline into the JSON itself."""
 
 Kind = TypeVar("Kind", int, str)
 
@@ -32,11 +32,11 @@ _length = struct.Struct("<I")
 
 
 class Output(NamedTuple):
-    """A tensor to answer.
+    """A tensor to return.
 
     Attributes:
         datatype: one of the protocol's.
-        values: of one row, in the type that goes with it.
+        values: those of one row, in the matching type.
     """
 
     datatype: str
@@ -44,10 +44,10 @@ class Output(NamedTuple):
 
 
 def inflate(body: bytes, encoding: str, limit: int) -> bytes:
-    """A body as it was before it was compressed with gzip or deflate.
+    """Decompress a body that was compressed with gzip or deflate.
 
     Raises:
-        Problem: `invalid_request` for another encoding or damaged data, `payload_too_large` for more than limit bytes.
+        Problem: `invalid_request`: another encoding, or damaged data. `payload_too_large`: more than limit bytes.
     """
     if encoding not in _WINDOW_BITS:
         raise _invalid(f"Content-Encoding is {shown(encoding)}; allowed are gzip, deflate and none.")
@@ -57,17 +57,21 @@ def inflate(body: bytes, encoding: str, limit: int) -> bytes:
     except zlib.error as error:
         raise _invalid(f"The body is not {encoding}: {error}.") from None
     if len(plain) > limit:
-        raise Problem(PAYLOAD_TOO_LARGE, f"The inflated body has more than {limit} bytes, the most that is allowed.")
+        raise Problem(PAYLOAD_TOO_LARGE, f"The decompressed body has more than {limit} bytes; no more are allowed.")
     if not inflater.eof or inflater.unused_data:
         raise _invalid(f"The body is not one whole {encoding} stream.")
     return plain
 
 
 def split(body: bytes, header_length: str | None) -> tuple[bytes, bytes]:
-    """The JSON of a request and the binary data after it, by the value of Inference-Header-Content-Length.
+    """Split a body into its JSON and the binary data after it.
+
+    Args:
+        body: the whole body.
+        header_length: the value of Inference-Header-Content-Length, if the request has it.
 
     Raises:
-        Problem: `invalid_request`, where that is no length within the body.
+        Problem: `invalid_request`: the value is not a length within the body.
     """
     if header_length is None:
         return body, b""
@@ -80,16 +84,16 @@ def split(body: bytes, header_length: str | None) -> tuple[bytes, bytes]:
 
 
 def count(tensor: InputTensor) -> int:
-    """How many items an input of shape [n] or [1, n] says it has.
+    """Return the number of items in an input of shape [n] or [1, n].
 
     Raises:
-        Problem: `invalid_request`, where the shape is another one, or n is 0.
+        Problem: `invalid_request`: it has another shape, or n is 0.
     """
     shape = tensor.shape
     if len(shape) == 2 and shape[0] > 1:
         raise _invalid(
-            f"input {tensor.name} has shape {shape}: a request must have batch-size 1, for it is one sequence's; "
-            "several items of it have shape [n] or [1, n]"
+            f"input {tensor.name} has shape {shape}: a request must have batch-size 1, because it belongs to one "
+            "sequence; several items have shape [n] or [1, n]"
         )
     if not 1 <= len(shape) <= 2 or not math.prod(shape):
         raise _invalid(f"input {tensor.name} has shape {shape}; expected [n] or [1, n] with at least one item")
@@ -97,7 +101,7 @@ def count(tensor: InputTensor) -> int:
 
 
 def integers(tensor: InputTensor, binary: bytes, size: int) -> list[int]:
-    """The elements of an INT64 input that must have `size` of them; binary is all that follows the JSON.
+    """Return the elements of an INT64 input, `size` of them; binary is everything after the JSON.
 
     Raises:
         Problem: `invalid_request`.
@@ -115,7 +119,7 @@ def integers(tensor: InputTensor, binary: bytes, size: int) -> list[int]:
 
 
 def texts(tensor: InputTensor, binary: bytes, size: int) -> list[str]:
-    """The elements of a BYTES input that must have `size` of them; binary is all that follows the JSON.
+    """Return the elements of a BYTES input, `size` of them; binary is everything after the JSON.
 
     Raises:
         Problem: `invalid_request`.
@@ -133,9 +137,9 @@ def texts(tensor: InputTensor, binary: bytes, size: int) -> list[str]:
 
 
 def answer(model: str, version: str, request_id: str, outputs: Iterable[tuple[str, Output, bool]]) -> bytes:
-    """An encoded InferAnswer, with the data of those outputs after it that are wanted in binary.
+    """Encode an InferAnswer, followed by the data of the outputs that were requested in binary.
 
-    Where there are such, the JSON ends with END_OF_JSON.
+    If there are any, the JSON ends with END_OF_JSON.
     """
     tensors, following = [], []
     for name, output, binary in outputs:
@@ -153,9 +157,9 @@ def answer(model: str, version: str, request_id: str, outputs: Iterable[tuple[st
 
 
 def _in_json(tensor: InputTensor, binary: bytes, size: int) -> list[int | str] | None:
-    """The elements that the JSON has, None where they follow it."""
+    """Return the elements in the JSON; None if they follow it."""
     if tensor.parameters.shared_memory_region is not UNSET:
-        raise _invalid(f"input {tensor.name} lies in shared memory; this server takes JSON and binary data")
+        raise _invalid(f"input {tensor.name} is in shared memory; this server takes JSON and binary data only")
     promised = tensor.parameters.binary_data_size
     if (promised is UNSET) == (tensor.data is UNSET):
         raise _invalid(f"input {tensor.name} must have either data or the parameter binary_data_size")
@@ -172,7 +176,7 @@ def _in_json(tensor: InputTensor, binary: bytes, size: int) -> list[int | str] |
 
 
 def _elements(binary: bytes) -> Iterator[bytes]:
-    """The elements of a BYTES tensor."""
+    """Iterate over the elements of a BYTES tensor."""
     place = 0
     while place < len(binary):
         start = place + _length.size
@@ -193,7 +197,7 @@ def _packed(output: Output) -> bytes:
 
 
 def _all_of(kind: type[Kind], tensor: InputTensor, data: list[int | str]) -> list[Kind]:
-    """The elements, each of which must be of that type."""
+    """Return the elements; each must be of that type."""
     fitting = [value for value in data if isinstance(value, kind)]
     if len(fitting) < len(data):
         value = next(value for value in data if not isinstance(value, kind))

@@ -1,4 +1,4 @@
-"""Log lines on standard error: for people, or JSON for machines."""
+"""Log lines on standard error, as text or as JSON."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FORMATTERS: dict[str, dict[str, Any]] = {
 
 
 def configure(settings: Settings) -> None:
-    """Send every logger's lines, uvicorn's among them, to standard error in the format asked for."""
+    """Send all log lines, uvicorn's too, to standard error in the chosen format."""
     logging.config.dictConfig(
         {
             "version": 1,

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from arraylstm_serve.bundle.load import Bundle
-from arraylstm_serve.engine.base import LOGITS, row_shapes
-from arraylstm_serve.engine.slots import slot_bytes
+from arraylstm_serve.engine.base import LOGITS, row_bytes, row_shapes
 from arraylstm_serve.errors import StartupError
-from arraylstm_serve.sessions.service import slots
+from arraylstm_serve.sessions.model import slot_count
+from arraylstm_serve.sessions.session import SESSION_BYTES
 from arraylstm_serve.settings import Settings
 
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
@@ -51,10 +51,10 @@ def demands(bundle: Bundle, settings: Settings, *, on_host: bool = True) -> dict
         on_host: whether rows lie and runs happen there, and not on a device that has memory of its own.
     """
     shapes = row_shapes(bundle.manifest.states, len(bundle.vocabulary)) if on_host else {}
-    slot = slot_bytes(shapes)
+    row = row_bytes(shapes)
     return {
-        "max_sessions": settings.max_sessions * slot,
-        "max_pending": (slots(settings) - settings.max_sessions) * slot,
+        "max_sessions": settings.max_sessions * (row + SESSION_BYTES),
+        "max_pending": (slot_count(settings) - settings.max_sessions) * row,
         "max_batch": settings.max_batch * run_bytes(shapes),
         "max_answer_bytes": settings.max_answer_bytes,
     }

@@ -19,16 +19,16 @@ import uvicorn
 from arraylstm_serve import __version__
 from arraylstm_serve.application import Application
 from arraylstm_serve.bundle.load import Bundle
-from arraylstm_serve.cors import allow_origins
 from arraylstm_serve.engine.base import Engine
 from arraylstm_serve.engine.open import open_accelerator, open_host
 from arraylstm_serve.errors import StartupError, cause
 from arraylstm_serve.http.auth import Keys
 from arraylstm_serve.server import logs
 from arraylstm_serve.server.memory import demands, memory_limit, too_much
-from arraylstm_serve.server.protocol import Protocol, StreamProtocol
+from arraylstm_serve.server.protocol import Config, Protocol, StreamProtocol
 from arraylstm_serve.server.tls import Listener, server_context
-from arraylstm_serve.sessions.service import Service, slots
+from arraylstm_serve.sessions.model import slot_count
+from arraylstm_serve.sessions.service import Service
 from arraylstm_serve.settings import Settings, tell_what_is_no_setting
 
 YOUNG_OBJECTS = 50_000
@@ -102,11 +102,11 @@ def serve(path: Path, settings: Settings) -> None:
     keys = None if settings.api_keys is None else Keys.load(settings.api_keys)
     listener = listen(settings.host, settings.port)
     allow_files(settings.max_connections)
-    service = Service(bundle, allocate(bundle, settings), settings, keys)
-    service.arena.engine.warm_up(settings.max_batch)
-    config = configure(service)
+    service = Service(bundle, allocate(bundle, settings), settings)
+    service.model.engine.warm_up(settings.max_batch)
+    config = configure(service, keys)
     settle_memory()
-    Server(config, service, greeting(service, listener), signals).run([listener])
+    Server(config, service, greeting(service, keys, listener), signals).run([listener])
 
 
 def allow_files(connections: int) -> None:
@@ -132,28 +132,30 @@ def allocate(bundle: Bundle, settings: Settings) -> Engine:
     Raises:
         StartupError: the machine cannot hold what the bounds need, or the graph cannot be had.
     """
-    engine = open_accelerator(bundle, settings, slots(settings))
+    engine = open_accelerator(bundle, settings, slot_count(settings))
     needed = demands(bundle, settings, on_host=engine is None)
     if sum(needed.values()) > memory_limit():
         raise too_much(needed, settings)
     try:
-        return engine or open_host(bundle, settings, slots(settings))
+        return engine or open_host(bundle, settings, slot_count(settings))
     except MemoryError as error:
         raise too_much(needed, settings) from error
 
 
-def configure(service: Service) -> uvicorn.Config:
+def configure(service: Service, keys: Keys | None) -> uvicorn.Config:
     """Uvicorn's settings for a service.
 
     Raises:
         StartupError: the certificate or its key cannot be used.
     """
     settings = service.settings
-    config = uvicorn.Config(
-        allow_origins(Application(service), settings.cors_origin),
+    config = Config(
+        Application(service, keys),
+        settings,
+        service.figures,
         loop="uvloop",
-        http=Protocol.bounded(service.figures, settings.max_connections, settings.request_timeout),
-        ws=StreamProtocol.counted(service.figures),
+        http=Protocol,
+        ws=StreamProtocol,
         ws_max_size=settings.max_body,
         ws_per_message_deflate=False,
         lifespan="off",
@@ -199,23 +201,23 @@ def address_faults(host: str, port: int) -> Iterator[None]:
         ) from error
 
 
-def greeting(service: Service, listener: socket.socket) -> str:
+def greeting(service: Service, keys: Keys | None, listener: socket.socket) -> str:
     """What the person who started the server reads."""
-    bundle, settings = service.bundle, service.settings
+    model, settings = service.model, service.settings
     host, port = listener.getsockname()[:2]
     scheme = "https" if settings.tls_certificate else "http"
     url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
     here = f"{scheme}://localhost:{port}" if ip_address(host).is_unspecified else url
-    keys = "asked for" if service.keys else "none asked for"
+    asked = "asked for" if keys else "none asked for"
     megabytes = service.memory_bound / 1e6
     return "\n".join(
         (
             f"arraylstm-serve {__version__}",
-            f"  model     {bundle.fingerprint}",
-            f"  cell      {bundle.manifest.model.cell}, {len(bundle.vocabulary)} items",
-            f"  device    {service.arena.engine.device} ({service.arena.engine.provider}), threads {settings.threads}",
+            f"  model     {model.fingerprint}",
+            f"  cell      {model.bundle.manifest.model.cell}, {len(model.vocabulary)} items",
+            f"  device    {model.engine.device} ({model.engine.provider}), threads {settings.threads}",
             f"  sessions  at most {settings.max_sessions}, states and remembered answers in at most {megabytes:.1f} MB",
-            f"  API keys  {keys}",
+            f"  API keys  {asked}",
             f"  serving   {url}",
             f"  console   {here}/",
             f"  docs      {here}/docs",

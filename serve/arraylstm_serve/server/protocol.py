@@ -1,12 +1,14 @@
-"""uvicorn's protocols with bounds and manners of their own; all that reaches into uvicorn is here."""
+"""uvicorn's protocols with our bounds on connections and requests. What overrides uvicorn is here."""
 
 from __future__ import annotations
 
 import asyncio
+from enum import Enum, auto
 from http import HTTPStatus
-from typing import ClassVar, cast
+from typing import Any, cast
 
-from starlette.types import Scope
+import uvicorn
+from starlette.types import ASGIApp, Scope
 from uvicorn._types import ASGI3Application, ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -22,52 +24,78 @@ from arraylstm_serve.api.problems import (
 )
 from arraylstm_serve.counters import Figures
 from arraylstm_serve.http.request import REQUEST_ID, new_request_id
-from arraylstm_serve.http.uvicorn_hooks import GOING_DOWN, REFUSED
+from arraylstm_serve.http.uvicorn_hooks import CYCLE, GOING_DOWN, REFUSED
+from arraylstm_serve.settings import Settings
 
 MAX_HEAD = 65_536
-"""Bytes of a request's path and headers, and of what may come without their being complete."""
+"""Most bytes that a request's path and headers may have; also most that may come before they are complete."""
 
 LINGER = 1.0
-"""Seconds that a refused connection stays open, for a client that reads the refusal only after all it has to send."""
+"""Seconds that a refused connection stays open, so that a client that is still sending can read the refusal."""
+
+
+class Config(uvicorn.Config):
+    """uvicorn's settings, and what our protocols need beyond them.
+
+    Args:
+        app: the application.
+        settings: the bounds on connections.
+        figures: counts the refusals that the application does not hear of.
+        options: uvicorn's own.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings, figures: Figures, **options: Any) -> None:
+        super().__init__(app, **options)
+        self.max_connections = settings.max_connections
+        self.request_timeout = settings.request_timeout
+        self.figures = figures
+
+
+class Phase(Enum):
+    """What a connection's client is sending."""
+
+    NO_REQUEST = auto()
+    """Nothing: no request has begun, or the last one has come in whole."""
+
+    HEAD = auto()
+    """A request's path and headers."""
+
+    BODY = auto()
+    """A request's body, and the trailer after it."""
+
+    OVER = auto()
+    """Nothing that is still read: the connection was refused, or is a WebSocket by now."""
 
 
 class Protocol(HttpToolsProtocol):
-    """HTTP that refuses what it cannot parse, what is too slow, and connections beyond a number, in the API's words.
+    """HTTP, with bounds on what a client may send and how long it may take; refusals are the API's problems.
 
-    A clock runs whenever a client has to send something, and stops once a request has come in whole.
+    Two clocks of `request_timeout` seconds run. `_clock` runs while the client has to send something: in the phases
+    HEAD and BODY, and in NO_REQUEST on a new connection. `_unread_clock` runs while the client does not read its
+    answers.
     """
 
-    figures: ClassVar[Figures]
-    max_connections: ClassVar[int]
-    request_timeout: ClassVar[float]
+    config: Config
 
+    _phase = Phase.NO_REQUEST
     _head_bytes = 0
-    _largest = 0
-    """Bytes of the largest piece that came; as many `_head_bytes` lacks at most, where a head began amid one."""
-    _in_head = False
-    _in_request = False
-    _over = False
-    """Whether the connection was refused, or is a WebSocket by now."""
+    """Bytes received since the last body or request ended. Bytes in the same piece as that end are not counted."""
+    _largest_piece = 0
+    """Bytes of the largest piece received; `_head_bytes` is at most this much too small."""
     _running: RequestResponseCycle | None = None
-    """The latest request that the application was given; `cycle` and `pipeline` are what has come behind it since."""
+    """The request that the application got last. `cycle` is the one received last; `pipeline` has those between."""
     _clock: asyncio.TimerHandle | None = None
-    _unread: asyncio.TimerHandle | None = None
-    """Runs while the client does not read what it is sent."""
+    _unread_clock: asyncio.TimerHandle | None = None
 
-    @classmethod
-    def bounded(cls, figures: Figures, max_connections: int, request_timeout: float) -> type[Protocol]:
-        """The protocol with these bounds: connections open at once, and seconds for a request to come in whole."""
-        bounds = {"figures": figures, "max_connections": max_connections, "request_timeout": request_timeout}
-        return cast(type[Protocol], type(cls.__name__, (cls,), bounds))
+    # -- the connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
-        """Take a connection, or refuse it where there are too many."""
+        """Accept a connection, or refuse it if there are too many."""
         super().connection_made(transport)
-        if len(self.connections) > self.max_connections:
-            self.connections.discard(self)  # it takes nobody's place while it lingers
-            self.refuse(
-                retry_later(OVERLOADED, f"{self.max_connections} connections are open, as many as are allowed.")
-            )
+        most = self.config.max_connections
+        if len(self.connections) > most:
+            self.connections.discard(self)  # a refused connection takes nobody's place while it lingers
+            self.refuse(retry_later(OVERLOADED, f"{most} connections are open, as many as are allowed."))
         else:
             self._start_clock()
 
@@ -79,89 +107,105 @@ class Protocol(HttpToolsProtocol):
         self._drop_requests()
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes, or drop them after a refusal; a head or a trailer beyond MAX_HEAD of them is refused."""
-        if self._over:
+        """Parse what came. Ignore it after a refusal; refuse a head or a trailer of more than MAX_HEAD bytes."""
+        if self._phase is Phase.OVER:
             return
         self._head_bytes += len(data)
-        if len(data) > self._largest:
-            self._largest = len(data)
+        if len(data) > self._largest_piece:
+            self._largest_piece = len(data)
         super().data_received(data)
-        if self._over:
+        self._watch()
+
+    def _watch(self) -> None:
+        """After each piece: end a connection that has sent too much, or start the clock."""
+        if self._phase is Phase.OVER:
             return
-        if self._head_bytes > MAX_HEAD and (self._in_head or self.cycle is None or not self.cycle.response_started):
+        if self._head_bytes > MAX_HEAD and (
+            self._phase is Phase.HEAD or self.cycle is None or not self.cycle.response_started
+        ):
             self.send_400_response("")
-        elif self._head_bytes > MAX_HEAD:  # trailers without end of a request that has been answered
+        elif self._head_bytes > MAX_HEAD:  # the endless trailer of a request that has been answered
             self.transport.close()
-        elif self._clock is None and (self._in_request or not self._answering):
+        elif self._clock is None and (self._phase is not Phase.NO_REQUEST or not self._answering):
             self._start_clock()
 
     def pause_writing(self) -> None:
-        """Give a client that does not read its time."""
+        """Start the clock of a client that does not read its answers."""
         super().pause_writing()
-        if self._unread is None:
-            self._unread = self.loop.call_later(self.request_timeout, self.transport.abort)
+        if self._unread_clock is None:
+            self._unread_clock = self.loop.call_later(self.config.request_timeout, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Go on."""
-        if self._unread is not None:
-            self._unread.cancel()
-            self._unread = None
+        """Stop the clock of a client that reads again."""
+        if self._unread_clock is not None:
+            self._unread_clock.cancel()
+            self._unread_clock = None
         super().resume_writing()
 
-    @property
-    def _answering(self) -> bool:
-        return self.cycle is not None and not self.cycle.response_complete
-
-    def handle_websocket_upgrade(self) -> None:
-        """Hand the connection on."""
-        self._over = True
-        self._stop_clock()
-        super().handle_websocket_upgrade()
+    # -- requests, as the parser finds them
 
     def on_message_begin(self) -> None:
-        """Begin a head."""
+        """Begin a request."""
         super().on_message_begin()
-        self._in_head = self._in_request = True
+        self._phase = Phase.HEAD
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; what comes in the trailer is nobody's."""
-        if self._in_head:
+        """Keep a header; ignore those in a trailer."""
+        if self._phase is Phase.HEAD:
             super().on_header(name, value)
 
-    def on_body(self, body: bytes) -> None:
-        """Take a piece of the body, which is not part of the head."""
-        self._head_bytes = 0
-        super().on_body(body)
-
     def on_headers_complete(self) -> None:
-        """Let the request begin.
+        """Hand the request to the application.
 
         Raises:
-            ValueError: the head is too long, though it may have come in one piece; the parser then fails.
+            ValueError: the head has more than MAX_HEAD bytes, which is found here if it came in one piece. The parser
+                then fails.
         """
-        self._in_head = False
-        if self._head_bytes + self._largest > MAX_HEAD and self._head_size() > MAX_HEAD:
+        self._phase = Phase.BODY
+        if self._head_bytes + self._largest_piece > MAX_HEAD and self._head_size() > MAX_HEAD:
             raise ValueError(MAX_HEAD)
         super().on_headers_complete()
 
     def _head_size(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
 
-    def on_message_complete(self) -> None:
-        """Count the bytes of the next head from here."""
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of the body; the head's bytes are counted from here again."""
         self._head_bytes = 0
-        self._in_request = False
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """End a request: it has come in whole, so the clock stops."""
+        self._phase = Phase.NO_REQUEST
+        self._head_bytes = 0
         if self._clock is not None:
             self._stop_clock()
         super().on_message_complete()
 
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection to StreamProtocol."""
+        self._phase = Phase.OVER
+        self._stop_clock()
+        super().handle_websocket_upgrade()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        cast(Scope, cycle.scope)[CYCLE] = cycle
+        super()._start_asgi_task(cycle, app)
+
+    @property
+    def _answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    # -- refusals
+
     def send_400_response(self, msg: str) -> None:
-        """Answer bytes that are not HTTP, or a head longer than MAX_HEAD, and hang up."""
-        detail = f"What was sent is not HTTP/1.1, or its path and headers have more than {MAX_HEAD} bytes."
+        """Refuse bytes that are not HTTP, or a head of more than MAX_HEAD bytes."""
+        detail = f"The bytes sent are not HTTP/1.1, or the path and headers have more than {MAX_HEAD} bytes."
         self.refuse(Problem(MALFORMED_REQUEST, detail))
 
     def refuse(self, problem: Problem) -> None:
-        """Answer with a problem and hang up; a request under way gets no answer any more."""
+        """Answer with a problem and close the connection. Requests still waiting for an answer get none."""
         body = problem.body()
         kind = problem.kind
         headers = {
@@ -175,70 +219,65 @@ class Protocol(HttpToolsProtocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         if self._running is None or self._running.response_complete:
-            self.figures.refused(kind.status)
-        else:
+            self.config.figures.refused(kind.status)
+        else:  # the application counts it
             cast(Scope, self._running.scope)[REFUSED] = kind.status
         self._drop_requests()
-        self._over = True
+        self._phase = Phase.OVER
         self._stop_clock()
         self.loop.call_later(LINGER, self.transport.close)
-        self.loop.call_later(2 * LINGER, self.transport.abort)  # where it is encrypted, close waits for the client
+        self.loop.call_later(2 * LINGER, self.transport.abort)  # with TLS, close waits for the client
 
     def _drop_requests(self) -> None:
-        """Let nobody hear the answer to the request under way; those behind it are not begun."""
+        """Tell the running request that its client has gone, and start none of those behind it."""
         self.pipeline.clear()
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        self._running = cycle
-        super()._start_asgi_task(cycle, app)
-
-    def _too_slow(self) -> None:
-        """Refuse a request that did not come in whole in time; close a connection that has none to answer."""
-        self._clock = None
-        if self.transport.is_closing():
-            return
-        if (self._in_head and self._answering) or self.pipeline:
-            self._start_clock()  # the client may be waiting for an answer to an earlier request
-        elif self._in_head or (self._in_request and not self.cycle.response_started):
-            self.refuse(Problem(REQUEST_TIMEOUT, f"The request did not come in whole within {self.request_timeout} s."))
-        else:
-            self.transport.close()
+    # -- the clock
 
     def _start_clock(self) -> None:
-        self._clock = self.loop.call_later(self.request_timeout, self._too_slow)
+        self._clock = self.loop.call_later(self.config.request_timeout, self._too_slow)
 
     def _stop_clock(self) -> None:
         if self._clock is not None:
             self._clock.cancel()
             self._clock = None
 
+    def _too_slow(self) -> None:
+        """Refuse a request that did not come in whole in time; close a connection without one."""
+        self._clock = None
+        if self.transport.is_closing():
+            return
+        in_head, in_body = self._phase is Phase.HEAD, self._phase is Phase.BODY
+        if (in_head and self._answering) or self.pipeline:
+            self._start_clock()  # the client may be waiting for the answer to an earlier request
+        elif in_head or (in_body and not self.cycle.response_started):
+            detail = f"The request did not come in whole within {self.config.request_timeout} s."
+            self.refuse(Problem(REQUEST_TIMEOUT, detail))
+        else:
+            self.transport.close()
+
 
 class StreamProtocol(WebSocketsSansIOProtocol):
-    """WebSocket. Told to stop, it lets the application answer what is under way and close the connection."""
+    """WebSocket. When the server stops, the application answers the messages under way, then closes the connection."""
 
-    figures: ClassVar[Figures]
-
-    @classmethod
-    def counted(cls, figures: Figures) -> type[StreamProtocol]:
-        """The protocol that counts what it refuses there."""
-        return cast(type[StreamProtocol], type(cls.__name__, (cls,), {"figures": figures}))
+    config: Config
 
     async def send(self, message: ASGISendEvent) -> None:
-        """Send; a refusal in HTTP is an answer too, which uvicorn would call a handshake left undone."""
+        """Send. A refusal over HTTP ends the handshake too; uvicorn would call it incomplete and log an error."""
         await super().send(message)
         if message["type"] == "websocket.http.response.body":
             self.handshake_complete = True
 
     def handle_connect(self, event: Request) -> None:
-        """Begin the handshake, or refuse one that is none."""
+        """Begin the handshake, or refuse an invalid one."""
         super().handle_connect(event)
         if self.response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
-            self.figures.refused(self.response.status_code)
+            self.config.figures.refused(self.response.status_code)
 
     def shutdown(self) -> None:
-        """Stop to listen."""
+        """Tell the application that the server stops; end a handshake that is not complete."""
         if self.handshake_complete and not self.close_sent:
             self.queue.put_nowait({"type": "websocket.disconnect", "code": GOING_DOWN})
         else:

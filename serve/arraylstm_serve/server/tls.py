@@ -1,8 +1,9 @@
-"""HTTPS: the certificate, and connections that count and have a clock from the moment they are accepted."""
+"""HTTPS: the certificate, and connections that count and have a clock before they are encrypted."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import ssl
 from collections.abc import Callable
@@ -15,11 +16,11 @@ from arraylstm_serve.settings import Settings
 
 
 def server_context(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
-    """What connections are encrypted with; None where there is no certificate.
+    """Load what encrypts connections; None without a certificate.
 
     Args:
-        certificate: a PEM file, perhaps with the key in it.
-        key: a PEM file of the key alone.
+        certificate: a PEM file; the key may be in it.
+        key: a PEM file with the key alone.
 
     Raises:
         StartupError: the files cannot be used, or there is a key without a certificate.
@@ -31,10 +32,10 @@ def server_context(certificate: Path | None, key: Path | None) -> ssl.SSLContext
     named = f"--tls-certificate {certificate}" + (f" with --tls-key {key}" if key else "")
 
     def refuse_to_ask() -> str:
-        """Without this OpenSSL asks the terminal for the password, and a server without one waits for ever."""
+        """Raise, where OpenSSL would ask the terminal for the password and wait for ever if there is none."""
         raise StartupError(
-            f"{named} cannot be used: the key is encrypted and there is nobody to ask for its password; give as "
-            f"--tls-key what `openssl pkey -in {key or certificate} -out KEY` writes."
+            f"{named} cannot be used: the key is encrypted, and there is nobody to ask for its password; decrypt it "
+            f"with `openssl pkey -in {key or certificate} -out KEY` and give --tls-key KEY."
         )
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -46,19 +47,25 @@ def server_context(certificate: Path | None, key: Path | None) -> ssl.SSLContext
 
 
 RETRY = 0.1
-"""Seconds until connections are accepted again where no open file was left for one."""
+"""Seconds until the next try to accept a connection when the process has no open file left for one."""
+
+logger = logging.getLogger(__name__)
 
 
 class Listener:
-    """Accepts connections and lets them shake hands; to uvicorn a server like asyncio's own.
+    """Accepts connections and encrypts them; to uvicorn, a server like asyncio's own.
+
+    asyncio's `create_server(ssl=..., ssl_handshake_timeout=...)` cannot do this. It does not report a failed handshake,
+    so connections could not be counted before theirs. It gives every handshake the same time, so connections beyond
+    the bound would keep their open files as long as the others. Closing it does not end handshakes.
 
     Args:
         listener: listens already.
-        context: what connections are encrypted with.
-        new_protocol: makes what serves a connection that is encrypted.
-        connections: all that count; a connection is among them from the start.
-        settings: the bounds. A connection beyond `max_connections` does not count and has LINGER seconds to shake
-            hands, so that it can be told; the others have `request_timeout`.
+        context: encrypts the connections.
+        new_protocol: makes the protocol of an encrypted connection.
+        connections: all that count. A connection is among them before its handshake.
+        settings: `max_connections`, and `request_timeout` for a handshake. A connection beyond the bound does not count
+            and has LINGER seconds for its handshake, after which the protocol can tell it why it is refused.
     """
 
     def __init__(
@@ -75,41 +82,31 @@ class Listener:
         self._new_protocol = new_protocol
         self._connections = connections
         self._settings = settings
-        self._handshakes: set[asyncio.Task[None]] = set()
-        self._retry: asyncio.TimerHandle | None = None
         listener.setblocking(False)
-        self._listen()
+        self._accepting = self._loop.create_task(self._accept())
 
     def close(self) -> None:
-        """Accept no further connections, and end those that have not shaken hands."""
-        self._loop.remove_reader(self._listener)
-        if self._retry is not None:
-            self._retry.cancel()
-        for handshake in self._handshakes:
-            handshake.cancel()
+        """Accept no more connections, and end the handshakes under way."""
+        self._accepting.cancel()
 
     async def wait_closed(self) -> None:
-        """Wait until that is done."""
-        await asyncio.gather(*self._handshakes, return_exceptions=True)
+        """Wait until the handshakes have ended."""
+        await asyncio.wait([self._accepting])
 
-    def _listen(self) -> None:
-        self._loop.add_reader(self._listener, self._accept)
-
-    def _accept(self) -> None:
-        try:
-            connection, _ = self._listener.accept()
-        except (BlockingIOError, ConnectionAbortedError):  # the client has gone already
-            return
-        except OSError:
-            self._loop.remove_reader(self._listener)
-            self._retry = self._loop.call_later(RETRY, self._listen)
-            return
-        connection.setblocking(False)
-        task = self._loop.create_task(self._shake_hands(connection))
-        self._handshakes.add(task)
-        task.add_done_callback(self._handshakes.discard)
+    async def _accept(self) -> None:
+        async with asyncio.TaskGroup() as handshakes:
+            while True:
+                try:
+                    connection, _ = await self._loop.sock_accept(self._listener)
+                except ConnectionAbortedError:  # the client has gone already
+                    continue
+                except OSError:
+                    await asyncio.sleep(RETRY)
+                    continue
+                handshakes.create_task(self._shake_hands(connection))
 
     async def _shake_hands(self, connection: socket.socket) -> None:
+        """Encrypt a connection; from then on its protocol answers for it."""
         settings = self._settings
         handshake = Handshake(self._new_protocol, self._connections)
         crowded = len(self._connections) >= settings.max_connections
@@ -123,25 +120,27 @@ class Listener:
                 ssl_handshake_timeout=LINGER if crowded else settings.request_timeout,
                 ssl_shutdown_timeout=LINGER,
             )
-        except OSError:  # the client has gone, speaks no TLS, or is too slow
+        except OSError:  # the client has gone, does not speak TLS, or is too slow
             pass
+        except Exception:  # or the group would end every other handshake
+            logger.exception("a TLS handshake failed")
         finally:
             self._connections.discard(handshake)
 
 
 class Handshake(asyncio.Protocol):
-    """Stands for a connection until it has shaken hands, then makes room for the one that serves it."""
+    """Stands for a connection among those that count, until its handshake is done."""
 
     def __init__(self, new_protocol: Callable[[], asyncio.Protocol], connections: set[Any]) -> None:
         self._new_protocol = new_protocol
         self._connections = connections
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # asyncio's own is wider
-        """Hand the connection on, now that it is encrypted."""
+        """Make room for the protocol of the encrypted connection."""
         self._connections.discard(self)
         protocol = self._new_protocol()
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
 
     def shutdown(self) -> None:
-        """Uvicorn's word to each connection when the server stops; the listener has ended this one by then."""
+        """Do nothing; uvicorn calls it when the server stops, and `Listener.close` has ended this handshake."""

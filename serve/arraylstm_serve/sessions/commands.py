@@ -1,337 +1,302 @@
-"""What a session can be asked for in its turn."""
+"""What the server can be asked: values that know no HTTP and no model until their turn begins.
+
+A command's turn begins with `begin`, which either gives a change at once or a walk to take first; `finish` makes the
+change of a walk that has reached its end. Neither alters anything that others see: the queue commits the change.
+"""
 
 from __future__ import annotations
 
-import hashlib
-from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
-import msgspec
+from msgspec import Struct
 
-from arraylstm_serve.api.problems import SESSION_GONE, STEP_CONFLICT, Problem, plain_id
-from arraylstm_serve.engine.batcher import Walk
-from arraylstm_serve.engine.ranking import Ask, Ranking
-from arraylstm_serve.engine.slots import Seen
-from arraylstm_serve.sessions.queue import Reply, Turn
-from arraylstm_serve.sessions.session import Record
-from arraylstm_serve.sessions.table import Session
+from arraylstm_serve.api.problems import SESSION_GONE, STEP_CONFLICT, UNKNOWN_SESSION, Problem
+from arraylstm_serve.api.schemas import Item
+from arraylstm_serve.engine.batcher import Seen, Walk
+from arraylstm_serve.engine.ranking import Ranking
+from arraylstm_serve.sessions.model import Model
+from arraylstm_serve.sessions.session import Session, State
+from arraylstm_serve.sessions.state_file import dump, parse
+
+
+class Caller(NamedTuple):
+    """Who asks, and how long they wait.
+
+    Attributes:
+        namespace: whose sessions they can see.
+        arrived: when the request came, by perf_counter.
+        deadline: the request does not begin after this, by perf_counter.
+    """
+
+    namespace: str
+    arrived: float
+    deadline: float
+
+
+class Turn(Protocol):
+    """What a command sees when its turn begins.
+
+    Attributes:
+        caller: who asked.
+        model: the model that the session is walked through.
+        session: the session as it stands; of a command without a session, one that nobody knows.
+        now: seconds since the epoch.
+    """
+
+    caller: Caller
+    model: Model
+    session: Session
+    now: float
+
+    def acquire(self) -> int:
+        """A slot of the model's for the session's next state.
+
+        Raises:
+            Problem: `capacity`, where the session has not begun and there are as many busy ones as may be held.
+        """
 
 
 class Outcome(NamedTuple):
-    """Where a session stands after a turn, and what the model says there."""
+    """Where a session stands after a command, and what the model says there.
 
-    slot: int
-    step: int
-    state: Literal["new", "continued", "restored"]
-    seen: Sequence[Seen]
-    ranking: Ranking
-
-
-class IdempotencyKey(NamedTuple):
-    """A key that names a request, and the digest of what was requested."""
-
-    key: str
-    digest: bytes
-
-    @classmethod
-    def of(cls, key: str | None, kind: str, asked: Any) -> Self | None:
-        """The key, if there is one, of a request of some kind; what it asks for can be encoded as JSON."""
-        return None if key is None else cls(key, hashlib.sha256(msgspec.json.encode((kind, asked))).digest())
-
-
-Render = Callable[[Outcome], bytes]
-
-
-class Keyed(Turn[bytes]):
-    """A turn that an idempotency key lets be taken once: a repeat gets the first answer and moves nothing.
-
-    Args:
-        key: see `Turn`.
-        reply: gets the answer.
-        arrived: see `Turn`.
-        deadline: see `Turn`.
-        idempotency: the request's idempotency key.
+    Attributes:
+        session_id: the session's id, empty where there is none.
+        step: how many items the session has consumed.
+        state: what the session was before the command.
+        items: the items just consumed, as they were sent.
+        seen: what the model had thought of each of them.
+        predictions: the most likely next items that were asked for.
+        slot: the model's slot with the state there.
     """
 
-    __slots__ = ("_idempotency",)
-
-    def __init__(
-        self,
-        key: str,
-        reply: Reply[bytes],
-        arrived: float,
-        deadline: float,
-        *,
-        idempotency: IdempotencyKey | None = None,
-    ) -> None:
-        super().__init__(key, reply, arrived, deadline)
-        self._idempotency = idempotency
-
-    def begin(self) -> Walk | None:
-        """See `Turn.begin`; a refusal is idempotency_key_reused, the others are those of `start`."""
-        if self._idempotency is not None:
-            known = self._recall(self._idempotency)
-            if known is not None:
-                self.table.figures.replays += 1
-                self.answer(known)
-                return None
-        return self.start()
-
-    @abstractmethod
-    def start(self) -> Walk | None:
-        """Begin what is no repeat; see `Turn.begin`."""
-
-    def remember(self, session: Session, answer: bytes) -> None:
-        """Let the session keep the answer under the request's key, if it has one."""
-        if self._idempotency is not None:
-            self.table.remember(session, *self._idempotency, answer)
-
-    def _recall(self, idempotency: IdempotencyKey) -> bytes | None:
-        answers = self.table.answers(self.key)
-        if answers is None:
-            return None
-        try:
-            return answers.recall(*idempotency)
-        except Problem as problem:
-            problem.session_id = plain_id(self.key)
-            raise
+    session_id: str
+    step: int
+    state: State
+    items: Sequence[Item]
+    seen: Sequence[Seen]
+    predictions: Ranking
+    slot: int
 
 
-class Advance(Keyed):
+Render = Callable[[Model, Outcome], bytes]
+"""Writes an answer."""
+
+
+class Change(NamedTuple):
+    """What a turn comes to: the session as it is from now on, None where it stays as it is, and the answer."""
+
+    session: Session | None
+    answer: bytes
+
+
+class Command(Struct, frozen=True, gc=False, kw_only=True):
+    """Something to ask of a session in its turn.
+
+    Attributes:
+        session_id: the session's id, empty where the command is for none.
+        idempotency_key: a repeat under the same key gets the first answer and moves nothing.
+    """
+
+    session_id: str
+    idempotency_key: str | None = None
+
+    uses: ClassVar[bool] = True
+    """Whether the session counts as used."""
+    counted_as: ClassVar[Literal["events", "restored"] | None] = None
+    """The figure that counts such commands."""
+
+    @property
+    def asked(self) -> Any:
+        """What a repeat has to ask for too, as JSON can have it."""
+        return type(self).__name__
+
+    def begin(self, turn: Turn) -> Walk | Change:
+        """Begin.
+
+        Raises:
+            Problem: the command is refused.
+        """
+        raise NotImplementedError
+
+    def finish(self, turn: Turn, walk: Walk) -> Change:
+        """Make the change of a walk that has reached its end."""
+        raise NotImplementedError
+
+    def require_begun(self, session: Session) -> None:
+        """Raise Problem `unknown_session` where the session is not held."""
+        if not session.begun:
+            detail = f"Session {self.session_id} is not held."
+            raise Problem(UNKNOWN_SESSION, detail, session_id=self.session_id)
+
+
+class _Walking(Command, frozen=True, gc=False, kw_only=True):
+    """Walks items from where the session stands.
+
+    Attributes:
+        items: item labels, at least one.
+        top_k: how many predictions to answer.
+        exclude: items to leave out of them.
+        render: writes the answer.
+    """
+
+    items: Sequence[Item]
+    top_k: int
+    exclude: Sequence[Item] = ()
+    render: Render
+
+    def walk(self, turn: Turn, source: int) -> Walk:
+        """The walk of the items from a slot."""
+        model, caller = turn.model, turn.caller
+        items, ask = model.encode(self.items), model.ask(self.top_k, self.exclude)
+        return Walk(turn, source, turn.acquire(), items, ask, arrived=caller.arrived, deadline=caller.deadline)
+
+    def answer(self, turn: Turn, walk: Walk, step: int, state: State) -> bytes:
+        """The rendered outcome of a walk."""
+        predictions = walk.ask.choose(walk.ranking)
+        return self.render(
+            turn.model, Outcome(self.session_id, step, state, self.items, walk.seen, predictions, walk.target)
+        )
+
+
+class Advance(_Walking, frozen=True, gc=False, kw_only=True):
     """Consume items, all or none.
 
-    One item steps in the session's own slot, which is written only after a good run. Several walk on a copy,
-    which is copied back at the end.
-
-    Args:
-        key: see `Turn`; the session begins with these items if it is not held.
-        reply: gets the rendered outcome.
-        arrived: see `Turn`.
-        deadline: see `Turn`.
-        items: item ids, at least one.
-        ask: the predictions wanted.
-        render: makes the reply of the outcome.
+    Attributes:
         expected_step: refuse unless the session stands there.
-        idempotency: see `Keyed`.
         end: whether the session ends with these items.
+        start: whether the session begins with these items; "if needed" where it is not held, "always" in the place of
+            what is held of it but for the answers it remembers, "never" where it must be held.
+        body: the request as it was sent, where that is not what the fields say.
     """
 
-    __slots__ = ("_ask", "_end", "_expected_step", "_items", "_render", "_stood")
+    expected_step: int | None = None
+    end: bool = False
+    start: Literal["if needed", "always", "never"] = "if needed"
+    body: bytes | None = None
 
-    def __init__(
-        self,
-        key: str,
-        reply: Reply[bytes],
-        arrived: float,
-        deadline: float,
-        *,
-        items: Sequence[int],
-        ask: Ask,
-        render: Render,
-        expected_step: int | None = None,
-        idempotency: IdempotencyKey | None = None,
-        end: bool = False,
-    ) -> None:
-        super().__init__(key, reply, arrived, deadline, idempotency=idempotency)
-        self._items = items
-        self._ask = ask
-        self._render = render
-        self._expected_step = expected_step
-        self._end = end
-        self._stood = 0
+    counted_as = "events"
 
-    def start(self) -> Walk:
-        """See `Keyed.start`; refusals are step_conflict, session_gone and capacity."""
-        table = self.table
-        session = table.find(self.key)
-        if session is None:
-            self._check_gone()
-            slot = table.admit()
-        else:
-            slot = self._resume(session)
-        return Walk(self, slot, self._items, self._ask.reach, self.arrived, self.deadline)
+    @property
+    def asked(self) -> Any:
+        """See `Command.asked`."""
+        if self.body is not None:
+            return "infer", self.body
+        return "advance", self.items, self.top_k, self.expected_step, self.exclude, self.end
 
-    def end(self, walk: Walk) -> None:
-        """Make the walked state the session's, and answer."""
-        table = self.table
-        arena = table.arena
-        session = table.find(self.key)
-        state: Literal["new", "continued", "restored"] = "continued" if self._stood else "new"
-        if session is None:
-            session = table.open(self.key, walk.slot)
-        else:
-            if session.slot != walk.slot:
-                arena.copy(walk.slot, session.slot)
-                arena.release(walk.slot)
-            if session.restored:
-                session.restored = False
-                state = "restored"
-        step = self._stood + len(self._items)
-        answer = self._render(Outcome(session.slot, step, state, walk.seen, walk.ranking))
-        table.figures.events += 1
-        self.remember(session, answer)
-        if self._end:
-            table.end(session)
-        self.answer(answer)
+    def begin(self, turn: Turn) -> Walk:
+        """See `Command.begin`; refusals are step_conflict, session_gone, unknown_session, unknown_item and capacity."""
+        session = self._start(turn)
+        if self.start == "never":
+            self.require_begun(session)
+        self._check_step(session)
+        return self.walk(turn, session.slot)
 
-    def undo(self, walk: Walk) -> None:
-        """Give the walked slot back; a session whose own slot moved without an answer is not held any longer."""
-        table = self.table
-        session = table.find(self.key)
-        if session is None:
-            table.cancel(walk.slot)
-        elif session.slot != walk.slot:
-            table.arena.release(walk.slot)
-        elif table.step(session) != self._stood:
-            table.close(session)
+    def finish(self, turn: Turn, walk: Walk) -> Change:
+        """See `Command.finish`."""
+        before, model = self._start(turn), turn.model
+        labels = model.vocabulary.decode(walk.items)
+        after = before.advanced(walk.target, model.fingerprint, labels, turn.now)
+        answer = self.answer(turn, walk, after.step, before.state)
+        return Change(after.ended(turn.now) if self.end else after, answer)
 
-    def _resume(self, session: Session) -> int:
-        """The slot to walk in from where the session stands."""
-        arena = self.table.arena
-        self._stood = self.table.step(session)
-        self._check_step()
-        if len(self._items) == 1:
-            return session.slot
-        slot = arena.acquire()
-        arena.copy(session.slot, slot)
-        return slot
+    def _start(self, turn: Turn) -> Session:
+        """The session to go on from."""
+        return turn.session.ended(turn.now) if self.start == "always" else turn.session
 
-    def _check_gone(self) -> None:
-        if self._expected_step:
-            self.table.figures.conflicts += 1
-            session_id = plain_id(self.key)
-            detail = f"Session {session_id} is not held, so it does not stand at step {self._expected_step}."
-            raise Problem(SESSION_GONE, detail, session_id=session_id)
-
-    def _check_step(self) -> None:
-        expected, step = self._expected_step, self._stood
-        if expected is not None and expected != step:
-            self.table.figures.conflicts += 1
-            session_id = plain_id(self.key)
-            detail = f"Session {session_id} stands at step {step}, not at step {expected}."
-            raise Problem(STEP_CONFLICT, detail, session_id=session_id, step=step)
+    def _check_step(self, session: Session) -> None:
+        expected, step = self.expected_step, session.step
+        if expected is None or expected == step:
+            return
+        if not step:
+            detail = f"Session {self.session_id} is not held, so it does not stand at step {expected}."
+            raise Problem(SESSION_GONE, detail, session_id=self.session_id)
+        detail = f"Session {self.session_id} stands at step {step}, not at step {expected}."
+        raise Problem(STEP_CONFLICT, detail, session_id=self.session_id, step=step)
 
 
-class Begin(Advance):
-    """Consume items as a session's first ones; they replace what was held of it, but for the answers it remembers.
+class Predict(_Walking, frozen=True, gc=False, kw_only=True):
+    """Walk a history from the initial state; no session is kept."""
 
-    What was held stays until the walk has gone well.
-    """
+    session_id: str = ""
 
-    __slots__ = ()
+    def begin(self, turn: Turn) -> Walk:
+        """See `Command.begin`; the refusal is unknown_item."""
+        return self.walk(turn, turn.session.slot)
 
-    def end(self, walk: Walk) -> None:
-        """See `Advance.end`."""
-        session = self.table.find(self.key)
-        if session is not None:
-            session.created = self.table.clock()
-            session.restored = False
-        super().end(walk)
-
-    def _resume(self, session: Session) -> int:
-        arena = self.table.arena
-        slot = arena.acquire()
-        arena.versions[slot] = arena.versions[session.slot]  # which never goes back
-        return slot
+    def finish(self, turn: Turn, walk: Walk) -> Change:
+        """See `Command.finish`."""
+        return Change(None, self.answer(turn, walk, len(self.items), "new"))
 
 
-class Continue(Advance):
-    """Consume items where the session is held; a further refusal is unknown_session."""
+class Peek(Command, frozen=True, gc=False, kw_only=True):
+    """Look at a session's predictions without moving it."""
 
-    __slots__ = ()
+    top_k: int
+    render: Render
 
-    def _check_gone(self) -> None:
-        self.table.get(self.key)
-
-
-class Peek(Turn[bytes]):
-    """Look at a session's predictions without moving it; the reply is the rendered outcome."""
-
-    __slots__ = ("_ask", "_render")
-
-    def __init__(
-        self, key: str, reply: Reply[bytes], arrived: float, deadline: float, *, ask: Ask, render: Render
-    ) -> None:
-        super().__init__(key, reply, arrived, deadline)
-        self._ask = ask
-        self._render = render
-
-    def begin(self) -> None:
-        """See `Turn.begin`; the refusal is unknown_session."""
-        session = self.table.get(self.key)
-        (ranking,) = self.table.arena.rank([session.slot], self._ask.reach)
-        state: Literal["restored", "continued"] = "restored" if session.restored else "continued"
-        self.answer(self._render(Outcome(session.slot, self.table.step(session), state, (), ranking)))
+    def begin(self, turn: Turn) -> Change:
+        """See `Command.begin`; the refusal is unknown_session."""
+        session = turn.session
+        self.require_begun(session)
+        ask = turn.model.ask(self.top_k)
+        ranking = ask.choose(turn.model.rank(session.slot, ask.reach))
+        outcome = Outcome(self.session_id, session.step, session.state, (), (), ranking, session.slot)
+        return Change(None, self.render(turn.model, outcome))
 
 
-class Remove(Keyed):
-    """Forget a session and all that it answered; the empty answer to the request's own key outlives it."""
+class Inspect(Command, frozen=True, gc=False, kw_only=True):
+    """Tell where a session stands; asking is not using it."""
 
-    __slots__ = ()
+    describe: Callable[[str, Session], bytes]
 
-    def start(self) -> None:
-        """See `Keyed.start`; the refusal is unknown_session."""
-        session = self.table.get(self.key)
-        self.table.erase(session)
-        self.remember(session, b"")
-        self.table.end(session)
-        self.answer(b"")
+    uses = False
 
-
-class Save(Turn[Record]):
-    """Hand out a session as it stands; it goes on here."""
-
-    __slots__ = ()
-
-    def begin(self) -> None:
-        """See `Turn.begin`; the refusal is unknown_session."""
-        session = self.table.get(self.key)
-        (record,) = self.table.arena.save([session.slot])
-        self.answer(record)
+    def begin(self, turn: Turn) -> Change:
+        """See `Command.begin`; the refusal is unknown_session."""
+        self.require_begun(turn.session)
+        return Change(None, self.describe(self.session_id, turn.session))
 
 
-class Restore(Keyed):
-    """Put a state in the place of a session's own, or begin a session with it; the answers it remembers stay.
+class Remove(Command, frozen=True, gc=False, kw_only=True):
+    """Forget a session and all that it answered; the empty answer to the command's own key outlives it."""
 
-    The reply is the rendered session, as it stands before anybody else's turn.
-    """
+    def begin(self, turn: Turn) -> Change:
+        """See `Command.begin`; the refusal is unknown_session."""
+        self.require_begun(turn.session)
+        return Change(turn.session.forgotten(turn.now), b"")
 
-    __slots__ = ("_record", "_render")
 
-    def __init__(
-        self,
-        key: str,
-        reply: Reply[bytes],
-        arrived: float,
-        deadline: float,
-        *,
-        record: Record,
-        render: Callable[[Session], bytes],
-        idempotency: IdempotencyKey | None = None,
-    ) -> None:
-        super().__init__(key, reply, arrived, deadline, idempotency=idempotency)
-        self._record = record
-        self._render = render
+class Save(Command, frozen=True, gc=False, kw_only=True):
+    """Hand out a session's state as a file; the session goes on here."""
 
-    def start(self) -> None:
-        """See `Keyed.start`; the refusal is capacity."""
-        table = self.table
-        session = table.find(self.key)
-        slot = table.admit() if session is None else session.slot
-        version = table.arena.versions.item(slot) + 1
-        try:
-            table.arena.load([slot], [replace(self._record, version=version)])
-        except BaseException:
-            if session is None:
-                table.cancel(slot)
-            raise
-        if session is None:
-            session = table.open(self.key, slot)
-        session.restored = True
-        session.last_used = table.clock()
-        table.figures.restored += 1
-        answer = self._render(session)
-        self.remember(session, answer)
-        self.answer(answer)
+    def begin(self, turn: Turn) -> Change:
+        """See `Command.begin`; the refusal is unknown_session."""
+        session, model = turn.session, turn.model
+        self.require_begun(session)
+        recent = model.bundle.vocabulary.encode_known(session.recent)
+        return Change(None, dump(model.read(session.slot), recent, session.step, session.model))
+
+
+class Restore(Command, frozen=True, gc=False, kw_only=True):
+    """Put the state in a file in the place of a session's own, or begin a session with it; its answers stay."""
+
+    file: bytes
+    describe: Callable[[str, Session], bytes]
+
+    counted_as = "restored"
+
+    @property
+    def asked(self) -> Any:
+        """See `Command.asked`."""
+        return "restore", self.file
+
+    def begin(self, turn: Turn) -> Change:
+        """See `Command.begin`; refusals are model_mismatch, invalid_state and capacity."""
+        model = turn.model
+        state = parse(self.file, model.fingerprint, model.engine.shapes)
+        slot = turn.acquire()
+        model.write(slot, state.tensors)
+        recent = model.vocabulary.decode(state.recent)
+        after = turn.session.given(slot, model.fingerprint, state.step, recent, turn.now)
+        return Change(after, self.describe(self.session_id, after))

@@ -1,171 +1,283 @@
-"""Whose turn it is: every session has a queue of turns, which begin one after the other."""
+"""Whose turn it is: every session has a queue of turns, which begin one after the other.
+
+A turn goes one way: its session is found in the table, its command begins, its walk is stepped, its answer rendered,
+its change committed, and its reply sent. What fails before the commit leaves the session as it was.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import Any, Generic, Protocol, TypeVar
+from typing import NamedTuple, Protocol
 
-from arraylstm_serve.api.problems import SESSION_BUSY, Problem, internal, late, plain_id, retry_later
-from arraylstm_serve.engine.batcher import Batcher, LateError, Walk
+import msgspec
+
+from arraylstm_serve.api.problems import (
+    CAPACITY,
+    IDEMPOTENCY_KEY_REUSED,
+    SESSION_BUSY,
+    SESSION_GONE,
+    STEP_CONFLICT,
+    Problem,
+    internal,
+    late,
+    retry_later,
+)
+from arraylstm_serve.counters import Figures
+from arraylstm_serve.engine.batcher import LateError, Walk
+from arraylstm_serve.engine.slots import INITIAL
+from arraylstm_serve.sessions.commands import Caller, Change, Command
 from arraylstm_serve.sessions.limits import Gate
-from arraylstm_serve.sessions.table import Sessions
+from arraylstm_serve.sessions.model import Model
+from arraylstm_serve.sessions.session import Remembered, Session
+from arraylstm_serve.sessions.table import Table
+from arraylstm_serve.text import shown
 
-Value = TypeVar("Value")
-Given = TypeVar("Given", contravariant=True)
+CONFLICTS = (STEP_CONFLICT, SESSION_GONE)
 
 logger = logging.getLogger(__name__)
 
 
-class Reply(Protocol[Given]):
-    """Where the outcome of a turn goes; asyncio's futures are such."""
+class Reply(Protocol):
+    """Where the outcome of a command goes; asyncio's futures are such."""
 
     def done(self) -> bool:
         """Whether nobody waits any more."""
 
-    def set_result(self, result: Given, /) -> None:
+    def set_result(self, result: bytes, /) -> None:
         """Take the answer."""
 
     def set_exception(self, exception: Problem, /) -> None:
         """Take the refusal."""
 
 
-class Turn(ABC, Generic[Value]):
-    """A request's place in its session's queue: it begins when the turn before it has ended.
+class Turn:
+    """A command's place in its session's queue; see `commands.Turn` for what the command sees of it.
 
     Args:
-        key: whose queue.
-        reply: resolved when the turn ends, whether or not anybody still waits for it.
-        arrived: when the request came, by perf_counter.
-        deadline: by perf_counter, after which the turn is refused and changes nothing.
+        queue: whose turn it is.
+        command: what is asked.
+        caller: who asks.
+        key: the session's name in the table, empty where the command is for no session.
+        reply: gets the outcome, whether or not anybody still waits for it.
     """
 
-    __slots__ = ("arrived", "deadline", "key", "queues", "reply")
+    __slots__ = ("_queue", "caller", "command", "key", "model", "now", "reply", "session", "target")
 
-    queues: Queues
-    """Where the turn was submitted."""
+    model: Model
+    session: Session
+    now: float
 
-    def __init__(self, key: str, reply: Reply[Value], arrived: float, deadline: float) -> None:
+    def __init__(self, queue: Queue, command: Command, caller: Caller, key: str, reply: Reply) -> None:
+        self._queue = queue
+        self.command = command
+        self.caller = caller
         self.key = key
         self.reply = reply
-        self.arrived = arrived
-        self.deadline = deadline
+        self.target = INITIAL
 
-    @property
-    def table(self) -> Sessions:
-        """The sessions that the turn is about."""
-        return self.queues.table
+    def acquire(self) -> int:
+        """See `commands.Turn`."""
+        if self.key and not self.session.begun:
+            self._queue.check_capacity()
+        self.target = self.model.slots.acquire()
+        return self.target
 
-    @abstractmethod
-    def begin(self) -> Walk | None:
-        """Start; a walk to take before the turn ends, or None where it has answered already.
-
-        Raises:
-            Problem: the turn is refused and has changed nothing.
-        """
-
-    def end(self, walk: Walk) -> None:
-        """Take over what the walk has done, and answer."""
-
-    def undo(self, walk: Walk) -> None:
-        """Give back what `begin` took, the walk having failed."""
-
-    def walked(self, walk: Walk, error: Exception | None) -> None:
-        """See `batcher.Walker`."""
-        self.queues.finish(self, walk, error)
-
-    def answer(self, value: Value) -> None:
-        """Resolve the reply, unless the client has gone."""
+    def answer(self, value: bytes) -> None:
+        """Send the answer, unless the client has gone."""
         if not self.reply.done():
             self.reply.set_result(value)
 
     def refuse(self, problem: Problem) -> None:
-        """Resolve the reply with a problem, unless the client has gone."""
+        """Send a refusal, unless the client has gone."""
         if not self.reply.done():
             self.reply.set_exception(problem)
 
 
-class Queues:
-    """The turns of all sessions, each session's in a first-in first-out queue.
+class Done(NamedTuple):
+    """A turn, and the change that it makes or the reason why it makes none."""
+
+    turn: Turn
+    change: Change | Problem
+
+
+class Queue:
+    """The turns of all sessions, first in, first out for each session.
 
     Args:
-        table: told which sessions have turns.
-        batcher: takes the turns' walks.
+        figures: counts what commands did.
         gate: counts the turns that have not ended.
-        max_turns: how many turns may queue for one session.
+        clock: seconds since the epoch, never going back.
+        choose: the model for a session's turn.
+        max_sessions: how many sessions may be busy before a further one can begin.
+        max_turns: how many turns may wait for one session.
+
+    Attributes:
+        table: the sessions; given after the queue is made, since either needs the other.
+        waiting: the turns by session; a session with turns is busy.
     """
 
-    def __init__(self, table: Sessions, batcher: Batcher, gate: Gate, max_turns: int) -> None:
-        self.table = table
-        self._batcher = batcher
-        self._gate = gate
-        self._max_turns = max_turns
-        self._queues: dict[str, deque[Turn[Any]]] = {}
+    table: Table
 
-    def submit(self, turn: Turn[Any]) -> None:
-        """Queue a turn.
+    def __init__(
+        self,
+        figures: Figures,
+        gate: Gate,
+        clock: Callable[[], float],
+        choose: Callable[[Session], Model],
+        *,
+        max_sessions: int,
+        max_turns: int,
+    ) -> None:
+        self.waiting: dict[str, deque[Turn]] = {}
+        self._figures = figures
+        self._gate = gate
+        self._clock = clock
+        self._choose = choose
+        self._max_sessions = max_sessions
+        self._max_turns = max_turns
+
+    def submit(self, command: Command, caller: Caller, reply: Reply) -> None:
+        """Queue a command; one for no session begins at once.
 
         Raises:
             Problem: `overloaded` or `session_busy`, where too many requests are pending, at all or for this session.
         """
         self.table.expire()
-        queue = self._queues.get(turn.key)
-        if queue is not None and len(queue) >= self._max_turns:
-            detail = f"{self._max_turns} requests are pending for session {plain_id(turn.key)}, as many as are allowed."
-            raise retry_later(SESSION_BUSY, detail, session_id=plain_id(turn.key))
+        session_id = command.session_id
+        key = f"{caller.namespace}/{session_id}" if caller.namespace and session_id else session_id
+        turns = self.waiting.get(key)
+        if turns is not None and len(turns) >= self._max_turns:
+            detail = f"{self._max_turns} requests are pending for session {session_id}, as many as are allowed."
+            raise retry_later(SESSION_BUSY, detail, session_id=session_id)
         self._gate.enter()
-        turn.queues = self
-        if queue is None:
-            self.table.rouse(turn.key)
-            queue = self._queues[turn.key] = deque((turn,))
-            self._proceed(turn.key, queue)
+        turn = Turn(self, command, caller, key, reply)
+        if not key:
+            if not self._begin(turn):
+                self._gate.leave()
+        elif turns is not None:
+            turns.append(turn)
         else:
-            queue.append(turn)
+            self.waiting[key] = deque((turn,))
+            self._proceed(key)
 
-    def finish(self, turn: Turn[Any], walk: Walk, error: Exception | None) -> None:
-        """End the turn at the head of its queue, and begin the next one."""
-        try:
-            if error is None:
-                turn.end(walk)
-            else:
-                turn.undo(walk)
-                turn.refuse(refusal(error))
-        except Exception:
-            logger.exception("a turn of session %s could not end", turn.key)
-            turn.refuse(internal())
-        queue = self._queues[turn.key]
-        queue.popleft()
-        self._gate.leave()
-        self._proceed(turn.key, queue)
-
-    def _proceed(self, key: str, queue: deque[Turn[Any]]) -> None:
-        """Begin the turns of a queue until one has to wait for its walk, or none is left."""
-        while queue:
-            walk = self._begin(queue[0])
-            if walk is not None:
-                self._batcher.submit(walk)
-                return
-            queue.popleft()
+    def finish(self, walks: Sequence[Walk]) -> None:
+        """Take walks that have ended: render their answers, commit their changes, and let the next turns begin."""
+        done = [Done(walk.owner, _rendered(walk.owner, walk)) for walk in walks]
+        self._commit(done)
+        for turn, _ in done:
             self._gate.leave()
-        del self._queues[key]
-        self.table.rest(key)
+            if turn.key:
+                self.waiting[turn.key].popleft()
+                self._proceed(turn.key)
 
-    def _begin(self, turn: Turn[Any]) -> Walk | None:
-        if turn.deadline < perf_counter():
-            turn.refuse(late())
-            return None
+    def check_capacity(self) -> None:
+        """Raise Problem `capacity` where a session is to begin and as many others are busy as may be held."""
+        if len(self.waiting) > self._max_sessions:
+            raise retry_later(CAPACITY, f"All {self._max_sessions} sessions are busy.")
+
+    def _proceed(self, key: str) -> None:
+        """Begin a session's turns until one has to wait for its walk, or none is left."""
+        turns = self.waiting[key]
+        while turns:
+            if self._begin(turns[0]):
+                return
+            turns.popleft()
+            self._gate.leave()
+        del self.waiting[key]
+        self.table.trim()
+
+    def _begin(self, turn: Turn) -> bool:
+        """Begin a turn; whether it waits for a walk now, and has not ended."""
+        change: Change | Problem
         try:
-            return turn.begin()
+            begun = self._start(turn)
+            if isinstance(begun, Walk):
+                turn.model.batcher.submit(begun)
+                return True
+            change = _keyed(turn, begun)
         except Problem as problem:
-            turn.refuse(problem)
+            change = problem
         except Exception:
             logger.exception("a turn of session %s could not begin", turn.key)
-            turn.refuse(internal())
-        return None
+            change = internal()
+        self._commit([Done(turn, change)])
+        return False
+
+    def _start(self, turn: Turn) -> Walk | Change:
+        """Let a turn's command begin, unless it comes too late or has its answer already."""
+        command = turn.command
+        if turn.caller.deadline < perf_counter():
+            raise late()
+        turn.now = self._clock()
+        session = turn.session = self.table.find(turn.key)
+        if command.idempotency_key is not None:
+            known = session.answers.by_key.get(command.idempotency_key)
+            if known is not None:
+                answer = _repeated(command, known)
+                self._figures.replays += 1
+                return Change(None, answer)
+        turn.model = self._choose(session)
+        return command.begin(turn)
+
+    def _commit(self, done: Sequence[Done]) -> None:
+        """Commit changes, then answer."""
+        for turn, change in done:
+            self._apply(turn, change)
+            if turn.target not in (INITIAL, self.table.find(turn.key).slot):
+                turn.model.slots.release(turn.target)
+        for turn, change in done:
+            if isinstance(change, Change):
+                turn.answer(change.answer)
+            else:
+                turn.refuse(change)
+
+    def _apply(self, turn: Turn, change: Change | Problem) -> None:
+        command = turn.command
+        if isinstance(change, Problem):
+            if change.kind in CONFLICTS:
+                self._figures.conflicts += 1
+        elif change.session is not None:
+            self.table.commit(change.session)
+            self._figures.count(command.counted_as)
+        elif command.uses:
+            self.table.touch(turn.key)
 
 
-def refusal(error: Exception) -> Problem:
-    """What a client is told of a walk that went wrong."""
-    return late() if isinstance(error, LateError) else internal()
+def digest(command: Command) -> bytes:
+    """The SHA-256 of what a command asks for."""
+    return hashlib.sha256(msgspec.json.encode(command.asked)).digest()
+
+
+def _repeated(command: Command, known: Remembered) -> bytes:
+    """The answer that an earlier command got under the same key.
+
+    Raises:
+        Problem: `idempotency_key_reused`, where that one asked for something else.
+    """
+    if known.digest != digest(command):
+        detail = f"Idempotency-Key {shown(command.idempotency_key)} was sent before with another request."
+        raise Problem(IDEMPOTENCY_KEY_REUSED, detail, session_id=command.session_id)
+    return known.answer
+
+
+def _rendered(turn: Turn, walk: Walk) -> Change | Problem:
+    """The change that a walk makes, or why there is none."""
+    if walk.error is not None:
+        return late() if isinstance(walk.error, LateError) else internal()
+    try:
+        return _keyed(turn, turn.command.finish(turn, walk))
+    except Exception:
+        logger.exception("a turn of session %s could not end", turn.key)
+        return internal()
+
+
+def _keyed(turn: Turn, change: Change) -> Change:
+    """The change, with the answer remembered where the command has an idempotency key."""
+    command, session = turn.command, change.session
+    if command.idempotency_key is None or session is None:
+        return change
+    return Change(session.remembering(command.idempotency_key, digest(command), change.answer), change.answer)

@@ -1,49 +1,69 @@
-"""From what the model says to what a client reads."""
+"""From what the model says to what a client of /v1 reads."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
-from arraylstm_serve.api.schemas import Item, Observation, PredictAnswer, Prediction, SessionAnswer, encode
-from arraylstm_serve.engine.ranking import Ask, Ranking
-from arraylstm_serve.engine.slots import Seen
+from arraylstm_serve.api.schemas import (
+    Item,
+    Observation,
+    PredictAnswer,
+    Prediction,
+    SessionAnswer,
+    SessionInfo,
+    encode,
+)
+from arraylstm_serve.engine.batcher import Seen
+from arraylstm_serve.engine.ranking import Ranking
 from arraylstm_serve.sessions.commands import Outcome
+from arraylstm_serve.sessions.model import Model
+from arraylstm_serve.sessions.session import Session
 
 
-class Renderer:
-    """Writes answers in the words of one model.
-
-    Args:
-        fingerprint: the model's.
-        labels: the label of each item id.
-    """
-
-    def __init__(self, fingerprint: str, labels: Sequence[Item]) -> None:
-        self._fingerprint = fingerprint
-        self._label = labels.__getitem__
-
-    def session(self, session_id: str, items: Sequence[Item], ask: Ask, outcome: Outcome) -> bytes:
-        """An encoded SessionAnswer."""
-        return encode(
-            SessionAnswer(
-                session_id,
-                outcome.step,
-                outcome.state,
-                self._fingerprint,
-                self._predictions(ask, outcome.ranking),
-                _observed(items, outcome.seen),
-            )
+def render_session(model: Model, outcome: Outcome) -> bytes:
+    """An encoded SessionAnswer."""
+    return encode(
+        SessionAnswer(
+            outcome.session_id,
+            outcome.step,
+            outcome.state,
+            model.fingerprint,
+            _predictions(model, outcome.predictions),
+            _observed(outcome.items, outcome.seen),
         )
+    )
 
-    def prediction(self, items: Sequence[Item], ask: Ask, outcome: Outcome) -> bytes:
-        """An encoded PredictAnswer."""
-        predictions = self._predictions(ask, outcome.ranking)
-        return encode(PredictAnswer(self._fingerprint, predictions, _observed(items, outcome.seen)))
 
-    def _predictions(self, ask: Ask, ranking: Ranking) -> list[Prediction]:
-        ids, probabilities = ask.choose(ranking)
-        return list(map(Prediction, map(self._label, ids), probabilities))
+def render_prediction(model: Model, outcome: Outcome) -> bytes:
+    """An encoded PredictAnswer."""
+    predictions = _predictions(model, outcome.predictions)
+    return encode(PredictAnswer(model.fingerprint, predictions, _observed(outcome.items, outcome.seen)))
+
+
+def render_info(session_id: str, session: Session, ttl: float) -> bytes:
+    """An encoded SessionInfo of a session that expires after so many seconds without use."""
+    return encode(
+        SessionInfo(
+            session_id=session_id,
+            step=session.step,
+            model=session.model,
+            created_at=_time(session.created),
+            last_used_at=_time(session.last_used),
+            expires_at=_time(session.last_used + ttl),
+            recent=list(session.recent),
+        )
+    )
+
+
+def _predictions(model: Model, ranking: Ranking) -> list[Prediction]:
+    labels = model.bundle.vocabulary.labels
+    return list(map(Prediction, map(labels.__getitem__, ranking.ids), ranking.probabilities))
 
 
 def _observed(items: Sequence[Item], seen: Sequence[Seen]) -> list[Observation]:
     return [Observation(item, *thought) for item, thought in zip(items, seen, strict=True)]
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

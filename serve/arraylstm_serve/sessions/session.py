@@ -1,24 +1,34 @@
-"""A session as one value, which an arena saves and another one can load."""
+"""A session as one value."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import secrets
+from collections.abc import Sequence
+from typing import Literal, Self
 
-from arraylstm_serve.api.problems import IDEMPOTENCY_KEY_REUSED, Problem
-from arraylstm_serve.api.schemas import KEYS_REMEMBERED
-from arraylstm_serve.arrays import Floats, Integers
-from arraylstm_serve.text import shown
+import msgspec
+from msgspec import Struct
 
-RECENT = 32
+from arraylstm_serve.api.schemas import KEYS_REMEMBERED, Item
+from arraylstm_serve.engine.slots import INITIAL
+
+RECENT = 64
 """How many of a session's last items are kept."""
 
-OVERHEAD = 512
+SESSION_BYTES = 1536
+"""Bytes that a session takes at most beside its row in the engine and its remembered answers, its items' labels apart.
+
+Most of them are its last items, its name, and its places in the table's dicts.
+"""
+
+ANSWER_OVERHEAD = 512
 """Bytes that a remembered answer counts for beside its key and content; Python's objects and tables take 200 to 750."""
 
+State = Literal["new", "continued", "restored"]
 
-@dataclass(frozen=True, slots=True)
-class Remembered:
-    """The answer that a request under an idempotency key got.
+
+class Remembered(Struct, frozen=True, gc=False):
+    """The answer to a request with an idempotency key.
 
     Attributes:
         digest: of what was requested.
@@ -29,56 +39,116 @@ class Remembered:
     answer: bytes
 
 
-@dataclass(slots=True)
-class Answers:
-    """The answers that a session gave under its last 16 idempotency keys."""
-
-    by_key: dict[str, Remembered] = field(default_factory=dict)
-    nbytes: int = 0
-
-    def recall(self, key: str, digest: bytes) -> bytes | None:
-        """The answer given under a key, if one was.
-
-        Raises:
-            Problem: `idempotency_key_reused`, where the key was sent with another request.
-        """
-        known = self.by_key.get(key)
-        if known is None:
-            return None
-        if known.digest != digest:
-            raise Problem(IDEMPOTENCY_KEY_REUSED, f"Idempotency-Key {shown(key)} was sent before with another request.")
-        return known.answer
-
-    def remember(self, key: str, digest: bytes, answer: bytes) -> int:
-        """Keep an answer, and forget the oldest beyond the last 16 keys; by how many bytes it is more now."""
-        self.by_key[key] = Remembered(digest, answer)
-        more = _size(key, answer)
-        if len(self.by_key) > KEYS_REMEMBERED:
-            oldest = next(iter(self.by_key))
-            more -= _size(oldest, self.by_key.pop(oldest).answer)
-        self.nbytes += more
-        return more
-
-
-def _size(key: str, answer: bytes) -> int:
-    """Bytes that an answer under a key counts for."""
-    return len(key) + len(answer) + OVERHEAD
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """All that goes on with a session.
+class Answers(Struct, frozen=True, gc=False):
+    """The answers that a session gave under its last 16 idempotency keys, oldest first.
 
     Attributes:
-        version: how often the session has changed.
-        step: how many items it has consumed, at least one.
-        tensors: `state_<name>` and `logits` of the last step, float32, without a batch axis.
-        recent: (n,) int64, its last item ids, oldest first; n is 32, or step where that is less.
-        answers: what it answered under its last idempotency keys.
+        by_key: the answers; never changed, but replaced.
+        nbytes: how many bytes they count for.
     """
 
-    version: int
-    step: int
-    tensors: dict[str, Floats]
-    recent: Integers
-    answers: Answers = field(default_factory=Answers)
+    by_key: dict[str, Remembered] = {}
+    nbytes: int = 0
+
+    def remember(self, key: str, digest: bytes, answer: bytes) -> Answers:
+        """These answers and one more; the oldest beyond the last 16 keys are forgotten."""
+        kept = [*self.by_key.items(), (key, Remembered(digest, answer))][-KEYS_REMEMBERED:]
+        return Answers(dict(kept), sum(len(name) + len(one.answer) + ANSWER_OVERHEAD for name, one in kept))
+
+
+NO_ANSWERS = Answers()
+
+
+class Session(Struct, frozen=True, gc=False):
+    """All that the server knows of a session, but for the tensors, which the engine has in its slot.
+
+    A session that nobody has told an item, or that has ended, stands at step 0 in the initial slot; one that has ended
+    may still remember answers, so that a retry gets them again. Whatever happens to a session makes a new value.
+
+    Attributes:
+        key: its name within the server, `NAMESPACE/ID` where API keys divide sessions into namespaces.
+        incarnation: 63 random bits, drawn when the session begins; 0 where it has not begun.
+        version: how often the session has changed since it began.
+        model: the fingerprint of the model that made its state.
+        step: how many items it has consumed.
+        slot: the engine's row that has its state.
+        recent: the labels of its last items, 64 at most, oldest first.
+        answers: what was answered under its last idempotency keys.
+        created: when it began, in seconds since the epoch.
+        last_used: when it was last used, likewise.
+        restored: whether a client gave it its state, and it has consumed no item since.
+    """
+
+    key: str
+    incarnation: int = 0
+    version: int = 0
+    model: str = ""
+    step: int = 0
+    slot: int = INITIAL
+    recent: tuple[Item, ...] = ()
+    answers: Answers = NO_ANSWERS
+    created: float = 0.0
+    last_used: float = 0.0
+    restored: bool = False
+
+    @property
+    def begun(self) -> bool:
+        """Whether the session has a state of its own."""
+        return self.step > 0
+
+    @property
+    def state(self) -> State:
+        """What an answer calls a session that goes on from here."""
+        return "restored" if self.restored else "continued" if self.step else "new"
+
+    def advanced(self, slot: int, model: str, labels: Sequence[Item], now: float) -> Session:
+        """The session after it has consumed items."""
+        begun = self.step > 0
+        return Session(
+            self.key,
+            self.incarnation if begun else _new_incarnation(),
+            self.version + 1,
+            model,
+            self.step + len(labels),
+            slot,
+            (*self.recent, *labels)[-RECENT:],
+            self.answers,
+            self.created if begun else now,
+            now,
+        )
+
+    def given(self, slot: int, model: str, step: int, recent: Sequence[Item], now: float) -> Session:
+        """The session with a state that a client gave it."""
+        return Session(
+            self.key,
+            self.incarnation if self.step else _new_incarnation(),
+            self.version + 1,
+            model,
+            step,
+            slot,
+            tuple(recent)[-RECENT:],
+            self.answers,
+            self.created if self.step else now,
+            now,
+            restored=True,
+        )
+
+    def ended(self, now: float) -> Session:
+        """The session at its end: it begins anew with its next item, and remembers its answers."""
+        return Session(self.key, answers=self.answers, last_used=now)
+
+    def forgotten(self, now: float) -> Session:
+        """The session at its end, its answers forgotten too."""
+        return Session(self.key, last_used=now)
+
+    def used(self, now: float) -> Session:
+        """The session, used at some time."""
+        return msgspec.structs.replace(self, last_used=now)
+
+    def remembering(self, key: str, digest: bytes, answer: bytes) -> Self:
+        """The session, which remembers an answer besides."""
+        return msgspec.structs.replace(self, answers=self.answers.remember(key, digest, answer))
+
+
+def _new_incarnation() -> int:
+    return secrets.randbits(63)

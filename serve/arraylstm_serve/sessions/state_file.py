@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -11,7 +12,9 @@ import safetensors
 import safetensors.numpy
 
 from arraylstm_serve.api.problems import INVALID_STATE, MODEL_MISMATCH, Problem
-from arraylstm_serve.sessions.session import RECENT, Record
+from arraylstm_serve.arrays import Floats
+from arraylstm_serve.engine.base import LOGITS
+from arraylstm_serve.sessions.session import RECENT
 from arraylstm_serve.text import shortened, shown
 
 MEDIA_TYPE = "application/octet-stream"
@@ -22,15 +25,29 @@ OVERHEAD = 16_384
 """Bytes that such a file may have beside its tensors."""
 
 
-def dump(record: Record, fingerprint: str) -> bytes:
+class StateFile(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+        step: how many items the session has consumed.
+        tensors: the tensors of its row, by name.
+        recent: the ids of its last items, oldest first.
+    """
+
+    step: int
+    tensors: dict[str, Floats]
+    recent: list[int]
+
+
+def dump(tensors: dict[str, Floats], recent: Sequence[int], step: int, fingerprint: str) -> bytes:
     """A session's tensors and recent items, with the model and step they belong to; no idempotency keys."""
-    tensors = {name: np.ascontiguousarray(value) for name, value in record.tensors.items()}
-    metadata = {"format": FORMAT, "model": fingerprint, "step": str(record.step)}
-    return safetensors.numpy.save({**tensors, "recent": record.recent}, metadata)
+    arrays = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+    metadata = {"format": FORMAT, "model": fingerprint, "step": str(step)}
+    return safetensors.numpy.save({**arrays, "recent": np.array(recent, np.int64)}, metadata)
 
 
-def parse(body: bytes, fingerprint: str, shapes: dict[str, tuple[int, ...]]) -> Record:
-    """The session in a file, at version 0.
+def parse(body: bytes, fingerprint: str, shapes: dict[str, tuple[int, ...]]) -> StateFile:
+    """The state in a file.
 
     Raises:
         Problem: `model_mismatch` or `invalid_state`.
@@ -53,7 +70,7 @@ def parse(body: bytes, fingerprint: str, shapes: dict[str, tuple[int, ...]]) -> 
     for name, value in values.items():
         if not np.isfinite(value).all():
             raise _invalid(f"The tensor {name} has values that are not finite numbers.")
-    return Record(0, step, values, _recent(tensors["recent"], step, shapes["logits"][0]))
+    return StateFile(step, values, _recent(tensors["recent"], step, shapes[LOGITS][0]))
 
 
 def _metadata(body: bytes) -> dict[str, str]:
@@ -68,11 +85,14 @@ def _step(text: str | None) -> int:
     return int(text)
 
 
-def _recent(tensor: dict[str, Any], step: int, num_items: int) -> Any:
-    recent = _array("recent", tensor, "I64", (min(RECENT, step),))
+def _recent(tensor: dict[str, Any], step: int, num_items: int) -> list[int]:
+    most = min(RECENT, step)
+    kept = tensor["shape"][0] if len(tensor["shape"]) == 1 and 1 <= tensor["shape"][0] <= most else most
+    recent = _array("recent", tensor, "I64", (kept,))  # older files have 32 at most
     if not (recent.min() >= 0 and recent.max() < num_items):
         raise _invalid(f"The tensor recent has ids outside 0 to {num_items - 1}.")
-    return recent
+    ids: list[int] = recent.tolist()
+    return ids
 
 
 def _array(name: str, tensor: dict[str, Any], dtype: str, shape: tuple[int, ...]) -> Any:

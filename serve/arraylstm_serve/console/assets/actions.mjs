@@ -19,7 +19,7 @@ export function unbegun(id, standing = "") {
 }
 
 export class Actions {
-  /** @type {{id: string, body: object, once: string} | null} A request that was sent and is not answered. */
+  /** @type {{id: string, body: object, once: string} | null} The request that was sent and is not answered yet. */
   #unanswered = null;
 
   /** @param {Store} store @param {Api} api */
@@ -34,35 +34,35 @@ export class Actions {
 
   // -- the session ----------------------------------------------------------------------------------------------------
 
-  /** A session under a name that nobody has used: there is nothing to ask the server for. */
+  /** Open a session with an unused name; the server knows nothing about it. */
   fresh = (id = suggestId()) => {
     if (!this.store.state.busy) this.#begin(unbegun(id));
   };
 
-  /** The name in the field, which is not opened yet. @param {string} name */
+  /** Take the name in the field; it is not opened yet. @param {string} name */
   name = (name) => this.store.change({ name });
 
-  /** The session of that name, wherever it stands. @param {string} id */
+  /** Open the session of that name, at whatever step it is. @param {string} id */
   open = (id) => this.#act(() => this.#enter(id));
 
-  /** Send what was queued and typed, to the session that is named. */
+  /** Send the queued and the typed items to the named session. */
   send = async () => {
     const { name, session } = this.store.state;
     if (name !== session.id) await this.open(name);
     this.#send(this.#drafted(), { queue: [], text: "", active: -1, suggests: false });
   };
 
-  /** Take a prediction at its word. @param {Item} item */
+  /** Send a predicted item. @param {Item} item */
   take = (item) => this.#send([item], {});
 
-  /** Forget the session on the server; from here it can be given back. */
+  /** Delete the session on the server; this page can restore it. */
   end = () =>
     this.#act(async () => {
       const { id, now } = this.#session;
       await this.api.remove(id);
       this.#begin(unbegun(suggestId()));
       const undo = now && { label: "Undo", action: () => this.#restore(id, now.file) };
-      this.#tell({ title: `Session ${id} has ended`, detail: "The server no longer holds its state.", ...undo });
+      this.#tell({ title: `Session ${id} has ended`, detail: "The server no longer has its state.", ...undo });
     });
 
   /** @param {string} id @param {ArrayBuffer} file */
@@ -96,7 +96,7 @@ export class Actions {
   /** @param {number} index */
   drop = (index) => this.store.change({ queue: this.store.state.queue.filter((_, other) => other !== index) });
 
-  /** Read digits as the other type, from now on. */
+  /** From now on read digits as the other type. */
   flip = () => this.store.change({ kind: typeof this.#typed() === "string" ? "number" : "text" });
 
   #typed() {
@@ -111,14 +111,14 @@ export class Actions {
 
   // -- the server -----------------------------------------------------------------------------------------------------
 
-  /** Get to know the model, and its items by name. */
+  /** Fetch the model and the names of its items. */
   async #meet() {
     const [model, { labels }] = await Promise.all([this.api.model(), this.api.vocabulary()]);
     this.store.change({ model, known: new Map() });
     this.#hear(labels ?? Array.from({ length: Math.min(model.model.num_items, NUMBERS) }, (_, id) => id));
   }
 
-  /** Ask for the figures; they also say whether the server is there, and whether its model is another one. */
+  /** Fetch the figures. They also show whether the server answers, and whether its model has changed. */
   watch = async () => {
     try {
       const stats = await this.api.stats();
@@ -130,7 +130,7 @@ export class Actions {
       if (!stayed) this.#resume();
     } catch (error) {
       const trouble = troubleOf(error) ?? "failing";
-      const known = trouble === this.store.state.status; // and told: once is enough
+      const known = trouble === this.store.state.status; // and shown already
       this.store.change({ status: trouble, asksKey: trouble === "locked" });
       if (!known) this.#explain(error);
     }
@@ -145,7 +145,7 @@ export class Actions {
 
   dismiss = () => this.store.change({ notice: null });
 
-  /** Go on where the session stands, now that the server answers again. */
+  /** Continue at the session's step, now that the server answers again. */
   #resume() {
     if (this.#unanswered) return;
     this.#tell(null);
@@ -187,7 +187,7 @@ export class Actions {
   }
 
   /**
-   * Send what is unanswered. A second time it has the same key: it is applied once, whichever of them arrived.
+   * Send the unanswered request. A second try has the same key, so it is applied only once.
    * @param {Partial<State>} then
    */
   #deliver(then) {
@@ -251,7 +251,7 @@ export class Actions {
     this.store.change({ session: { ...this.#session, ...changes } });
   }
 
-  /** Do one thing at a time; what goes wrong is told. @param {() => Promise<unknown>} work */
+  /** Do one thing at a time, and show what goes wrong. @param {() => Promise<unknown>} work */
   async #act(work) {
     if (this.store.state.busy) return;
     this.store.change({ busy: true, notice: null });
@@ -278,20 +278,20 @@ export class Actions {
     this.#tell({ ...inWords(error), ...this.#remedy(error) });
   }
 
-  /** What helps, if anything does. @param {unknown} error @returns {Partial<Notice>} */
+  /** The action that helps, if there is one. @param {unknown} error @returns {Partial<Notice>} */
   #remedy(error) {
     const { id } = this.#session;
     if (error instanceof Unsent) return { label: "Send again", action: error.again };
     if (!(error instanceof Refusal)) return {};
-    if (error.code === "step_conflict") return { label: "Show where it stands", action: () => this.open(id) };
+    if (error.code === "step_conflict") return { label: "Show its step", action: () => this.open(id) };
     if (["session_gone", "unknown_session"].includes(error.code))
-      return { label: "Begin it anew", action: () => this.fresh(id) };
+      return { label: "Start it again", action: () => this.fresh(id) };
     return {};
   }
 }
 
 /**
- * What a session consumed before this page came.
+ * What a session consumed before this page was opened.
  * @param {{step: number, recent?: Item[]}} info
  * @returns {Moment[]}
  */

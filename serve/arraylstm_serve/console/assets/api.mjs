@@ -5,7 +5,7 @@ import { parseJson, toJson } from "./items.mjs";
 
 const PATIENCE = 30_000; // milliseconds
 
-/** An answer that says no: a problem of RFC 9457. */
+/** A refusal: a problem of RFC 9457. */
 export class Refusal extends Error {
   /** @param {{title: string, detail: string, code: string, status: number}} problem */
   constructor({ title, detail, code, status }) {
@@ -21,7 +21,7 @@ export class Refusal extends Error {
 export class Unreachable extends Error {}
 
 export class Api {
-  /** @param {() => string} key The API key of the moment, empty for none. */
+  /** @param {() => string} key The current API key, empty for none. */
   constructor(key) {
     this.key = key;
   }
@@ -128,7 +128,7 @@ async function problemOf(response) {
   if (response.headers.get("content-type")?.startsWith("application/problem+json")) return response.json();
   return {
     title: `The answer was ${status}`,
-    detail: "It did not come from arraylstm-serve: is there a proxy before it?",
+    detail: "It did not come from arraylstm-serve: is there a proxy in front of it?",
     code: String(status),
     status,
   };

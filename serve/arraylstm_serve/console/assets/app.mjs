@@ -1,4 +1,4 @@
-// The page: one state, drawn by the views, changed by the actions; and the clock that asks the server how it is.
+// The page: one state, drawn by the views, changed by the actions; and the clock that fetches the server's figures.
 
 /** @import { State } from "./types.mjs" */
 import { Actions, unbegun } from "./actions.mjs";

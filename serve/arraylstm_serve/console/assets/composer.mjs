@@ -1,4 +1,4 @@
-// Where items are entered: a field that finds what is known, says how it reads digits, and a queue for several at once.
+// Where items are entered: a field that suggests known items and says how it reads digits, and a queue for several.
 
 /** @import { Item, State } from "./types.mjs" */
 /** @import { Actions } from "./actions.mjs" */
@@ -83,8 +83,8 @@ function drawQueue({ queue }, actions) {
     const [button] = child.children;
     write(button, show(item));
     button.dataset.kind = kindOf(item);
-    button.title = `Sent as ${kindOf(item)}; click to take it out`;
-    button.ariaLabel = `Take out ${show(item)}, ${kindOf(item)}`;
+    button.title = `Sent as ${kindOf(item)}; click to remove it`;
+    button.ariaLabel = `Remove ${show(item)}, ${kindOf(item)}`;
     button.onclick = () => actions.drop(index);
   });
 }

@@ -1,4 +1,4 @@
-// Elements. Text enters the page as text, never as HTML: labels are anybody's.
+// Elements. Text enters the page as text, never as HTML, because anybody may choose a label.
 
 /** @param {string} selector @returns {any} */
 export const find = (selector) => document.querySelector(selector);
@@ -17,7 +17,7 @@ export function make(tag, properties = {}, ...children) {
 }
 
 /**
- * Give an element a text, unless it has it: what does not change is not read out again.
+ * Set an element's text if it is a new one, so that screen readers do not read the same text again.
  * @param {Element} element
  * @param {string} text
  */
@@ -42,7 +42,7 @@ export function fill(parent, values, create, update) {
 }
 
 /**
- * A view that is drawn only where something it depends on is another.
+ * A view that is drawn only if something it depends on has changed.
  * @template S
  * @param {(state: S) => unknown[]} pick
  * @param {(state: S) => void} draw

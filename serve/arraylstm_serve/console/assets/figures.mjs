@@ -3,7 +3,7 @@
 /** @import { Stats } from "./types.mjs" */
 
 const KEPT = 60;
-const GAP = 5; // seconds without an answer after which the minute begins anew
+const GAP = 5; // seconds without an answer after which the minute starts again
 
 /**
  * @typedef {object} Figures
@@ -22,7 +22,7 @@ const GAP = 5; // seconds without an answer after which the minute begins anew
 export const NOTHING = { last: null, minute: [] };
 
 /**
- * The series with one more answer of the server; one that has begun anew, or was away, begins another.
+ * Add an answer of the server to the series. A server that was restarted or away starts a new series.
  * @param {Series} series
  * @param {Stats} stats
  * @returns {Series}

@@ -1,4 +1,4 @@
-// A picture of a tensor: a cell for each number, the stronger the farther it is from zero.
+// A picture of a tensor: a cell for each number, its colour stronger the farther it is from zero.
 
 const LEAST = 9; // pixels that a cell is wide, if there is room
 const MOST = 26;

@@ -1,4 +1,4 @@
-// Items between the page and the wire: JSON's types are kept apart, and integers stay exact beyond 2^53.
+// Items to JSON and back: numbers and texts stay apart, and integers stay exact beyond 2^53.
 
 /** @import { Item, Kind } from "./types.mjs" */
 
@@ -40,7 +40,7 @@ export function keyOf(item) {
 }
 
 /**
- * An item as the page writes it: text that could be taken for a number, or for nothing, stands in quotes.
+ * An item as the page shows it: text that looks like a number or like nothing is in quotes.
  * @param {Item} item
  */
 export function show(item) {

@@ -1,4 +1,4 @@
-// What model is served.
+// The model served.
 
 /** @import { Manifest, State } from "./types.mjs" */
 import { fill, find, make, view, write } from "./dom.mjs";
@@ -58,7 +58,7 @@ function facts({ model, states, precision, opset, tolerance, fingerprint }) {
           {
             name: "off PyTorch by",
             value: tolerance.reached.toExponential(1),
-            title: `${tolerance.allowed} was allowed`,
+            title: `${tolerance.allowed} is allowed`,
           },
         ]
       : []),

@@ -1,4 +1,4 @@
-// Names nobody has to think of.
+// Random names and keys.
 
 const HOW =
   "amber bold brisk calm clear deft early fair gentle keen light lucid mild noble plain quiet rapid still vivid";

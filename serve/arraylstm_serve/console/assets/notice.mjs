@@ -1,4 +1,4 @@
-// What the visitor has to know now: over the page's foot, so that nothing moves.
+// What the visitor must know now, shown over the bottom of the page so that nothing moves.
 
 /** @import { State } from "./types.mjs" */
 /** @import { Actions } from "./actions.mjs" */

@@ -34,7 +34,7 @@ function draw({ series, status }) {
   find("#server").dataset.stale = String(status !== "live" && status !== "draining");
   fill(find("#figures"), TILES, tile, (child, each) => drawTile(child, each, series));
   write(find("#uptime"), series.last ? `up ${span(series.last.uptime_seconds)}` : "");
-  write(find("#tallies"), series.last ? tallies(series.last) : "The figures come as soon as the server answers.");
+  write(find("#tallies"), series.last ? tallies(series.last) : "The figures appear when the server answers.");
 }
 
 /** @param {import("./types.mjs").Stats} stats */
@@ -69,7 +69,7 @@ function drawTile(child, { name, of, unit, write: worded, whole }, { minute }) {
 }
 
 /**
- * The minute as a path, the newest at the right; what is missing is where the figure was before.
+ * The minute as a path, the newest value at the right. A missing value repeats the one before it.
  * @param {(number | null)[]} values
  * @param {number} [whole]
  */

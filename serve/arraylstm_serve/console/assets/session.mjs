@@ -1,4 +1,4 @@
-// The strip on top: which session, where it stands, how it ends; the key; and whether the server is there.
+// The strip on top: the session, its step and state, its end; the API key; and whether the server answers.
 
 /** @import { State } from "./types.mjs" */
 /** @import { Actions } from "./actions.mjs" */

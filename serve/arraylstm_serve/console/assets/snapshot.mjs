@@ -16,7 +16,7 @@ export function readSnapshot(file) {
 export const shortName = (name) => name.slice(PREFIX.length);
 
 /**
- * What a session has before its first item, as the model's manifest tells it.
+ * The state of a session before its first item, by the model's manifest.
  * @param {Manifest} manifest
  * @returns {Snapshot}
  */
@@ -26,7 +26,7 @@ export function nothingYet({ states }) {
   return { step: 0, tensors: Object.fromEntries(zeros), file: new ArrayBuffer(0) };
 }
 
-/** Where every session begins: the same tensors, all zero. @param {Snapshot} snapshot @returns {Snapshot} */
+/** The state every session begins with: the same tensors, all zero. @param {Snapshot} snapshot @returns {Snapshot} */
 export function beginning({ tensors }) {
   const zeros = Object.entries(tensors).map(([name, { shape, data }]) => [name, { shape, data: data.map(() => 0) }]);
   return { step: 0, tensors: Object.fromEntries(zeros), file: new ArrayBuffer(0) };
@@ -51,7 +51,7 @@ export function numbers(now, before, name, mode) {
 export const reachOf = (name, mode) => `${name} ${mode}`;
 
 /**
- * How far each tensor has been from zero so far, so that a colour means the same all through a session.
+ * The largest distance of each tensor from zero so far, so that a colour means the same throughout a session.
  * @param {Record<string, number>} reach @param {Snapshot} now @param {Snapshot | null} before
  */
 export function extend(reach, now, before) {

@@ -30,8 +30,8 @@ function draw({ session: { now, before, reach }, mode, model }) {
 
 /** @param {number | undefined} now @param {number | undefined} before @param {State["mode"]} mode */
 function hint(now, before, mode) {
-  if (now === undefined) return "All zeros so far; each item moves them.";
-  if (mode === "values") return `As it stands after step ${whole(now)}.`;
+  if (now === undefined) return "All zeros so far; each item changes them.";
+  if (mode === "values") return `After step ${whole(now)}.`;
   if (before === undefined) return "Send an item to see what it changes.";
   return `What step ${before + 1 === now ? whole(now) : `${whole(before + 1)} to ${whole(now)}`} changed.`;
 }

@@ -1,4 +1,4 @@
-// What the browser keeps: session ids for good, the API key until the tab closes. Where it may not, nothing breaks.
+// What the browser stores: session ids for good, the API key until the tab closes. Without storage nothing breaks.
 
 const RECENT = "arraylstm.recent";
 const KEY = "arraylstm.key";
@@ -9,7 +9,7 @@ function allowed(work, otherwise) {
   try {
     return work();
   } catch {
-    return otherwise; // storage is forbidden, full, or holds what another page left there
+    return otherwise; // storage is forbidden, full, or has data of another page
   }
 }
 

@@ -1,4 +1,4 @@
-// How much each item of the session surprised the model: a column for each, and in words the one pointed at.
+// How much each item of the session surprised the model: a column for each, and words for the one pointed at.
 
 /** @import { Moment, State } from "./types.mjs" */
 /** @import { Store } from "./store.mjs" */
@@ -63,7 +63,7 @@ function draw({ session: { history, step }, model, chosen }) {
 }
 
 /**
- * The bits at the top: even, and above what an even guess would cost.
+ * The bits at the top of the scale: an even number, above the bits of a uniform guess.
  * @param {Moment[]} moments
  * @param {number} guess
  */
@@ -139,7 +139,7 @@ function words({ step, item, probability, rank, seen }, items) {
   return [
     ...place,
     bits(bitsOf(probability)),
-    `held ${percent(probability)} likely`,
+    `expected at ${percent(probability)}`,
     `rank ${whole(rank)}${items ? ` of ${whole(items)}` : ""}`,
   ];
 }
@@ -147,6 +147,6 @@ function words({ step, item, probability, rank, seen }, items) {
 /** @param {number} step */
 function empty(step) {
   return step
-    ? "The items so far came before this page."
+    ? "The items so far were sent before this page was opened."
     : "A column for each item you send: the higher, the less expected it was.";
 }

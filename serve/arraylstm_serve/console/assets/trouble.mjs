@@ -1,4 +1,4 @@
-// What can go wrong, and how it is told.
+// What can go wrong, and the notice about it.
 
 /** @import { Notice } from "./types.mjs" */
 import { Refusal, Unreachable } from "./api.mjs";
@@ -17,7 +17,7 @@ export function inWords(error) {
   if (error instanceof Unsent) {
     return {
       title: "What you sent was not answered",
-      detail: `${error.message} Sending it again applies it once, even if it arrived.`,
+      detail: `${error.message} Send it again: it is applied only once, even if it had arrived.`,
     };
   }
   if (error instanceof Unreachable) {
@@ -27,13 +27,13 @@ export function inWords(error) {
   return { title: "The answer cannot be shown", detail: String(error) };
 }
 
-/** What an error says of the server as a whole. @param {unknown} error @returns {"gone" | "locked" | null} */
+/** What an error says about the server. @param {unknown} error @returns {"gone" | "locked" | null} */
 export function troubleOf(error) {
   if (error instanceof Unreachable) return "gone";
   return error instanceof Refusal && error.code === "unauthorized" ? "locked" : null;
 }
 
-/** That a session is not held is no failure. @param {unknown} error */
+/** An unknown session is not a failure. @param {unknown} error */
 export function unheld(error) {
   if (error instanceof Refusal && error.code === "unknown_session") return null;
   throw error;

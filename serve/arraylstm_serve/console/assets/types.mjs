@@ -1,6 +1,6 @@
-// The shapes of what the modules hand each other; types only.
+// The types of what the modules pass to each other.
 
-/** @typedef {string | number | bigint} Item A label, or an id where the model has no labels; 5 is not "5". */
+/** @typedef {string | number | bigint} Item A label, or an id if the model has no labels; 5 is not "5". */
 /** @typedef {{item: Item, probability: number}} Prediction */
 /** @typedef {{item: Item, probability: number | null, rank: number | null}} Observation */
 /** @typedef {{shape: number[], data: Float32Array}} Tensor */
@@ -18,16 +18,16 @@
  * @typedef {object} Moment One item that the session has consumed.
  * @property {number} step
  * @property {Item} item
- * @property {number | null} probability What the item had been given; null for a session's first.
+ * @property {number | null} probability What the model gave the item; null for a session's first.
  * @property {number | null} rank
- * @property {boolean} seen Whether this page was told of it: what came before, it knows by name alone.
+ * @property {boolean} seen Whether it was sent while this page was open; earlier items have only names.
  */
 
 /**
  * @typedef {object} Session
  * @property {string} id
  * @property {number} step
- * @property {"" | "sought" | "held" | "new" | "continued" | "restored"} standing "" where nothing is held.
+ * @property {"" | "sought" | "held" | "new" | "continued" | "restored"} standing "" if the server does not have it.
  * @property {Moment[]} history
  * @property {Prediction[]} predictions
  * @property {Snapshot | null} now
@@ -68,19 +68,19 @@
  */
 
 /** @typedef {{title: string, detail: string, code?: string, label?: string, action?: () => void}} Notice */
-/** @typedef {"auto" | "text" | "number"} Kind How digits that were typed are read. */
+/** @typedef {"auto" | "text" | "number"} Kind How typed digits are read. */
 
 /**
- * @typedef {object} State All that the page shows.
+ * @typedef {object} State Everything that the page shows.
  * @property {"connecting" | "live" | "draining" | "gone" | "locked" | "failing"} status
  * @property {boolean} busy
  * @property {boolean} keyed Whether there is an API key to send.
  * @property {boolean} asksKey
  * @property {Manifest | null} model
  * @property {Session} session
- * @property {string} name What the session's field says: another name is a session to open.
+ * @property {string} name The text in the session's field; another name is a session to open.
  * @property {string[]} recent
- * @property {Map<string, Item>} known Items heard of, by what tells them apart.
+ * @property {Map<string, Item>} known Known items, by type and value.
  * @property {Item[]} queue
  * @property {string} text
  * @property {Kind} kind

@@ -1,4 +1,4 @@
-"""An engine whose rows lie in a device's memory and are stepped there: see `device_graphs` for what a row is."""
+"""An engine whose rows lie in a device's memory and are stepped there; `graphs` says what a row is."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from arraylstm_serve.bundle.load import Bundle
 from arraylstm_serve.engine.base import LOGITS, Step, row_shapes
 from arraylstm_serve.engine.gpu.binding import BoundGraph, Place
 from arraylstm_serve.engine.gpu.card import card
-from arraylstm_serve.engine.gpu.graphs import Layout, copy_graph, read_graph, step_graph, write_graph
+from arraylstm_serve.engine.gpu.graphs import Layout, read_graph, step_graph, write_graph
 from arraylstm_serve.engine.ranking import NOTHING, Ranking, chance, log_sum_exp, rank_each
 from arraylstm_serve.engine.runtime import onnxruntime as ort
+from arraylstm_serve.engine.slots import INITIAL
 from arraylstm_serve.engine.step_graph import CUDA, batch_faults, batch_sizes
 from arraylstm_serve.errors import StartupError
 from arraylstm_serve.settings import Settings
@@ -24,14 +25,14 @@ from arraylstm_serve.text import shortened
 
 logger = logging.getLogger(__name__)
 
-_TOLERANCE = 1e-4  # of the look at steps in place, which finds rows mixed up and not roundings
+_TOLERANCE = 1e-4
+"""Of the check at the start, which finds mixed-up rows, not rounding."""
 
 
 class DeviceEngine:
-    """See `Engine`; of a step, slots and items go to the device and the most likely items come back.
+    """See `Engine`. For a step, slots and items go to the device, and the most likely items come back.
 
-    Batches are filled up to a few fixed sizes with rows that nobody holds. Slots at the initial state are marked on the
-    host, and their rows hold anything. Copies wait on the host until something looks at rows.
+    Batches are filled up to a few fixed sizes with scratch rows, which no session has.
 
     Args:
         bundle: the model.
@@ -60,18 +61,16 @@ class DeviceEngine:
         self.shapes = row_shapes(states, self._layout.num_items)
         self._sizes = batch_sizes(max_batch)
         self._scratch = slots + np.arange(max_batch)
-        self._probed = slots + max_batch + np.arange(max_batch + 1)
-        self._copies: dict[int, int] = {}
-        """Sources by target."""
+        self._probed = slots + max_batch + np.arange(2 * max_batch)
         with device_faults(place):
-            self._rows = place.empty((slots + 2 * max_batch + 1, self._layout.width), np.float32)
-            self._initial = np.ones(self._rows.shape()[0], np.bool_)
-            self._read, self._write, self._copy = (
+            self._rows = place.empty((slots + 3 * max_batch, self._layout.width), np.float32)
+            self._read, self._write = (
                 BoundGraph(make(self._layout.width), self._rows, place, self._sizes)
-                for make in (read_graph, write_graph, copy_graph)
+                for make in (read_graph, write_graph)
             )
             self._step = self._open_step(bundle, place.bounded(gpu_memory), threads)
-            self._check_in_place()
+            self._check_rows_written()
+            self._write_rows(np.array([INITIAL]), np.zeros((1, self._layout.width), np.float32))
         self.provider = self._step.provider
         self.device = f"{place.name}, CUDA graphs {'on' if self._step.captured else 'off'}"
 
@@ -87,21 +86,20 @@ class DeviceEngine:
             return opened(capture=False)
         try:
             step = opened(capture=True)
-            for size in self._sizes:  # to capture a graph runs it several times: on rows that nobody holds
-                step.run(self._feed(self._scratch[:size], np.zeros(size, np.int64)))
+            for size in self._sizes:  # to capture a graph runs it several times: on rows that nobody has
+                scratch = self._scratch[:size]
+                step.run(self._feed(scratch, scratch, np.zeros(size, np.int64)))
         except Exception as error:  # whatever it is, the same graph may run as it is
             logger.warning("onnxruntime cannot capture the step graph as a CUDA graph: %s", error)
             return opened(capture=False)
         return step
 
-    def step(self, slots: Integers, items: Integers, reaches: Sequence[int]) -> Step:
+    def step(self, sources: Integers, targets: Integers, items: Integers, reaches: Sequence[int]) -> Step:
         """See `Engine.step`."""
-        self._settle()
-        rows = len(slots)
-        scores, places = (told[:rows] for told in self._step.run(self._feed(slots, items)))
+        rows = len(items)
+        scores, places = (told[:rows] for told in self._step.run(self._feed(sources, targets, items)))
         log_sums, values, log_sums_before, tops = np.split(scores.astype(np.float64), [1, 2, 3], axis=1)
         sound = np.isfinite(log_sums[:, 0])
-        self._initial[slots[sound]] = False
         chances = chance(tops, log_sums).tolist()
         rankings = [
             Ranking(ids[:reach], likely[:reach]) if reach and fine else NOTHING
@@ -109,7 +107,7 @@ class DeviceEngine:
         ]
         wide = np.flatnonzero(sound & (np.array(reaches) > self._layout.top)).tolist()
         if wide:
-            for row, ranking in zip(wide, self._rank(slots[wide], [reaches[row] for row in wide]), strict=True):
+            for row, ranking in zip(wide, self._rank(targets[wide], [reaches[row] for row in wide]), strict=True):
                 rankings[row] = ranking
         return Step(chance(values, log_sums_before)[:, 0], places[:, 0], sound, rankings)
 
@@ -121,17 +119,6 @@ class DeviceEngine:
         rows = self._read_rows(slots)
         logits = rows[:, -1 - self._layout.num_items : -1]
         return rank_each(logits, rows[:, -1].astype(np.float64), reaches)
-
-    def clear(self, slot: int) -> None:
-        """See `Engine.clear`."""
-        self._initial[slot] = True
-
-    def copy(self, source: int, target: int) -> None:
-        """See `Engine.copy`."""
-        if source in self._copies:
-            self._settle()
-        self._initial[target] = self._initial[source]
-        self._copies[target] = source
 
     def read(self, slots: Integers) -> dict[str, Floats]:
         """See `Engine.read`."""
@@ -146,39 +133,24 @@ class DeviceEngine:
         log_sums = log_sum_exp(tensors[LOGITS]).astype(np.float32)
         flat = [tensors[name].reshape(len(slots), -1) for name in self.shapes]
         self._write_rows(slots, np.concatenate([*flat, log_sums[:, None]], axis=1))
-        self._initial[slots] = False
 
     def warm_up(self, max_batch: int) -> None:
         """See `Engine.warm_up`."""
         for size in batch_sizes(max_batch):
             scratch = self._scratch[:size]
             with batch_faults(size, max_batch):
-                self._step.run(self._feed(scratch, np.zeros(size, np.int64)))
+                self._step.run(self._feed(scratch, scratch, np.zeros(size, np.int64)))
                 (values,) = self._read.run(scratch[None])
                 self._write.run(scratch[None], values)
-                self._copy.run(np.stack([scratch, scratch]))
-
-    # -- rows -------------------------------------------------------------------------------------------------
-
-    def _settle(self) -> None:
-        """Do the copies that wait."""
-        if self._copies:
-            targets, sources = np.array(list(self._copies)), np.array(list(self._copies.values()))
-            self._copies.clear()
-            for part in self._parts(len(targets)):
-                self._copy.run(np.stack([self._filled(sources[part]), self._filled(targets[part])]))
 
     def _read_rows(self, slots: Integers) -> Floats:
-        self._settle()
         rows = np.empty((len(slots), self._layout.width), np.float32)
         for part in self._parts(len(slots)):
             (values,) = self._read.run(self._filled(slots[part])[None])
             rows[part] = values[: len(slots[part])]
-        rows[self._initial[slots]] = 0
         return rows
 
     def _write_rows(self, slots: Integers, rows: Floats) -> None:
-        self._settle()
         for part in self._parts(len(slots)):
             filled = self._filled(slots[part])
             values = np.zeros((len(filled), self._layout.width), np.float32)
@@ -189,34 +161,40 @@ class DeviceEngine:
         """Slices of the largest batch size that cover so many rows."""
         return (slice(start, start + self._sizes[-1]) for start in range(0, count, self._sizes[-1]))
 
-    def _feed(self, slots: Integers, items: Integers) -> Integers:
-        """What a step is fed for some slots."""
-        filled = self._filled(slots)
-        feed = np.zeros((3, len(filled)), np.int64)
-        feed[0], feed[1, : len(items)], feed[2] = filled, items, self._initial[filled]
+    def _feed(self, sources: Integers, targets: Integers, items: Integers) -> Integers:
+        """What a step is fed; it is filled up to a batch size with scratch rows that are stepped in place."""
+        feed = np.zeros((3, self._size(len(items))), np.int64)
+        feed[0], feed[1], feed[2, : len(items)] = self._filled(sources), self._filled(targets), items
         return feed
 
     def _filled(self, slots: Integers) -> Integers:
-        """Slots, filled up to a batch size with ones that nobody holds."""
-        size = next(size for size in self._sizes if size >= len(slots))
-        return np.concatenate([slots, self._scratch[: size - len(slots)]])
+        """Slots, filled up to a batch size with scratch rows."""
+        return np.concatenate([slots, self._scratch[: self._size(len(slots)) - len(slots)]])
 
-    def _check_in_place(self) -> None:
-        """See that steps of every size write their own rows alone, and what they would write to memory apart.
+    def _size(self, rows: int) -> int:
+        """The smallest batch size for so many rows."""
+        return next(size for size in self._sizes if size >= rows)
 
-        Nothing documents that they do.
+    def _check_rows_written(self) -> None:
+        """Check that a step of every batch size writes its targets and no other row, and writes the right numbers.
+
+        Half of the rows are stepped in place. No document of onnxruntime promises that a graph may write the matrix
+        that it reads.
 
         Raises:
-            StartupError: they do not.
+            StartupError: another row changed, or a target has other numbers than the same step on the host gives.
         """
         before = np.random.default_rng(0).normal(size=(len(self._probed), self._layout.width)).astype(np.float32)
         for size in self._sizes:
             self._write_rows(self._probed, before)
-            self._initial[self._probed] = False
-            items = np.arange(size) % self._layout.num_items
-            expected, *_ = self._step.run_apart(before, np.stack([np.arange(size), items, np.zeros(size, np.int64)]))
-            self._step.run(self._feed(self._probed[:size], items))
-            if not np.allclose(self._read_rows(self._probed), expected, rtol=_TOLERANCE, atol=_TOLERANCE):
+            sources = np.arange(size)
+            targets = np.where(sources % 2, sources, size + sources)
+            items = sources % self._layout.num_items
+            expected, *_ = self._step.run_apart(before, np.stack([sources, targets, items]))
+            self._step.run(self._feed(self._probed[sources], self._probed[targets], items))
+            if not np.allclose(
+                self._read_rows(self._probed), expected, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True
+            ):
                 raise StartupError(f"onnxruntime does not step {size} sessions in place; use --device cpu.")
 
 

@@ -74,28 +74,12 @@ def write_graph(width: int) -> ModelProto:
     )
 
 
-def copy_graph(width: int) -> ModelProto:
-    """Some slots' rows into others: `feed` int64 (2, B), sources over targets, to `next_rows`."""
-    return _model(
-        f"""copy (float[slots, {width}] rows, int64[2, B] feed) => (float[slots, {width}] next_rows)
-        <int64 first = {{0}}, int64 second = {{1}}, int64[1] last_axis = {{1}}>
-        {{
-            sources = Gather <axis = 0> (feed, first)
-            targets = Gather <axis = 0> (feed, second)
-            copied = Gather <axis = 0> (rows, sources)
-            places = Unsqueeze (targets, last_axis)
-            next_rows = ScatterND (rows, places, copied)
-        }}"""
-    )
-
-
 def step_graph(step: ModelProto, layout: Layout) -> ModelProto:
     """A bundle's step graph over rows; the graph given is changed to it.
 
-    Inputs are `rows` (slots, width) and `feed` int64 (3, B): slots, items, and 1 where a slot is to be taken for one at
-    the initial state. Outputs are
+    Inputs are `rows` (slots, width) and `feed` int64 (3, B): sources, targets and items. Outputs are
 
-    - `next_rows`; a row whose new logits are not finite numbers is as it was,
+    - `next_rows`: the rows, with the targets written,
     - `scores` (B, 3 + top): the log-sum-exp of the new logits, the logit that the row had given to its item, the
       log-sum-exp it had, and the logits of the most likely next items,
     - `places` int64 (B, 1 + top): the rank that the row gave to its item, 1 being the most likely, and the ids of
@@ -124,15 +108,12 @@ def _before(layout: Layout) -> str:
     )
     return f"""before (float[slots, {layout.width}] rows, int64[3, B] feed) => ()
         <int64 row_0 = {{0}}, int64 row_1 = {{1}}, int64 row_2 = {{2}}, int64[1] row_axis = {{1}},
-         float row_zero = {{0.0}}, int64[{len(layout.sizes)}] row_sizes = {_listed(layout.sizes)}{_also(shapes)}>
+         int64[{len(layout.sizes)}] row_sizes = {_listed(layout.sizes)}{_also(shapes)}>
         {{
-            row_slots = Gather <axis = 0> (feed, row_0)
-            items = Gather <axis = 0> (feed, row_1)
-            row_flags = Gather <axis = 0> (feed, row_2)
-            row_initial = Cast <to = 9> (row_flags)
-            row_initial_column = Unsqueeze (row_initial, row_axis)
-            row_held = Gather <axis = 0> (rows, row_slots)
-            row_old = Where (row_initial_column, row_zero, row_held)
+            row_sources = Gather <axis = 0> (feed, row_0)
+            row_targets = Gather <axis = 0> (feed, row_1)
+            items = Gather <axis = 0> (feed, row_2)
+            row_old = Gather <axis = 0> (rows, row_sources)
             {", ".join([*flat, "row_old_logits", "row_old_log_sum"])} = Split <axis = 1> (row_old, row_sizes)
             {reshaped}
         }}"""
@@ -146,8 +127,7 @@ def _after(layout: Layout) -> str:
     )
     width, top = layout.width, layout.top
     return f"""after () => (float[slots, {width}] next_rows, float[B, {3 + top}] scores, int64[B, {1 + top}] places)
-        <int64[1] row_top = {{{top}}}, int64[1] row_first = {{0}}, int64 row_best = {{1}},
-         float row_infinity = {{inf}}>
+        <int64[1] row_top = {{{top}}}, int64[1] row_first = {{0}}, int64 row_best = {{1}}>
         {{
             row_tops, row_top_ids = TopK <axis = 1> (logits, row_top)
             row_largest = Gather <axis = 1> (row_tops, row_first)
@@ -156,14 +136,11 @@ def _after(layout: Layout) -> str:
             row_sum = ReduceSum <keepdims = 1> (row_raised, row_axis)
             row_log = Log (row_sum)
             row_log_sum = Add (row_log, row_largest)
-            row_size = Abs (row_log_sum)
-            row_sound = Less (row_size, row_infinity)
 
             {flattened}
             row_new = Concat <axis = 1> ({", ".join([*flat, "logits", "row_log_sum"])})
-            row_stored = Where (row_sound, row_new, row_old)
-            row_places = Unsqueeze (row_slots, row_axis)
-            next_rows = ScatterND (rows, row_places, row_stored)
+            row_places = Unsqueeze (row_targets, row_axis)
+            next_rows = ScatterND (rows, row_places, row_new)
 
             row_items = Unsqueeze (items, row_axis)
             row_value = GatherElements <axis = 1> (row_old_logits, row_items)
