@@ -1,6 +1,6 @@
 """Which tests are slow: `make test-fast` leaves them out, `make slow` measures them again.
 
-A test is slow if all its cases together, with what they set up, take over two seconds. slow.txt has the names.
+A test is slow if all its cases together, with what they set up, take over a second and a half. slow.txt has the names.
 """
 
 from collections import Counter
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 NAMES = Path(__file__).with_name("slow.txt")
-SECONDS = 2.0
+SECONDS = 1.5
 
 
 def mark(items):
