@@ -1,6 +1,7 @@
 """Which tests are slow: `make test-fast` leaves them out, `make slow` measures them again.
 
-A test is slow if all its cases together, with what they set up, take over a second and a half. slow.txt has the names.
+A test is slow if all its cases together, with what they set up, take over a second: slow.txt has the names. A test that
+needs an export of every cell is slow too, since whichever runs first waits for it.
 """
 
 from collections import Counter
@@ -9,14 +10,15 @@ from pathlib import Path
 import pytest
 
 NAMES = Path(__file__).with_name("slow.txt")
-SECONDS = 1.5
+SECONDS = 1.0
+FIXTURES = {"exported"}
 
 
 def mark(items):
     """Give every case of a slow test the mark `slow`."""
     names = set(NAMES.read_text().splitlines())
     for item in items:
-        if item.originalname in names:
+        if item.originalname in names or FIXTURES & set(item.fixturenames):
             item.add_marker(pytest.mark.slow)
 
 
