@@ -1,13 +1,18 @@
 """Serve an exported ArrayLSTM bundle over HTTP, with the recurrent state kept per session.
 
-Data flows one way: `protocol` bounds what comes in, `api` hands it to `events`, `handlers`, `stream` and `oip`,
-which decode it for `service`; `queues` gives each request its turn with its session, which `sessions` has in a table,
-and hands the turn's walk to `batcher`, which steps `arena`'s slots, whose tensors the `engine` keeps and moves, in the
-host's memory or, as `device_engine`, in a GPU's. `client` calls a server from elsewhere, and shares with it `schemas`
-and `problems` alone.
+The rooms, from the highest to the lowest; a room imports lower ones only:
 
-Glossary: B rows of a batch, V items of the vocabulary, slot a row of the arena, walk the items of one request
-stepped one after the other, turn one request's place in its session's queue.
+- `cli`, `server`: one process: its command line, sockets, connections, memory and logs.
+- `application`: every endpoint in one FastAPI application.
+- `open_inference`: the Open Inference Protocol under /v2.
+- `http`: requests decoded into commands, and answers sent.
+- `sessions`: what a session is, whose turn it is, and what can be asked of it. It knows no HTTP.
+- `engine`: rows of recurrent state, the step graph that moves them, batches, rankings.
+- `bundle`: the exported model, read and verified.
+- `api`: requests, answers and refusals as data, shared with `client`, which calls a server from elsewhere.
+
+Glossary: B rows of a batch, V items of the vocabulary; a slot is a row of the engine; a walk is the items of one request,
+stepped one after the other; a turn is a command's place in its session's queue.
 """
 
 from importlib import import_module

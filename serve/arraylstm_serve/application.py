@@ -19,21 +19,28 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from arraylstm_serve import __version__
 from arraylstm_serve.api.openapi import PROTECTED, Operation, document
 from arraylstm_serve.api.problems import METHOD_NOT_ALLOWED, NOT_FOUND, Problem, internal, stopping
-from arraylstm_serve.http import events, handlers, operations
+from arraylstm_serve.http import bulk, events, model, probes, sessions
 from arraylstm_serve.http import websocket as stream
 from arraylstm_serve.http.auth import Keys
-from arraylstm_serve.http.handlers import Handler
+from arraylstm_serve.http.endpoints import Handler
 from arraylstm_serve.http.metrics import Metrics
 from arraylstm_serve.http.pages import add_console, add_docs
 from arraylstm_serve.http.response import CLIENT_GONE, OTHER, RESPONDER, Responder, problem_response
-from arraylstm_serve.open_inference import handlers as oip
-from arraylstm_serve.open_inference import operations as oip_operations
+from arraylstm_serve.open_inference import handlers as open_inference
 from arraylstm_serve.sessions.service import Service
 from arraylstm_serve.text import shown
 
 logger = logging.getLogger(__name__)
 
-OPERATIONS = (*operations.OPERATIONS, *oip_operations.OPERATIONS)
+ENDPOINTS = (
+    *sessions.ENDPOINTS,
+    bulk.ENDPOINT,
+    stream.ENDPOINT,
+    *model.ENDPOINTS,
+    *probes.ENDPOINTS,
+    *open_inference.ENDPOINTS,
+)
+OPERATIONS = (events.ADVANCE, *(endpoint.operation for endpoint in ENDPOINTS))
 
 
 def published() -> str:
@@ -53,7 +60,7 @@ class Application(FastAPI):
         self.metrics = Metrics(service)
         add_docs(self)
         add_console(self)
-        for operation, handler in (*handlers.HANDLERS, *oip.HANDLERS):
+        for operation, handler in ENDPOINTS:
             self.add_api_route(
                 operation.path, _endpoint(handler, service), methods=_methods(operation), include_in_schema=False
             )
@@ -147,7 +154,7 @@ def _endpoint(handler: Handler, service: Service) -> Callable[[Request], Awaitab
 
 def _refusal(path: str, problem: Problem) -> Response:
     """Return a problem in the form of the protocol that the path belongs to."""
-    return oip.error_response(problem) if oip.concerns(path) else problem_response(problem)
+    return open_inference.error_response(problem) if open_inference.concerns(path) else problem_response(problem)
 
 
 async def _on_problem(request: Request, error: Exception) -> Response:

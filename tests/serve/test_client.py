@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from arraylstm_serve.application import OPERATIONS
 from arraylstm_serve.client import (
     AnswerError,
     AsyncClient,
@@ -21,7 +22,6 @@ from arraylstm_serve.client import (
     UnknownSessionError,
     calls,
 )
-from arraylstm_serve.http.operations import OPERATIONS
 
 from ..servers import ServerProcess, Start
 from .bundles import FINGERPRINT, LABELS

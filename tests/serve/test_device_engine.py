@@ -52,7 +52,7 @@ def on_host(path: Path) -> HostEngine:
 
 
 def test_it_does_what_the_hosts_engine_does(bundle_path: Path) -> None:
-    """Steps of every batch size, in place and from row to row, reads and writes: all that is answered or kept agrees."""
+    """Steps of every batch size, in place and from row to row, reads and writes give and keep the same numbers."""
     device, host = on_device(bundle_path), on_host(bundle_path)
     device.warm_up(LARGEST)
     random = np.random.default_rng(0)

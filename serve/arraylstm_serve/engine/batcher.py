@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from arraylstm_serve.counters import Figures
 from arraylstm_serve.engine.base import Engine
@@ -33,10 +34,10 @@ class LateError(Exception):
     """The walk's deadline passed before its first step."""
 
 
-class Walk:
+class Walk(Struct, gc=False):
     """Items stepped one after the other, one a batch: the first from `source` to `target`, the others on `target`.
 
-    Args:
+    Attributes:
         owner: whom the walk belongs to; the batcher does not look at it.
         source: the slot to start from, which stays as it is.
         target: a slot that no other walk has.
@@ -44,50 +45,23 @@ class Walk:
         ask: the predictions wanted after the last step.
         arrived: when the request came, by perf_counter.
         deadline: the walk does not begin after this, by perf_counter.
-
-    Attributes:
         position: how many items have been stepped.
         seen: what the model had thought of each stepped item.
         ranking: the most likely items after the last step.
         error: why the walk did not reach its end, if it did not.
     """
 
-    __slots__ = (
-        "arrived",
-        "ask",
-        "deadline",
-        "error",
-        "items",
-        "owner",
-        "position",
-        "ranking",
-        "seen",
-        "source",
-        "target",
-    )
-
-    def __init__(
-        self,
-        owner: Any,
-        source: int,
-        target: int,
-        items: Sequence[int],
-        ask: Ask,
-        *,
-        arrived: float,
-        deadline: float,
-    ) -> None:
-        self.owner = owner
-        self.source = source
-        self.target = target
-        self.items = items
-        self.ask = ask
-        self.arrived = arrived
-        self.deadline = deadline
-        self.position = 0
-        self.seen: list[Seen] = []
-        self.ranking: Ranking = NOTHING
-        self.error: Exception | None = None
+    owner: Any
+    source: int
+    target: int
+    items: Sequence[int]
+    ask: Ask
+    arrived: float
+    deadline: float
+    position: int = 0
+    seen: list[Seen] = []
+    ranking: Ranking = NOTHING
+    error: Exception | None = None
 
 
 class Batcher:

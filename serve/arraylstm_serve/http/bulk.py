@@ -7,16 +7,42 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from time import perf_counter
 
+import msgspec
 from msgspec import Raw
+from starlette.requests import Request
+from starlette.responses import Response
 
-from arraylstm_serve.api.problems import INVALID_REQUEST, Problem, late
+from arraylstm_serve.api.openapi import Operation
+from arraylstm_serve.api.problems import (
+    FOREIGN_ORIGIN,
+    INTERNAL,
+    INVALID_JSON,
+    INVALID_REQUEST,
+    PAYLOAD_TOO_LARGE,
+    STOPPING,
+    Problem,
+    late,
+)
 from arraylstm_serve.api.schemas import BulkAnswer, BulkEvent, BulkRequest, encode
+from arraylstm_serve.http.body import decode, read_body
+from arraylstm_serve.http.endpoints import Endpoint
 from arraylstm_serve.http.events import advance
 from arraylstm_serve.http.request import Call
+from arraylstm_serve.http.response import json_response
 from arraylstm_serve.sessions.commands import Caller
 from arraylstm_serve.sessions.service import Service
 
 RETRYABLE = (429, 503)
+
+ADVANCE_ALL = Operation(
+    method="POST",
+    path="/v1/events",
+    name="advance_all",
+    summary="Tell many sessions the items they have just seen; a refused event does not affect the others.",
+    answers={200: BulkAnswer},
+    body=BulkRequest,
+    problems=(INVALID_JSON, INVALID_REQUEST, PAYLOAD_TOO_LARGE, FOREIGN_ORIGIN, STOPPING, INTERNAL),
+)
 
 
 async def advance_all(service: Service, call: Call, request: BulkRequest) -> bytes:
@@ -137,3 +163,15 @@ class _Place:
     def set_exception(self, exception: Problem, /) -> None:
         """Take the refusal."""
         self._chunk.refuse(self._place, exception)
+
+
+_decoder = msgspec.json.Decoder(BulkRequest)
+
+
+async def answer(service: Service, call: Call, request: Request) -> Response:
+    """Answer POST /v1/events."""
+    body = await read_body(request.receive, service.settings.max_body)
+    return json_response(await advance_all(service, call, decode(_decoder, body)))
+
+
+ENDPOINT = Endpoint(ADVANCE_ALL, answer)

@@ -5,9 +5,20 @@ from __future__ import annotations
 import msgspec
 from starlette.types import Receive, Scope
 
-from arraylstm_serve.api.problems import METHOD_NOT_ALLOWED, Problem
-from arraylstm_serve.api.schemas import EventsRequest
+from arraylstm_serve.api.openapi import Operation
+from arraylstm_serve.api.problems import (
+    CAPACITY,
+    IDEMPOTENCY_KEY_REUSED,
+    INVALID_SESSION_ID,
+    METHOD_NOT_ALLOWED,
+    SESSION_BUSY,
+    SESSION_GONE,
+    STEP_CONFLICT,
+    Problem,
+)
+from arraylstm_serve.api.schemas import EventsRequest, SessionAnswer
 from arraylstm_serve.http.body import decode, read_body, valid_session_id
+from arraylstm_serve.http.endpoints import BODY_PROBLEMS
 from arraylstm_serve.http.request import Call
 from arraylstm_serve.sessions.commands import Advance
 from arraylstm_serve.sessions.rendering import render_session
@@ -19,6 +30,25 @@ PATH = f"{PREFIX}{{session_id}}{SUFFIX}"
 
 _decoder = msgspec.json.Decoder(EventsRequest)
 _SHORTEST = len(PREFIX) + len(SUFFIX)
+
+ADVANCE = Operation(
+    method="POST",
+    path=PATH,
+    name="advance",
+    summary="Tell a session the items it has just seen; the first ones begin it.",
+    answers={200: SessionAnswer},
+    body=EventsRequest,
+    keyed=True,
+    problems=(
+        *BODY_PROBLEMS,
+        INVALID_SESSION_ID,
+        SESSION_BUSY,
+        IDEMPOTENCY_KEY_REUSED,
+        STEP_CONFLICT,
+        SESSION_GONE,
+        CAPACITY,
+    ),
+)
 
 
 def concerns(path: str) -> bool:

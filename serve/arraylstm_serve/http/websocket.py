@@ -9,12 +9,16 @@ from http import HTTPStatus
 from time import perf_counter
 
 import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from arraylstm_serve.api.problems import NOT_FOUND, Problem, internal
+from arraylstm_serve.api.openapi import Operation
+from arraylstm_serve.api.problems import FOREIGN_ORIGIN, NOT_FOUND, UPGRADE_REQUIRED, Problem, internal
 from arraylstm_serve.api.schemas import BulkEvent
 from arraylstm_serve.http.auth import Keys
 from arraylstm_serve.http.body import decode
+from arraylstm_serve.http.endpoints import Endpoint
 from arraylstm_serve.http.events import advance
 from arraylstm_serve.http.request import BEARER_PROTOCOL, REQUEST_ID, Call
 from arraylstm_serve.http.response import CLIENT_GONE, OTHER, problem_response, record
@@ -30,6 +34,15 @@ logger = logging.getLogger(__name__)
 _decoder = msgspec.json.Decoder(BulkEvent)
 
 Replies = Queue[Future[bytes] | None]
+
+STREAM = Operation(
+    method="GET",
+    path=PATH,
+    name="stream",
+    summary="A WebSocket: each message is a BulkEvent, answered in order with a SessionAnswer or a ProblemBody.",
+    answers={101: None},
+    problems=(FOREIGN_ORIGIN, UPGRADE_REQUIRED),
+)
 
 
 async def handle(service: Service, keys: Keys | None, scope: Scope, receive: Receive, send: Send) -> None:
@@ -122,3 +135,12 @@ async def _say(send: Send, message: Message) -> None:
     """Send, unless the client has gone; uvicorn has two words for that."""
     with suppress(OSError, RuntimeError):
         await send(message)
+
+
+async def stream_upgrade(service: Service, call: Call, request: Request) -> Response:
+    """Answer GET /v1/stream without an upgrade."""
+    detail = f"{PATH} is a WebSocket; connect to it with one."
+    return problem_response(Problem(UPGRADE_REQUIRED, detail, headers={"Upgrade": "websocket"}))
+
+
+ENDPOINT = Endpoint(STREAM, stream_upgrade)

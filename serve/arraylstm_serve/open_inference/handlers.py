@@ -10,16 +10,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from arraylstm_serve import __version__
-from arraylstm_serve.api.openapi import Operation
 from arraylstm_serve.api.problems import JSON, NOT_FOUND, Problem
 from arraylstm_serve.api.schemas import encode
 from arraylstm_serve.http.body import read_body
-from arraylstm_serve.http.handlers import Handler
+from arraylstm_serve.http.endpoints import Endpoint, Handler
 from arraylstm_serve.http.request import Call
 from arraylstm_serve.http.response import json_response
-from arraylstm_serve.open_inference import inference
-from arraylstm_serve.open_inference import operations as oip_operations
-from arraylstm_serve.open_inference import tensors as oip_tensors
+from arraylstm_serve.open_inference import inference, operations, tensors
 from arraylstm_serve.open_inference.inference import ITEMS, LOGITS
 from arraylstm_serve.open_inference.schemas import (
     MODEL,
@@ -53,7 +50,7 @@ def concerns(path: str) -> bool:
 
 def error_response(problem: Problem) -> Response:
     """Return a problem in the protocol's form."""
-    status = oip_operations.in_protocol(problem.kind).status
+    status = operations.in_protocol(problem.kind).status
     body = encode(ErrorBody(problem.detail))
     return Response(body, status_code=status, headers=problem.headers, media_type=JSON)
 
@@ -111,9 +108,9 @@ async def infer(service: Service, call: Call, request: Request) -> Response:
     body = await read_body(request.receive, limit)
     encoding = request.headers.get("content-encoding", "identity")
     if encoding != "identity":
-        body = oip_tensors.inflate(body, encoding, limit)
+        body = tensors.inflate(body, encoding, limit)
     answer = await inference.infer(service, call, body, request.headers.get(HEADER_LENGTH))
-    length = answer.find(oip_tensors.END_OF_JSON) + 1
+    length = answer.find(tensors.END_OF_JSON) + 1
     if not length:
         return json_response(answer)
     return Response(answer, media_type="application/octet-stream", headers={HEADER_LENGTH: str(length)})
@@ -132,16 +129,16 @@ def of_model(handler: Handler) -> Handler:
     return checked
 
 
-_MODEL_HANDLERS: tuple[tuple[Operation, Handler], ...] = (
-    (oip_operations.MODEL_METADATA, of_model(model_metadata)),
-    (oip_operations.MODEL_READY, of_model(model_ready)),
-    (oip_operations.MODEL_CONFIG, of_model(model_config)),
-    (oip_operations.INFER, of_model(infer)),
+_OF_MODEL = (
+    Endpoint(operations.MODEL_METADATA, of_model(model_metadata)),
+    Endpoint(operations.MODEL_READY, of_model(model_ready)),
+    Endpoint(operations.MODEL_CONFIG, of_model(model_config)),
+    Endpoint(operations.INFER, of_model(infer)),
 )
-HANDLERS: tuple[tuple[Operation, Handler], ...] = (
-    (oip_operations.SERVER_METADATA, server_metadata),
-    (oip_operations.SERVER_LIVE, server_live),
-    (oip_operations.SERVER_READY, server_ready),
-    *_MODEL_HANDLERS,
-    *((oip_operations.of_version(operation), handler) for operation, handler in _MODEL_HANDLERS),
+ENDPOINTS = (
+    Endpoint(operations.SERVER_METADATA, server_metadata),
+    Endpoint(operations.SERVER_LIVE, server_live),
+    Endpoint(operations.SERVER_READY, server_ready),
+    *_OF_MODEL,
+    *(Endpoint(operations.of_version(operation), handler) for operation, handler in _OF_MODEL),
 )

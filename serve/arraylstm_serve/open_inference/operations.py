@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 from arraylstm_serve.api.openapi import Operation
 from arraylstm_serve.api.problems import CAPACITY, IDEMPOTENCY_KEY_REUSED, NOT_FOUND, Kind
-from arraylstm_serve.http.operations import BODY_PROBLEMS, TURN_PROBLEMS
+from arraylstm_serve.http.endpoints import BODY_PROBLEMS, TURN_PROBLEMS
 from arraylstm_serve.open_inference.schemas import (
     ErrorBody,
     InferAnswer,
@@ -86,17 +85,3 @@ def of_version(operation: Operation) -> Operation:
     return replace(
         operation, path=operation.path.replace(MODEL_PATH, VERSION_PATH), name=f"{operation.name}_of_version"
     )
-
-
-def with_versions(operations: Iterable[Operation]) -> list[Operation]:
-    """Return the operations; those on a model also for its version."""
-    return [
-        each
-        for operation in operations
-        for each in ((operation, of_version(operation)) if MODEL_PATH in operation.path else (operation,))
-    ]
-
-
-OPERATIONS = with_versions(
-    (SERVER_METADATA, SERVER_LIVE, SERVER_READY, MODEL_METADATA, MODEL_READY, MODEL_CONFIG, INFER)
-)

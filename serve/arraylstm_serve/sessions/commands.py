@@ -7,7 +7,7 @@ change of a walk that has reached its end. Neither alters anything that others s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from msgspec import Struct
 
@@ -20,7 +20,7 @@ from arraylstm_serve.sessions.session import Session, State
 from arraylstm_serve.sessions.state_file import dump, parse
 
 
-class Caller(NamedTuple):
+class Caller(Struct, frozen=True, gc=False):
     """Who asks, and how long they wait.
 
     Attributes:
@@ -57,7 +57,7 @@ class Turn(Protocol):
         """
 
 
-class Outcome(NamedTuple):
+class Outcome(Struct, frozen=True, gc=False):
     """Where a session stands after a command, and what the model says there.
 
     Attributes:
@@ -83,7 +83,7 @@ Render = Callable[[Model, Outcome], bytes]
 """Writes an answer."""
 
 
-class Change(NamedTuple):
+class Change(Struct, frozen=True, gc=False):
     """What a turn comes to: the session as it is from now on, None where it stays as it is, and the answer."""
 
     session: Session | None
@@ -149,7 +149,7 @@ class _Walking(Command, frozen=True, gc=False, kw_only=True):
         """The walk of the items from a slot."""
         model, caller = turn.model, turn.caller
         items, ask = model.encode(self.items), model.ask(self.top_k, self.exclude)
-        return Walk(turn, source, turn.acquire(), items, ask, arrived=caller.arrived, deadline=caller.deadline)
+        return Walk(turn, source, turn.acquire(), items, ask, caller.arrived, caller.deadline)
 
     def answer(self, turn: Turn, walk: Walk, step: int, state: State) -> bytes:
         """The rendered outcome of a walk."""

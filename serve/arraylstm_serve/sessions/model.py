@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -50,6 +51,7 @@ class Model:
         self.slots = Slots(slot_count(settings))
         self.batcher = Batcher(engine, figures, settings.max_batch, finished)
         self._max_items = settings.max_items
+        self._plain_ask = lru_cache(64)(partial(Ask.of, num_items=len(self.vocabulary)))
 
     def check_count(self, count: int) -> None:
         """Raise Problem `invalid_request` where a request carries more items than are allowed."""
@@ -72,7 +74,7 @@ class Model:
             Problem: `unknown_item`.
         """
         if not exclude:
-            return Ask.of(top_k, len(self.vocabulary))
+            return self._plain_ask(top_k)
         return Ask.of(top_k, len(self.vocabulary), frozenset(self.vocabulary.encode_known(exclude)))
 
     def rank(self, slot: int, reach: int) -> Ranking:

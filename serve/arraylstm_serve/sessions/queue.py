@@ -11,7 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -97,33 +97,28 @@ class Turn:
             self.reply.set_exception(problem)
 
 
-class Done(NamedTuple):
-    """A turn, and the change that it makes or the reason why it makes none."""
-
-    turn: Turn
-    change: Change | Problem
+Done = tuple[Turn, Change | Problem]
+"""A turn, and the change that it makes or the reason why it makes none."""
 
 
 class Queue:
     """The turns of all sessions, first in, first out for each session.
 
     Args:
+        table: the sessions.
+        waiting: where the queue keeps the turns of each session; a session with turns is busy.
         figures: counts what commands did.
         gate: counts the turns that have not ended.
         clock: seconds since the epoch, never going back.
         choose: the model for a session's turn.
         max_sessions: how many sessions may be busy before a further one can begin.
         max_turns: how many turns may wait for one session.
-
-    Attributes:
-        table: the sessions; given after the queue is made, since either needs the other.
-        waiting: the turns by session; a session with turns is busy.
     """
-
-    table: Table
 
     def __init__(
         self,
+        table: Table,
+        waiting: dict[str, deque[Turn]],
         figures: Figures,
         gate: Gate,
         clock: Callable[[], float],
@@ -132,7 +127,8 @@ class Queue:
         max_sessions: int,
         max_turns: int,
     ) -> None:
-        self.waiting: dict[str, deque[Turn]] = {}
+        self._table = table
+        self._waiting = waiting
         self._figures = figures
         self._gate = gate
         self._clock = clock
@@ -146,10 +142,10 @@ class Queue:
         Raises:
             Problem: `overloaded` or `session_busy`, where too many requests are pending, at all or for this session.
         """
-        self.table.expire()
+        self._table.expire()
         session_id = command.session_id
         key = f"{caller.namespace}/{session_id}" if caller.namespace and session_id else session_id
-        turns = self.waiting.get(key)
+        turns = self._waiting.get(key)
         if turns is not None and len(turns) >= self._max_turns:
             detail = f"{self._max_turns} requests are pending for session {session_id}, as many as are allowed."
             raise retry_later(SESSION_BUSY, detail, session_id=session_id)
@@ -161,34 +157,35 @@ class Queue:
         elif turns is not None:
             turns.append(turn)
         else:
-            self.waiting[key] = deque((turn,))
-            self._proceed(key)
+            turns = self._waiting[key] = deque((turn,))
+            self._proceed(key, turns)
 
     def finish(self, walks: Sequence[Walk]) -> None:
         """Take walks that have ended: render their answers, commit their changes, and let the next turns begin."""
-        done = [Done(walk.owner, _rendered(walk.owner, walk)) for walk in walks]
+        now = self._clock()
+        done: list[Done] = [(walk.owner, _rendered(walk.owner, walk, now)) for walk in walks]
         self._commit(done)
         for turn, _ in done:
             self._gate.leave()
             if turn.key:
-                self.waiting[turn.key].popleft()
-                self._proceed(turn.key)
+                turns = self._waiting[turn.key]
+                turns.popleft()
+                self._proceed(turn.key, turns)
 
     def check_capacity(self) -> None:
         """Raise Problem `capacity` where a session is to begin and as many others are busy as may be held."""
-        if len(self.waiting) > self._max_sessions:
+        if len(self._waiting) > self._max_sessions:
             raise retry_later(CAPACITY, f"All {self._max_sessions} sessions are busy.")
 
-    def _proceed(self, key: str) -> None:
+    def _proceed(self, key: str, turns: deque[Turn]) -> None:
         """Begin a session's turns until one has to wait for its walk, or none is left."""
-        turns = self.waiting[key]
         while turns:
             if self._begin(turns[0]):
                 return
             turns.popleft()
             self._gate.leave()
-        del self.waiting[key]
-        self.table.trim()
+        del self._waiting[key]
+        self._table.trim()
 
     def _begin(self, turn: Turn) -> bool:
         """Begin a turn; whether it waits for a walk now, and has not ended."""
@@ -204,7 +201,7 @@ class Queue:
         except Exception:
             logger.exception("a turn of session %s could not begin", turn.key)
             change = internal()
-        self._commit([Done(turn, change)])
+        self._commit([(turn, change)])
         return False
 
     def _start(self, turn: Turn) -> Walk | Change:
@@ -213,7 +210,7 @@ class Queue:
         if turn.caller.deadline < perf_counter():
             raise late()
         turn.now = self._clock()
-        session = turn.session = self.table.find(turn.key)
+        session = turn.session = self._table.find(turn.key)
         if command.idempotency_key is not None:
             known = session.answers.by_key.get(command.idempotency_key)
             if known is not None:
@@ -223,11 +220,16 @@ class Queue:
         turn.model = self._choose(session)
         return command.begin(turn)
 
-    def _commit(self, done: Sequence[Done]) -> None:
-        """Commit changes, then answer."""
-        for turn, change in done:
-            self._apply(turn, change)
-            if turn.target not in (INITIAL, self.table.find(turn.key).slot):
+    def _commit(self, done: list[Done]) -> None:
+        """Commit changes, then answer. One that fails must not keep the others from being answered."""
+        for place, (turn, change) in enumerate(done):
+            kept = INITIAL
+            try:
+                kept = self._apply(turn, change)
+            except Exception:
+                logger.exception("a change of session %s could not be committed", turn.key)
+                done[place] = turn, internal()
+            if turn.target not in (INITIAL, kept):
                 turn.model.slots.release(turn.target)
         for turn, change in done:
             if isinstance(change, Change):
@@ -235,16 +237,19 @@ class Queue:
             else:
                 turn.refuse(change)
 
-    def _apply(self, turn: Turn, change: Change | Problem) -> None:
+    def _apply(self, turn: Turn, change: Change | Problem) -> int:
+        """Apply a change to the table; return the slot that the session has gained with it, if any."""
         command = turn.command
         if isinstance(change, Problem):
             if change.kind in CONFLICTS:
                 self._figures.conflicts += 1
         elif change.session is not None:
-            self.table.commit(change.session)
+            self._table.commit(turn.session, change.session)
             self._figures.count(command.counted_as)
+            return change.session.slot
         elif command.uses:
-            self.table.touch(turn.key)
+            self._table.touch(turn.key)
+        return INITIAL
 
 
 def digest(command: Command) -> bytes:
@@ -264,8 +269,9 @@ def _repeated(command: Command, known: Remembered) -> bytes:
     return known.answer
 
 
-def _rendered(turn: Turn, walk: Walk) -> Change | Problem:
+def _rendered(turn: Turn, walk: Walk, now: float) -> Change | Problem:
     """The change that a walk makes, or why there is none."""
+    turn.now = now
     if walk.error is not None:
         return late() if isinstance(walk.error, LateError) else internal()
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from asyncio import Future, get_running_loop
+from collections import deque
 from collections.abc import Awaitable, Callable
 
 from arraylstm_serve import __version__
@@ -14,7 +15,7 @@ from arraylstm_serve.engine.base import Engine, row_bytes
 from arraylstm_serve.sessions.commands import Caller, Command
 from arraylstm_serve.sessions.limits import Gate, Share
 from arraylstm_serve.sessions.model import Model, slot_count
-from arraylstm_serve.sessions.queue import Queue, Reply
+from arraylstm_serve.sessions.queue import Queue, Reply, Turn
 from arraylstm_serve.sessions.rendering import render_info
 from arraylstm_serve.sessions.session import SESSION_BYTES, Session
 from arraylstm_serve.sessions.state_file import OVERHEAD
@@ -55,7 +56,19 @@ class Service:
         self._clock = clock or steady_clock()
         self._began = self._clock()
         self._gate = Gate(settings.max_pending)
+        waiting: dict[str, deque[Turn]] = {}
+        self.sessions = Table(
+            self.figures,
+            self._clock,
+            release=lambda session: self.model.slots.release(session.slot),
+            busy=waiting,
+            max_sessions=settings.max_sessions,
+            ttl=settings.session_ttl,
+            max_answer_bytes=settings.max_answer_bytes,
+        )
         self._queue = Queue(
+            self.sessions,
+            waiting,
             self.figures,
             self._gate,
             self._clock,
@@ -64,15 +77,6 @@ class Service:
             max_turns=settings.max_session_pending,
         )
         self.model = Model(bundle, engine, settings, self.figures, self._queue.finish)
-        self.sessions = self._queue.table = Table(
-            self.figures,
-            self._clock,
-            release=lambda session: self.model.slots.release(session.slot),
-            busy=self._queue.waiting,
-            max_sessions=settings.max_sessions,
-            ttl=settings.session_ttl,
-            max_answer_bytes=settings.max_answer_bytes,
-        )
 
     def perform(self, command: Command, caller: Caller, reply: Reply) -> None:
         """Carry a command out in its turn.

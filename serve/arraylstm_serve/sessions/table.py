@@ -62,19 +62,17 @@ class Table:
         """The session as it stands; one that is not held stands at step 0."""
         return self._held.get(key) or self._ended.get(key) or Session(key)
 
-    def commit(self, session: Session) -> None:
-        """Put a session in the place of what the table has under its key."""
-        key = session.key
-        before = self.find(key)
-        self.answer_bytes += session.answers.nbytes - before.answers.nbytes
-        if before.slot != session.slot:
+    def commit(self, before: Session, after: Session) -> None:
+        """Put a session's next value in the place of the one that `find` gave."""
+        self.answer_bytes += after.answers.nbytes - before.answers.nbytes
+        if before.slot != after.slot:
             self._release(before)
-        if session.step:
-            self._hold(session)
+        if after.step:
+            self._hold(after)
         else:
-            self._forget(key)
-            if session.answers.by_key:
-                self._ended[key] = session
+            self._forget(after.key)
+            if after.answers.by_key:
+                self._ended[after.key] = after
         self.trim()
 
     def touch(self, key: str) -> None:

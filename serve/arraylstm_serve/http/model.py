@@ -1,0 +1,71 @@
+"""The endpoints of the model: its manifest, its items, and predictions without a session."""
+
+from __future__ import annotations
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from arraylstm_serve.api.openapi import Operation
+from arraylstm_serve.api.schemas import PredictAnswer, PredictRequest
+from arraylstm_serve.bundle.manifest import Manifest, VocabularyFile
+from arraylstm_serve.http.body import decode, read_body
+from arraylstm_serve.http.endpoints import BODY_PROBLEMS, Endpoint, ask
+from arraylstm_serve.http.request import Call
+from arraylstm_serve.http.response import json_response
+from arraylstm_serve.sessions.commands import Predict
+from arraylstm_serve.sessions.rendering import render_prediction
+from arraylstm_serve.sessions.service import Service
+
+PREDICT = Operation(
+    method="POST",
+    path="/v1/predict",
+    name="predict",
+    summary="The predictions after a whole history, without a session.",
+    answers={200: PredictAnswer},
+    body=PredictRequest,
+    problems=BODY_PROBLEMS,
+)
+
+MODEL = Operation(
+    method="GET",
+    path="/v1/model",
+    name="model",
+    summary="The manifest of the model served.",
+    answers={200: Manifest},
+)
+
+VOCABULARY = Operation(
+    method="GET",
+    path="/v1/vocabulary",
+    name="vocabulary",
+    summary="The labels of the items in the order of their ids, null if the ids are the labels; and the unknown item.",
+    answers={200: VocabularyFile},
+)
+
+predict_decoder = msgspec.json.Decoder(PredictRequest)
+
+
+async def predict(service: Service, call: Call, request: Request) -> Response:
+    """Answer POST /v1/predict."""
+    body = await read_body(request.receive, service.settings.max_body)
+    wanted = decode(predict_decoder, body)
+    command = Predict(items=wanted.items, top_k=wanted.top_k, exclude=wanted.exclude, render=render_prediction)
+    return json_response(await ask(service, call, command))
+
+
+async def model(service: Service, call: Call, request: Request) -> Response:
+    """Answer GET /v1/model."""
+    return json_response(service.model.bundle.document)
+
+
+async def vocabulary(service: Service, call: Call, request: Request) -> Response:
+    """Answer GET /v1/vocabulary."""
+    return json_response(service.model.bundle.labels)
+
+
+ENDPOINTS = (
+    Endpoint(PREDICT, predict),
+    Endpoint(MODEL, model),
+    Endpoint(VOCABULARY, vocabulary),
+)

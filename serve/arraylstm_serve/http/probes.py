@@ -1,0 +1,72 @@
+"""The endpoints of the server itself: figures, metrics, liveness, readiness."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from arraylstm_serve.api.openapi import Operation
+from arraylstm_serve.api.schemas import Health, Stats, encode
+from arraylstm_serve.http.endpoints import Endpoint
+from arraylstm_serve.http.metrics import CONTENT_TYPE_LATEST
+from arraylstm_serve.http.request import Call
+from arraylstm_serve.http.response import json_response
+from arraylstm_serve.sessions.service import Service
+
+STATS = Operation(
+    method="GET",
+    path="/v1/stats",
+    name="stats",
+    summary="Live figures of this server process.",
+    answers={200: Stats},
+)
+
+METRICS = Operation(
+    method="GET",
+    path="/metrics",
+    name="metrics",
+    summary="The figures for Prometheus.",
+    answers={200: str},
+)
+
+LIVE = Operation(
+    method="GET", path="/healthz", name="live", summary="Whether the server is alive.", answers={200: Health}
+)
+
+READY = Operation(
+    method="GET",
+    path="/readyz",
+    name="ready",
+    summary="Whether the server is ready for requests.",
+    answers={200: Health, 503: Health},
+)
+
+
+async def stats(service: Service, call: Call, request: Request) -> Response:
+    """Answer GET /v1/stats."""
+    return json_response(service.stats())
+
+
+async def metrics(service: Service, call: Call, request: Request) -> Response:
+    """Answer GET /metrics."""
+    return Response(request.app.metrics.exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+async def live(service: Service, call: Call, request: Request) -> Response:
+    """Answer GET /healthz."""
+    return json_response(encode(Health("ok")))
+
+
+async def ready(service: Service, call: Call, request: Request) -> Response:
+    """Answer GET /readyz."""
+    if service.draining:
+        return json_response(encode(Health("draining")), status=503)
+    return json_response(encode(Health("ready")))
+
+
+ENDPOINTS = (
+    Endpoint(STATS, stats),
+    Endpoint(LIVE, live),
+    Endpoint(READY, ready),
+    Endpoint(METRICS, metrics),
+)
