@@ -42,6 +42,7 @@ test-fast: $(if $(wildcard .venv/dev),,.venv/dev) .reference
 
 slow: $(if $(wildcard .venv/dev),,.venv/dev) .reference
 	$(ON_SOURCES) $(PYTEST) --find-slow --ignore tests/test_packaging.py
+	$(ON_SOURCES) $(PYTEST) --find-slow --ignore tests/test_packaging.py -m "not slow"
 
 lint: .venv/dev
 	$(BIN)/ruff format --check .

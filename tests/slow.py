@@ -1,7 +1,8 @@
 """Which tests are slow: `make test-fast` leaves them out, `make slow` measures them again.
 
-A test is slow if all its cases together, with what they set up, take over a second: slow.txt has the names. A test that
-needs an export of every cell is slow too, since whichever runs first waits for it.
+A test is slow if all its cases together, with what they set up, take over a second: slow.txt has the names. What several
+tests share is set up by the first that runs, so `make slow` runs those that are left once more without the slow ones.
+A test that needs an export of every cell is slow in any case.
 """
 
 from collections import Counter
@@ -34,5 +35,7 @@ class Stopwatch:
         self.seconds[name] += report.duration
 
     def pytest_sessionfinish(self):
-        """Write the names, sorted, a line each."""
-        NAMES.write_text("".join(f"{name}\n" for name, seconds in sorted(self.seconds.items()) if seconds > SECONDS))
+        """Write the names, sorted, a line each; those of tests that did not run stay."""
+        names = set(NAMES.read_text().splitlines()) - set(self.seconds)
+        names |= {name for name, seconds in self.seconds.items() if seconds > SECONDS}
+        NAMES.write_text("".join(f"{name}\n" for name in sorted(names)))
