@@ -3,6 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=constraints.txt $(BIN)/pip
+# Every worker begins with its part of the suite in order, so that a module's fixtures are mostly made once, and takes from
+# another's end when it is done, so that no long file is left to one worker alone.
+PYTEST := $(BIN)/pytest --numprocesses auto --dist worksteal
 # Before a program that reads this folder's packages rather than the wheel's.
 ON_SOURCES := PYTHONPATH=$(CURDIR):$(CURDIR)/export:$(CURDIR)/serve
 SOURCES := $(shell find arraylstm export serve -name '*.py' -o -name py.typed -o -path '*/console/*' -type f) pyproject.toml README.md LICENSE
@@ -30,15 +33,16 @@ demo: .venv/demo
 
 test: .venv/dev .reference
 	@sh tests/system-packages.sh
-	$(BIN)/pytest --numprocesses auto --dist loadfile
-	$(BIN)/pytest --numprocesses auto --dist loadfile --engine device $(ENGINE_TESTS)
+	$(PYTEST)
+	$(PYTEST) --engine device $(ENGINE_TESTS)
 
 # These two read the sources, so they need no new wheel after a change. They make .venv only if it is missing.
 test-fast: $(if $(wildcard .venv/dev),,.venv/dev) .reference
-	$(ON_SOURCES) $(BIN)/pytest --numprocesses auto --dist worksteal -m "not slow" --ignore tests/test_packaging.py
+	$(ON_SOURCES) $(PYTEST) -m "not slow" --ignore tests/test_packaging.py
 
 slow: $(if $(wildcard .venv/dev),,.venv/dev) .reference
-	$(ON_SOURCES) $(BIN)/pytest --numprocesses auto --dist loadfile --find-slow --ignore tests/test_packaging.py
+	$(ON_SOURCES) $(PYTEST) --find-slow --ignore tests/test_packaging.py
+	$(ON_SOURCES) $(PYTEST) --find-slow --ignore tests/test_packaging.py -m "not slow"
 
 lint: .venv/dev
 	$(BIN)/ruff format --check .
