@@ -19,8 +19,6 @@ from ..helpers import make_step
 REPLAY = """
 import json, pathlib, sys
 import numpy, onnxruntime
-
-from ..helpers import make_step
 found = {"version": onnxruntime.__version__}
 for path in pathlib.Path(sys.argv[1]).glob("*.onnx"):
     feed = dict(numpy.load(path.with_suffix(".npz")))

@@ -107,7 +107,7 @@ def test_a_one_hot_models_table_takes_the_place_of_its_weights(monkeypatch):
 class LanesFirst(ArrayLSTM):
     """A step of its own, whose values have the rows of the batch on their third axis, or on their last."""
 
-    def forward_cell(self, x, hidden, state):
+    def forward_cell(self, x: torch.Tensor, hidden: torch.Tensor, state: torch.Tensor):
         def by_gate(a):
             return a.view(x.size(0), self.k, 4, self.hidden_size).permute(2, 1, 0, 3)
 
