@@ -1,4 +1,4 @@
-"""The micro-batcher: all walks that wait are stepped together, at once, without timers or threads."""
+"""The micro-batcher: it steps all waiting walks together, at once, without timers or threads."""
 
 from __future__ import annotations
 
@@ -18,37 +18,39 @@ from arraylstm_serve.engine.ranking import NOTHING, Ask, Ranking
 from arraylstm_serve.engine.slots import INITIAL
 
 Seen = tuple[float | None, int | None]
-"""An item's probability and rank before it was consumed."""
+"""The probability and rank that the model gave to an item before the session consumed it."""
 
 UNSEEN: Seen = (None, None)
-"""What stands for them where an item is the first of all."""
+"""The value for a session's first item, for which the model had predicted nothing."""
 
 logger = logging.getLogger(__name__)
 
 
 class NonFiniteError(ArithmeticError):
-    """The model gave a row logits that are not finite numbers."""
+    """The model returned logits that are not finite numbers."""
 
 
 class LateError(Exception):
-    """The walk's deadline passed before its first step."""
+    """The deadline of a walk passed before its first step."""
 
 
 class Walk(Struct, gc=False):
-    """Items stepped one after the other, one a batch: the first from `source` to `target`, the others on `target`.
+    """The items of one request, stepped one after the other: one item in each batch.
+
+    The first step reads `source` and writes `target`; the later steps read and write `target`.
 
     Attributes:
-        owner: whom the walk belongs to; the batcher does not look at it.
-        source: the slot to start from, which stays as it is.
-        target: a slot that no other walk has.
+        owner: what the walk belongs to, a turn; the batcher does not look at it.
+        source: the slot to start from; it does not change.
+        target: the slot to write; no other walk uses it.
         items: item ids, at least one.
         ask: the predictions wanted after the last step.
-        arrived: when the request came, by perf_counter.
-        deadline: the walk does not begin after this, by perf_counter.
+        arrived: when the request arrived, by perf_counter.
+        deadline: the latest time for the first step, by perf_counter.
         position: how many items have been stepped.
-        seen: what the model had thought of each stepped item.
-        ranking: the most likely items after the last step.
-        error: why the walk did not reach its end, if it did not.
+        seen: the probability and rank of each stepped item.
+        ranking: the most likely next items after the last step.
+        error: why the walk stopped early; None if it did not.
     """
 
     owner: Any
@@ -67,14 +69,14 @@ class Walk(Struct, gc=False):
 class Batcher:
     """Steps walks together and fairly: an unfinished walk goes back to the end of the queue.
 
-    The first walk submitted schedules a batch for the loop's next round, so all that the same round brings joins it.
-    A run steps one batch and schedules the next one, so the loop stays responsive.
+    The first walk submitted schedules a batch for the event loop's next round; walks submitted until then join it.
+    Each run steps one batch and schedules the next one, so the event loop stays responsive.
 
     Args:
         engine: steps the rows.
         figures: counts runs and waiting times.
         max_batch: the most walks in one run.
-        finished: takes the walks of a run that are at their end, or have an error.
+        finished: called after a run with the walks that have ended, with or without an error.
     """
 
     def __init__(
@@ -98,7 +100,7 @@ class Batcher:
         get_running_loop().call_soon(self._gather, 0)
 
     def _gather(self, before: int) -> None:
-        """Run a batch, or look again in the loop's next round while each round brings more walks."""
+        """Run a batch. If the loop's last round brought more walks and the batch has room, wait another round first."""
         if before < len(self._queue) < self._max_batch:
             get_running_loop().call_soon(self._gather, len(self._queue))
         else:
@@ -126,7 +128,7 @@ class Batcher:
             self._schedule()
 
     def _next_batch(self, now: float) -> tuple[list[Walk], list[Walk]]:
-        """The walks to step now, and those that are too late to begin."""
+        """Return the walks to step now, and the walks that are too late to begin."""
         queue, waited = self._queue, self._figures.queue_seconds
         batch: list[Walk] = []
         late: list[Walk] = []

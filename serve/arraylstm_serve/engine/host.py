@@ -1,4 +1,4 @@
-"""The engine on the CPU: rows of state in the host's memory, and the step graph that moves them."""
+"""The engine on the CPU."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from arraylstm_serve.engine.step_graph import StepGraph
 
 
 class HostEngine:
-    """An engine whose rows lie in the host's memory, beside the CPU that steps them.
+    """An engine that keeps its rows in the host's memory; the CPU steps them.
 
     The operating system commits a row's memory when the row is first used.
 
     Args:
         graph: the step graph.
-        slots: how many rows.
-        states: the states a row holds.
+        slots: how many rows to keep.
+        states: the states that a row has.
         num_items: V, the width of the logits.
     """
 
