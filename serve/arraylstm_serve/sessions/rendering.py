@@ -1,4 +1,4 @@
-"""From what the model says to what a client of /v1 reads."""
+"""Write the answers that clients of /v1 read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from arraylstm_serve.sessions.session import Session
 
 
 def render_session(model: Model, outcome: Outcome) -> bytes:
-    """An encoded SessionAnswer."""
+    """Return an encoded SessionAnswer."""
     return encode(
         SessionAnswer(
             outcome.session_id,
@@ -36,13 +36,13 @@ def render_session(model: Model, outcome: Outcome) -> bytes:
 
 
 def render_prediction(model: Model, outcome: Outcome) -> bytes:
-    """An encoded PredictAnswer."""
+    """Return an encoded PredictAnswer."""
     predictions = _predictions(model, outcome.predictions)
     return encode(PredictAnswer(model.fingerprint, predictions, _observed(outcome.items, outcome.seen)))
 
 
 def render_info(session_id: str, session: Session, ttl: float) -> bytes:
-    """An encoded SessionInfo of a session that expires after so many seconds without use."""
+    """Return an encoded SessionInfo of a session that expires after `ttl` seconds without use."""
     return encode(
         SessionInfo(
             session_id=session_id,

@@ -1,8 +1,8 @@
 """The graphs that work on a device's rows: the step graph between a gather and a scatter, and two to read and write.
 
 A device keeps each session as one row of a matrix in its memory: the states, the logits of the last step, and the
-log-sum-exp of those logits, side by side. One gather reads the rows of a batch, and one scatter writes them. That matrix
-is both input and output of the scatter. The scatter depends on the gathered rows, so it always runs after the gather.
+log-sum-exp of those logits, side by side. One gather reads the rows of a batch, and one scatter writes them: its input
+and its output are that matrix. The scatter depends on the gathered rows, so it always runs after the gather.
 """
 
 from __future__ import annotations
