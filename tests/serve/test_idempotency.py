@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from arraylstm_serve.sessions.commands import Advance, Remove, Restore
+from arraylstm_serve.sessions.commands import Advance
+from arraylstm_serve.sessions.management import Remove, Restore
 from arraylstm_serve.sessions.queue import digest
 from arraylstm_serve.sessions.rendering import render_session
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from arraylstm_serve.sessions.commands import Advance, Caller, Command, Remove, Restore
+from arraylstm_serve.sessions.commands import Advance, Caller, Command
+from arraylstm_serve.sessions.management import Remove, Restore
 from arraylstm_serve.sessions.rendering import render_session
 from arraylstm_serve.sessions.session import RECENT
 
