@@ -1,4 +1,4 @@
-"""The figures in Prometheus' words."""
+"""The server's counters in the format of Prometheus."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PREFIX = "arraylstm_"
 
 
 class Metrics:
-    """What /metrics answers about a service."""
+    """The metrics of a service."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -28,11 +28,11 @@ class Metrics:
         ProcessCollector(registry=self._registry)
 
     def exposition(self) -> bytes:
-        """The metrics of now as text."""
+        """Return the current metrics as text."""
         return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
-        """See prometheus_client's Collector."""
+        """Yield the current metrics; see prometheus_client's Collector."""
         yield from self._requests()
         yield from self._model_runs()
         yield from self._sessions()
@@ -92,7 +92,7 @@ class Metrics:
         yield CounterMetricFamily(f"{PREFIX}session_events", "Requests that moved a session.", figures.events)
         yield CounterMetricFamily(f"{PREFIX}sessions_restored", "Sessions given a state.", figures.restored)
         evicted = CounterMetricFamily(
-            f"{PREFIX}sessions_evicted", "Sessions closed without being asked to.", labels=("reason",)
+            f"{PREFIX}sessions_evicted", "Sessions that the server closed by itself.", labels=("reason",)
         )
         for reason, count in figures.evicted.items():
             evicted.add_metric((reason,), count)
@@ -104,7 +104,7 @@ def _histogram(name: str, text: str, histogram: Histogram) -> Metric:
 
 
 def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
-    """Upper bounds and how many values were at most that, as the format wants them."""
+    """Return each upper bound, with the number of values that are at most as large."""
     buckets, below = [], 0
     for bound, count in zip((*histogram.bounds, float("inf")), histogram.counts, strict=True):
         below += count

@@ -1,4 +1,4 @@
-"""The endpoints of one session; the busiest one, `events`, is in a module of its own."""
+"""The endpoints of one session, except the busiest one, which is in `events`."""
 
 from __future__ import annotations
 
