@@ -1,4 +1,4 @@
-"""The reference of the fuzzes: the host's engine, stepping one session's items alone, one row a run."""
+"""The reference for the fuzz tests: the host's engine steps one session's items alone, one row in each run."""
 
 from __future__ import annotations
 
@@ -26,14 +26,17 @@ Facts = tuple[Likely, Seen]
 
 
 def same_likely(found: Likely, expected: Likely) -> bool:
-    """Whether predictions are the expected ones: the same bits, but for a device's, which are within 1e-5."""
+    """Return whether predictions are as expected: the same bits on the host's engine, within 1e-5 on a device's."""
     if Chosen.engine == "host":
         return found == expected
     return dict(found) == pytest.approx(dict(expected), abs=1e-5)
 
 
 def same_seen(found: Seen, expected: Seen) -> bool:
-    """Whether observations are the expected ones, likewise; ranks of nearly equal chances may differ by one."""
+    """Return whether observations are as expected: the same bits on the host's engine, within 1e-5 on a device's.
+
+    On a device's engine, ranks may differ by one, as items may be nearly equally likely.
+    """
     if Chosen.engine == "host":
         return found == expected
     return len(found) == len(expected) and all(
@@ -45,19 +48,19 @@ def same_seen(found: Seen, expected: Seen) -> bool:
 
 
 def same(found: Facts, expected: Facts) -> bool:
-    """Whether an answer is the expected one."""
+    """Return whether an answer is as expected."""
     return same_likely(found[0], expected[0]) and same_seen(found[1], expected[1])
 
 
 class Alone:
-    """What the host's engine gives a session whose items run at batch 1, with nothing beside them."""
+    """The answers that the host's engine gives a session whose items run at batch 1, without other sessions."""
 
     def __init__(self, bundle: Bundle) -> None:
         self.engine = open_engine(bundle, Settings(device="cpu"), 2)
         self.labels = bundle.vocabulary.labels
 
     def walk(self, chunks: Sequence[Sequence[Any]]) -> list[Facts]:
-        """A session's answers to some requests, one after the other: all predictions, and what it had thought."""
+        """Return a session's answers to requests, one after the other: all predictions, and all observations."""
         answers: list[Facts] = []
         source = INITIAL
         for chunk in chunks:
@@ -78,7 +81,7 @@ class Alone:
         return self.engine.step(np.array([source]), np.array([SLOT]), np.array([index_of(item)]), [0])
 
     def tensors(self, items: Sequence[Any]) -> dict[str, Any]:
-        """The tensors that a session's state has after some items."""
+        """Return the tensors of a session's state after some items."""
         source = INITIAL
         for item in items:
             self.step(source, item)

@@ -21,7 +21,7 @@ WIDTH = 4
 
 
 class Recorder:
-    """A graph whose logits are its items, which notes each batch and fails where it is told to."""
+    """A graph whose logits are its items, one-hot. It notes each batch, and fails at a batch or an item if told to."""
 
     provider = "CPUExecutionProvider"
 
@@ -112,7 +112,7 @@ async def test_a_failing_batch_fails_its_own_walks_only(caplog: pytest.LogCaptur
 
 
 async def test_a_row_that_is_not_finite_fails_alone() -> None:
-    """Logits that are not numbers fail their own walk and stop it where it was; its neighbours go on."""
+    """Logits that are not finite fail their own walk and stop it where it was; the others of the batch go on."""
     bench = Bench()
     bench.engine.poison = 3
     good, bad = bench.submit(0, 1), bench.submit(0, 3, 1)
@@ -123,7 +123,7 @@ async def test_a_row_that_is_not_finite_fails_alone() -> None:
 
 
 async def test_only_the_first_item_of_a_slot_is_unforeseen() -> None:
-    """A fresh slot's first item has no probability; later ones have that of the logits before them."""
+    """A session's first item has no probability; later ones have the one that the logits before them give."""
     bench = Bench()
     walk = bench.submit(0, 0, 1)
     await bench.settle(1)
@@ -134,7 +134,7 @@ async def test_only_the_first_item_of_a_slot_is_unforeseen() -> None:
 
 
 async def test_a_walk_leaves_where_it_began_as_it_was() -> None:
-    """A walk from another slot reads that slot and writes its own alone."""
+    """A walk from another slot reads that slot, and writes only its own."""
     bench = Bench()
     first = bench.submit(0, 1)
     await bench.settle(1)
@@ -150,7 +150,7 @@ async def test_a_walk_leaves_where_it_began_as_it_was() -> None:
 
 
 async def test_a_walk_that_waited_too_long_does_not_begin() -> None:
-    """A walk whose deadline has passed moves nothing and is told so; one that has begun goes on."""
+    """A walk whose deadline has passed steps nothing and ends with an error; the other walk is stepped."""
     bench = Bench(max_batch=1)
     fine, late = bench.submit(0), bench.submit(1, patience=-1)
     await bench.settle(2)
