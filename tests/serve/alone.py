@@ -10,7 +10,7 @@ import pytest
 
 from arraylstm_serve.bundle.load import Bundle
 from arraylstm_serve.engine.base import Step
-from arraylstm_serve.engine.batcher import UNSEEN
+from arraylstm_serve.engine.batcher import UNPREDICTED
 from arraylstm_serve.engine.open import open_engine
 from arraylstm_serve.engine.slots import INITIAL
 from arraylstm_serve.settings import Settings
@@ -21,8 +21,8 @@ from .bundles import V, index_of
 SLOT = 1
 
 Likely = list[tuple[Any, float]]
-Seen = list[tuple[float | None, int | None]]
-Facts = tuple[Likely, Seen]
+Observed = list[tuple[float | None, int | None]]
+Facts = tuple[Likely, Observed]
 
 
 def same_likely(found: Likely, expected: Likely) -> bool:
@@ -32,7 +32,7 @@ def same_likely(found: Likely, expected: Likely) -> bool:
     return dict(found) == pytest.approx(dict(expected), abs=1e-5)
 
 
-def same_seen(found: Seen, expected: Seen) -> bool:
+def same_observed(found: Observed, expected: Observed) -> bool:
     """Return whether observations are as expected: the same bits on the host's engine, within 1e-5 on a device's.
 
     On a device's engine, ranks may differ by one, as items may be nearly equally likely.
@@ -49,7 +49,7 @@ def same_seen(found: Seen, expected: Seen) -> bool:
 
 def same(found: Facts, expected: Facts) -> bool:
     """Return whether an answer is as expected."""
-    return same_likely(found[0], expected[0]) and same_seen(found[1], expected[1])
+    return same_likely(found[0], expected[0]) and same_observed(found[1], expected[1])
 
 
 class Alone:
@@ -64,16 +64,16 @@ class Alone:
         answers: list[Facts] = []
         source = INITIAL
         for chunk in chunks:
-            seen: Seen = []
+            observed: Observed = []
             for item in chunk:
                 step = self.step(source, item)
-                assert step.sound.all()
-                thought = step.probabilities.item(), step.ranks.item()
-                seen.append(UNSEEN if source == INITIAL else thought)
+                assert step.finite.all()
+                found = step.probabilities.item(), step.ranks.item()
+                observed.append(UNPREDICTED if source == INITIAL else found)
                 source = SLOT
             (ranking,) = self.engine.rank(np.array([source]), V)
             labels = [self.labels[index] for index in ranking.ids]
-            answers.append((list(zip(labels, ranking.probabilities, strict=True)), seen))
+            answers.append((list(zip(labels, ranking.probabilities, strict=True)), observed))
         return answers
 
     def step(self, source: int, item: Any) -> Step:

@@ -59,10 +59,10 @@ class OnHost(Hooks, HostEngine):
 
         graph.run = poisoned  # type: ignore[method-assign]
 
-    def step(self, sources: Integers, targets: Integers, items: Integers, reaches: Sequence[int]) -> Step:
+    def step(self, sources: Integers, targets: Integers, items: Integers, depths: Sequence[int]) -> Step:
         """Step, after the hook."""
         self.before(items)
-        return super().step(sources, targets, items, reaches)
+        return super().step(sources, targets, items, depths)
 
 
 class OnDevice(Hooks, DeviceEngine):
@@ -73,26 +73,26 @@ class OnDevice(Hooks, DeviceEngine):
         place = Place("cpu", "CPU", {}) if Chosen.device == "cpu" else cuda_place(Settings())
         DeviceEngine.__init__(self, bundle, place, slots, max_batch)
 
-    def step(self, sources: Integers, targets: Integers, items: Integers, reaches: Sequence[int]) -> Step:
+    def step(self, sources: Integers, targets: Integers, items: Integers, depths: Sequence[int]) -> Step:
         """Step, after the hook."""
         self.before(items)
-        sound = items != self.poison
-        if sound.all():
-            return super().step(sources, targets, items, reaches)
+        finite = items != self.poison
+        if finite.all():
+            return super().step(sources, targets, items, depths)
         kept = super().step(
-            sources[sound],
-            targets[sound],
-            items[sound],
-            [reach for reach, fine in zip(reaches, sound, strict=True) if fine],
+            sources[finite],
+            targets[finite],
+            items[finite],
+            [depth for depth, fine in zip(depths, finite, strict=True) if fine],
         )
         rankings = iter(kept.rankings)
         step = Step(
             np.zeros(len(items)),
             np.zeros(len(items), int),
-            sound,
-            [next(rankings) if fine else NOTHING for fine in sound],
+            finite,
+            [next(rankings) if fine else NOTHING for fine in finite],
         )
-        step.probabilities[sound], step.ranks[sound], step.sound[sound] = kept[:3]
+        step.probabilities[finite], step.ranks[finite], step.finite[finite] = kept[:3]
         return step
 
 

@@ -13,7 +13,7 @@ from arraylstm_serve.arrays import Floats, Integers
 from arraylstm_serve.counters import Figures
 from arraylstm_serve.engine.batcher import Batcher, LateError, NonFiniteError, Walk
 from arraylstm_serve.engine.host import HostEngine
-from arraylstm_serve.engine.ranking import Ask
+from arraylstm_serve.engine.ranking import Selection
 from arraylstm_serve.engine.slots import INITIAL, Slots
 
 pytestmark = pytest.mark.anyio
@@ -54,7 +54,7 @@ class Bench:
     def submit(self, *items: int, patience: float = 60) -> Walk:
         """Submit a walk on a slot of its own."""
         now = perf_counter()
-        walk = Walk(self, INITIAL, self.slots.acquire(), items, Ask.of(1, WIDTH), now, now + patience)
+        walk = Walk(self, INITIAL, self.slots.acquire(), items, Selection.of(1, WIDTH), now, now + patience)
         self.batcher.submit(walk)
         return walk
 
@@ -128,9 +128,9 @@ async def test_only_the_first_item_of_a_slot_is_unforeseen() -> None:
     walk = bench.submit(0, 0, 1)
     await bench.settle(1)
     likely = np.e / (np.e + WIDTH - 1)
-    assert walk.seen[0] == (None, None)
-    assert walk.seen[1] == (pytest.approx(likely), 1)
-    assert walk.seen[2] == (pytest.approx(likely / np.e), 2)
+    assert walk.observed[0] == (None, None)
+    assert walk.observed[1] == (pytest.approx(likely), 1)
+    assert walk.observed[2] == (pytest.approx(likely / np.e), 2)
 
 
 async def test_a_walk_leaves_where_it_began_as_it_was() -> None:
@@ -140,13 +140,13 @@ async def test_a_walk_leaves_where_it_began_as_it_was() -> None:
     await bench.settle(1)
     now = perf_counter()
     items = [1, 2]
-    second = Walk(bench, first.target, bench.slots.acquire(), items, Ask.of(1, WIDTH), now, now + 60)
+    second = Walk(bench, first.target, bench.slots.acquire(), items, Selection.of(1, WIDTH), now, now + 60)
     bench.batcher.submit(second)
     await bench.settle(2)
     rows = bench.host.read(np.array([INITIAL, first.target, second.target]))["logits"]
     assert rows.argmax(1).tolist()[1:] == [1, 2]
     assert not rows[0].any()
-    assert second.seen[0] == (pytest.approx(np.e / (np.e + WIDTH - 1)), 1)
+    assert second.observed[0] == (pytest.approx(np.e / (np.e + WIDTH - 1)), 1)
 
 
 async def test_a_walk_that_waited_too_long_does_not_begin() -> None:

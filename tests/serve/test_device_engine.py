@@ -63,12 +63,12 @@ def test_it_does_what_the_hosts_engine_does(bundle_path: Path) -> None:
         others = [slot for slot in begun if slot not in targets]
         sources = np.where(np.isin(targets, begun) & (random.random(rows) < 0.5), targets, random.choice(others, rows))
         items = random.integers(0, V, rows)
-        reaches = random.integers(0, V + 1, rows).tolist()
-        one, other = (engine.step(sources, targets, items, reaches) for engine in (device, host))
+        depths = random.integers(0, V + 1, rows).tolist()
+        one, other = (engine.step(sources, targets, items, depths) for engine in (device, host))
         old = np.flatnonzero(sources != INITIAL)
         np.testing.assert_allclose(one.probabilities[old], other.probabilities[old], atol=CLOSE)
         assert one.ranks[old].tolist() == other.ranks[old].tolist()
-        assert one.sound.all()
+        assert one.finite.all()
         assert [ranking.ids for ranking in one.rankings] == [ranking.ids for ranking in other.rankings]
         for ranking, expected in zip(one.rankings, other.rankings, strict=True):
             np.testing.assert_allclose(ranking.probabilities, expected.probabilities, atol=CLOSE)
@@ -108,9 +108,9 @@ def test_a_look_repeats_what_the_step_told(bundle_path: Path) -> None:
     """Ranking a stepped row gives the same bits as the step gave."""
     engine = on_device(bundle_path)
     slots = FIRST + np.arange(5)
-    reach = min(TOP, V)
-    step = engine.step(np.full(5, INITIAL), slots, slots, [reach] * 5)
-    assert engine.rank(slots, reach) == step.rankings
+    depth = min(TOP, V)
+    step = engine.step(np.full(5, INITIAL), slots, slots, [depth] * 5)
+    assert engine.rank(slots, depth) == step.rankings
 
 
 @pytest.mark.parametrize(("weight", "bad"), [("E", np.nan), ("b", np.inf)])
@@ -129,7 +129,7 @@ def test_a_row_without_finite_logits_is_told(tmp_path: Path, weight: str, bad: f
             sources = np.array([1, 2])
         before = engine.read(sources)
         step = engine.step(sources, targets, np.array([3, 2]), [4, 4])
-        assert step.sound.tolist() == [False, fine]
+        assert step.finite.tolist() == [False, fine]
         assert [len(ranking.ids) for ranking in step.rankings] == [0, 4 * fine]
         after = engine.read(sources)
         assert all(np.array_equal(values, after[name]) for name, values in before.items())
@@ -257,7 +257,7 @@ def test_a_graph_that_cannot_be_captured_runs_as_it_is(
     engine = open_cuda(Bundle.load(bundle_path), Settings(device="cuda", max_batch=2), SLOTS)
     assert engine.device.endswith("CUDA graphs off")
     assert "not permitted when stream is capturing" in caplog.text
-    assert engine.step(*ONE, np.array([1]), [1]).sound.all()
+    assert engine.step(*ONE, np.array([1]), [1]).finite.all()
 
 
 @pytest.mark.usefixtures("asked")

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from .alone import Alone, same_likely, same_seen
+from .alone import Alone, same_likely, same_observed
 from .bundles import LABELS, V
 from .harness import Harness, observed, predictions
 
@@ -281,7 +281,7 @@ async def test_every_answer_of_every_session_is_that_of_its_items_alone(
             likely, seen = expected[position - 1]
             assert same_likely(predictions(answer), likely)
             if answer["observed"]:
-                assert same_seen(observed(answer), seen)
+                assert same_observed(observed(answer), seen)
             checked += 1
     service = world.harness.service
     figures = service.figures

@@ -22,13 +22,13 @@ class Step(NamedTuple):
             source is the initial row.
         ranks: (B,) int64, the rank that each source row gave to its item; 1 is the most likely. It means nothing if the
             source is the initial row.
-        sound: (B,) bool, whether the new logits are finite; if not, the target row holds garbage.
+        finite: (B,) bool, whether the new logits are finite; if not, the target row holds garbage.
         rankings: the most likely next items of each row.
     """
 
     probabilities: Doubles
     ranks: Integers
-    sound: Flags
+    finite: Flags
     rankings: list[Ranking]
 
 
@@ -47,18 +47,18 @@ class Engine(Protocol):
     device: str
     shapes: dict[str, tuple[int, ...]]
 
-    def step(self, sources: Integers, targets: Integers, items: Integers, reaches: Sequence[int]) -> Step:
+    def step(self, sources: Integers, targets: Integers, items: Integers, depths: Sequence[int]) -> Step:
         """Step B rows by one item each, and rank the most likely next items.
 
         Args:
             sources: (B,) the rows to read. They do not change, unless they are also targets.
             targets: (B,) the rows to write, all different. A target may be its own source, but not that of another.
             items: (B,) item ids.
-            reaches: (B) how many of the most likely next items to rank for each row.
+            depths: (B) how many of the most likely next items to rank for each row.
         """
 
-    def rank(self, slots: Integers, reach: int) -> list[Ranking]:
-        """Return the `reach` most likely next items of each slot (B,)."""
+    def rank(self, slots: Integers, depth: int) -> list[Ranking]:
+        """Return the `depth` most likely next items of each slot (B,)."""
 
     def read(self, slots: Integers) -> dict[str, Floats]:
         """Return the tensors (B, *shape) of slots (B,), by name."""

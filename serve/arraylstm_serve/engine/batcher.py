@@ -14,13 +14,13 @@ from msgspec import Struct
 
 from arraylstm_serve.counters import Figures
 from arraylstm_serve.engine.base import Engine
-from arraylstm_serve.engine.ranking import NOTHING, Ask, Ranking
+from arraylstm_serve.engine.ranking import NOTHING, Ranking, Selection
 from arraylstm_serve.engine.slots import INITIAL
 
-Seen = tuple[float | None, int | None]
+Observed = tuple[float | None, int | None]
 """The probability and rank that the model gave to an item before the session consumed it."""
 
-UNSEEN: Seen = (None, None)
+UNPREDICTED: Observed = (None, None)
 """The value for a session's first item, for which the model had predicted nothing."""
 
 logger = logging.getLogger(__name__)
@@ -44,11 +44,11 @@ class Walk(Struct, gc=False):
         source: the slot to start from; it does not change.
         target: the slot to write; no other walk uses it.
         items: item ids, at least one.
-        ask: the predictions wanted after the last step.
+        selection: the predictions wanted after the last step.
         arrived: when the request arrived, by perf_counter.
         deadline: the latest time for the first step, by perf_counter.
         position: how many items have been stepped.
-        seen: the probability and rank of each stepped item.
+        observed: the probability and rank of each stepped item.
         ranking: the most likely next items after the last step.
         error: why the walk stopped early; None if it did not.
     """
@@ -57,11 +57,11 @@ class Walk(Struct, gc=False):
     source: int
     target: int
     items: Sequence[int]
-    ask: Ask
+    selection: Selection
     arrived: float
     deadline: float
     position: int = 0
-    seen: list[Seen] = []
+    observed: list[Observed] = []
     ranking: Ranking = NOTHING
     error: Exception | None = None
 
@@ -150,19 +150,21 @@ class Batcher:
                 np.array([walk.target if walk.position else walk.source for walk in batch]),
                 np.array([walk.target for walk in batch]),
                 np.array([walk.items[walk.position] for walk in batch]),
-                [walk.ask.reach if walk.position + 1 == len(walk.items) else 0 for walk in batch],
+                [walk.selection.depth if walk.position + 1 == len(walk.items) else 0 for walk in batch],
             )
         except Exception as error:
             logger.exception("a batch of %d rows failed", len(batch))
             for walk in batch:
                 walk.error = error
             return
-        seen = zip(step.probabilities.tolist(), step.ranks.tolist(), strict=True)
-        for walk, thought, fine, ranking in zip(batch, seen, step.sound.tolist(), step.rankings, strict=True):
-            if not fine:
+        observations = zip(step.probabilities.tolist(), step.ranks.tolist(), strict=True)
+        for walk, observed, finite, ranking in zip(
+            batch, observations, step.finite.tolist(), step.rankings, strict=True
+        ):
+            if not finite:
                 logger.error("the model gave logits that are not finite for item id %d", walk.items[walk.position])
                 walk.error = NonFiniteError()
                 continue
-            walk.seen.append(thought if walk.position or walk.source != INITIAL else UNSEEN)
+            walk.observed.append(observed if walk.position or walk.source != INITIAL else UNPREDICTED)
             walk.position += 1
             walk.ranking = ranking

@@ -35,22 +35,22 @@ class HostEngine:
         self._states = [rows for name, rows in self._rows.items() if name != LOGITS]
         self._log_sums = np.zeros(slots, np.float64)
 
-    def step(self, sources: Integers, targets: Integers, items: Integers, reaches: Sequence[int]) -> Step:
+    def step(self, sources: Integers, targets: Integers, items: Integers, depths: Sequence[int]) -> Step:
         """See `Engine.step`."""
         probabilities, ranks = observe(self._logits[sources], self._log_sums[sources], items)
         logits, states = self._graph.run(items, [rows[sources] for rows in self._states])
         log_sums = log_sum_exp(logits)
-        sound = np.isfinite(log_sums)
-        rankings = rank_each(logits, log_sums, np.where(sound, reaches, 0).tolist())
+        finite = np.isfinite(log_sums)
+        rankings = rank_each(logits, log_sums, np.where(finite, depths, 0).tolist())
         for rows, state in zip(self._states, states, strict=True):
             rows[targets] = state
         self._logits[targets] = logits
         self._log_sums[targets] = log_sums
-        return Step(probabilities, ranks, sound, rankings)
+        return Step(probabilities, ranks, finite, rankings)
 
-    def rank(self, slots: Integers, reach: int) -> list[Ranking]:
+    def rank(self, slots: Integers, depth: int) -> list[Ranking]:
         """See `Engine.rank`."""
-        return rank(self._logits[slots], self._log_sums[slots], reach)
+        return rank(self._logits[slots], self._log_sums[slots], depth)
 
     def read(self, slots: Integers) -> dict[str, Floats]:
         """See `Engine.read`."""

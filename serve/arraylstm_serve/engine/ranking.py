@@ -13,30 +13,30 @@ import numpy as np
 from arraylstm_serve.arrays import Doubles, Floats, Integers
 
 
-class Ask(NamedTuple):
+class Selection(NamedTuple):
     """Which predictions a request wants.
 
     Attributes:
         top_k: how many to return at most.
-        reach: how many of the most likely items to rank, so that top_k are left without the excluded ones.
+        depth: how many of the most likely items to rank, so that top_k are left without the excluded ones.
         exclude: ids to leave out.
     """
 
     top_k: int
-    reach: int
+    depth: int
     exclude: frozenset[int] = frozenset()
 
     @classmethod
     def of(cls, top_k: int, num_items: int, exclude: frozenset[int] = frozenset()) -> Self:
-        """Make the ask for the top_k of num_items items, without the excluded ones."""
+        """Make the selection of the top_k of num_items items, without the excluded ones."""
         return cls(top_k, min(num_items, top_k + len(exclude)) if top_k else 0, exclude)
 
     def choose(self, ranking: Ranking) -> Ranking:
-        """Return the predictions wanted out of a ranking of `reach` items, most likely first."""
+        """Return the predictions wanted out of a ranking of `depth` items, most likely first."""
         if not self.exclude:
             return ranking
         pairs = [pair for pair in zip(*ranking, strict=True) if pair[0] not in self.exclude][: self.top_k]
-        return Ranking([index for index, _ in pairs], [chance for _, chance in pairs])
+        return Ranking([index for index, _ in pairs], [probability for _, probability in pairs])
 
 
 class Ranking(NamedTuple):
@@ -61,31 +61,31 @@ def log_sum_exp(logits: Floats) -> Doubles:
     return log_sums
 
 
-def chance(values: Floats | Doubles, log_sums: Doubles) -> Doubles:
+def probability(values: Floats | Doubles, log_sums: Doubles) -> Doubles:
     """Return the probabilities of logits, given the log-sum-exp of their rows."""
-    chances: Doubles = np.minimum(np.exp(values - log_sums), 1.0)
-    return chances
+    probabilities: Doubles = np.minimum(np.exp(values - log_sums), 1.0)
+    return probabilities
 
 
-def rank(logits: Floats, log_sums: Doubles, reach: int) -> list[Ranking]:
-    """Return the `reach` most likely items of each row of logits (B, V); log_sums (B,) are the rows' log-sum-exp."""
-    if reach == 0:
+def rank(logits: Floats, log_sums: Doubles, depth: int) -> list[Ranking]:
+    """Return the `depth` most likely items of each row of logits (B, V); log_sums (B,) are the rows' log-sum-exp."""
+    if depth == 0:
         return [NOTHING] * len(logits)
-    ids = top_ids(logits, reach)
-    chances = chance(logits[np.arange(len(logits))[:, None], ids], log_sums[:, None])
-    return [Ranking(*row) for row in zip(ids.tolist(), chances.tolist(), strict=True)]
+    ids = top_ids(logits, depth)
+    probabilities = probability(logits[np.arange(len(logits))[:, None], ids], log_sums[:, None])
+    return [Ranking(*row) for row in zip(ids.tolist(), probabilities.tolist(), strict=True)]
 
 
-def rank_each(logits: Floats, log_sums: Doubles, reaches: Sequence[int]) -> list[Ranking]:
-    """Return the reaches[n] most likely items of each row n; rows of equal reach are ranked together."""
+def rank_each(logits: Floats, log_sums: Doubles, depths: Sequence[int]) -> list[Ranking]:
+    """Return the depths[n] most likely items of each row n; rows of equal depth are ranked together."""
     groups: dict[int, list[int]] = {}
-    for row, reach in enumerate(reaches):
-        groups.setdefault(reach, []).append(row)
+    for row, depth in enumerate(depths):
+        groups.setdefault(depth, []).append(row)
     if len(groups) == 1:
-        return rank(logits, log_sums, reaches[0])
-    rankings = [NOTHING] * len(reaches)
-    for reach, rows in groups.items():
-        for row, ranking in zip(rows, rank(logits[rows], log_sums[rows], reach), strict=True):
+        return rank(logits, log_sums, depths[0])
+    rankings = [NOTHING] * len(depths)
+    for depth, rows in groups.items():
+        for row, ranking in zip(rows, rank(logits[rows], log_sums[rows], depth), strict=True):
             rankings[row] = ranking
     return rankings
 
@@ -118,4 +118,4 @@ def observe(logits: Floats, log_sums: Doubles, items: Integers) -> tuple[Doubles
     """
     values = logits[np.arange(len(items)), items]
     ranks: Integers = 1 + (logits > values[:, None]).sum(axis=1)
-    return chance(values, log_sums), ranks
+    return probability(values, log_sums), ranks

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from arraylstm_serve.api.problems import SESSION_GONE, STEP_CONFLICT, UNKNOWN_SESSION, Problem
 from arraylstm_serve.api.schemas import Item
-from arraylstm_serve.engine.batcher import Seen, Walk
+from arraylstm_serve.engine.batcher import Observed, Walk
 from arraylstm_serve.engine.ranking import Ranking
 from arraylstm_serve.sessions.model import Model
 from arraylstm_serve.sessions.session import Session, State
@@ -64,7 +64,7 @@ class Outcome(Struct, frozen=True, gc=False):
         step: how many items the session has consumed.
         state: what the session was before the command.
         items: the items just consumed, as they were sent.
-        seen: the probability and rank of each of these items before it was consumed.
+        observed: the probability and rank of each of these items before it was consumed.
         predictions: the most likely next items, as the request wants them.
         slot: the slot that holds the state after the command.
     """
@@ -73,7 +73,7 @@ class Outcome(Struct, frozen=True, gc=False):
     step: int
     state: State
     items: Sequence[Item]
-    seen: Sequence[Seen]
+    observed: Sequence[Observed]
     predictions: Ranking
     slot: int
 
@@ -152,14 +152,14 @@ class _Walking(Command, frozen=True, gc=False, kw_only=True):
     def walk(self, turn: Turn, source: int) -> Walk:
         """Return the walk of the items from a slot."""
         model, caller = turn.model, turn.caller
-        items, ask = model.encode(self.items), model.ask(self.top_k, self.exclude)
-        return Walk(turn, source, turn.acquire(), items, ask, caller.arrived, caller.deadline)
+        items, selection = model.encode(self.items), model.selection(self.top_k, self.exclude)
+        return Walk(turn, source, turn.acquire(), items, selection, caller.arrived, caller.deadline)
 
     def answer(self, turn: Turn, walk: Walk, step: int, state: State) -> bytes:
         """Write the answer of a completed walk."""
-        predictions = walk.ask.choose(walk.ranking)
+        predictions = walk.selection.choose(walk.ranking)
         return self.render(
-            turn.model, Outcome(self.session_id, step, state, self.items, walk.seen, predictions, walk.target)
+            turn.model, Outcome(self.session_id, step, state, self.items, walk.observed, predictions, walk.target)
         )
 
 

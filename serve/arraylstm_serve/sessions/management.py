@@ -20,8 +20,8 @@ class Peek(Command, frozen=True, gc=False, kw_only=True):
         """See `Command.begin`; it may raise `unknown_session`."""
         session = turn.session
         self.require_begun(session)
-        ask = turn.model.ask(self.top_k)
-        ranking = ask.choose(turn.model.rank(session.slot, ask.reach))
+        selection = turn.model.selection(self.top_k)
+        ranking = selection.choose(turn.model.rank(session.slot, selection.depth))
         outcome = Outcome(self.session_id, session.step, session.state, (), (), ranking, session.slot)
         return Change(None, self.render(turn.model, outcome))
 

@@ -14,7 +14,7 @@ from arraylstm_serve.bundle.load import Bundle
 from arraylstm_serve.counters import Figures
 from arraylstm_serve.engine.base import LOGITS, Engine
 from arraylstm_serve.engine.batcher import Batcher, Walk
-from arraylstm_serve.engine.ranking import Ask, Ranking
+from arraylstm_serve.engine.ranking import Ranking, Selection
 from arraylstm_serve.engine.slots import Slots
 from arraylstm_serve.settings import Settings
 
@@ -51,7 +51,7 @@ class Model:
         self.slots = Slots(slot_count(settings))
         self.batcher = Batcher(engine, figures, settings.max_batch, finished)
         self._max_items = settings.max_items
-        self._plain_ask = lru_cache(64)(partial(Ask.of, num_items=len(self.vocabulary)))
+        self._plain_selection = lru_cache(64)(partial(Selection.of, num_items=len(self.vocabulary)))
 
     def check_count(self, count: int) -> None:
         """Raise Problem `invalid_request` if a request carries more items than are allowed."""
@@ -67,19 +67,19 @@ class Model:
         self.check_count(len(items))
         return self.vocabulary.encode(items)
 
-    def ask(self, top_k: int, exclude: Sequence[Item] = ()) -> Ask:
+    def selection(self, top_k: int, exclude: Sequence[Item] = ()) -> Selection:
         """Return which predictions to rank for a request.
 
         Raises:
             Problem: `unknown_item`: the model has no item that is to be excluded.
         """
         if not exclude:
-            return self._plain_ask(top_k)
-        return Ask.of(top_k, len(self.vocabulary), frozenset(self.vocabulary.encode_known(exclude)))
+            return self._plain_selection(top_k)
+        return Selection.of(top_k, len(self.vocabulary), frozenset(self.vocabulary.encode_known(exclude)))
 
-    def rank(self, slot: int, reach: int) -> Ranking:
-        """Return the `reach` most likely next items of a slot."""
-        (ranking,) = self.engine.rank(np.array([slot]), reach)
+    def rank(self, slot: int, depth: int) -> Ranking:
+        """Return the `depth` most likely next items of a slot."""
+        (ranking,) = self.engine.rank(np.array([slot]), depth)
         return ranking
 
     def logits(self, slot: int) -> Floats:

@@ -14,7 +14,7 @@ from arraylstm_serve.api.schemas import (
     SessionInfo,
     encode,
 )
-from arraylstm_serve.engine.batcher import Seen
+from arraylstm_serve.engine.batcher import Observed
 from arraylstm_serve.engine.ranking import Ranking
 from arraylstm_serve.sessions.commands import Outcome
 from arraylstm_serve.sessions.model import Model
@@ -30,7 +30,7 @@ def render_session(model: Model, outcome: Outcome) -> bytes:
             outcome.state,
             model.fingerprint,
             _predictions(model, outcome.predictions),
-            _observed(outcome.items, outcome.seen),
+            _observed(outcome.items, outcome.observed),
         )
     )
 
@@ -38,7 +38,7 @@ def render_session(model: Model, outcome: Outcome) -> bytes:
 def render_prediction(model: Model, outcome: Outcome) -> bytes:
     """Return an encoded PredictAnswer."""
     predictions = _predictions(model, outcome.predictions)
-    return encode(PredictAnswer(model.fingerprint, predictions, _observed(outcome.items, outcome.seen)))
+    return encode(PredictAnswer(model.fingerprint, predictions, _observed(outcome.items, outcome.observed)))
 
 
 def render_info(session_id: str, session: Session, ttl: float) -> bytes:
@@ -61,8 +61,8 @@ def _predictions(model: Model, ranking: Ranking) -> list[Prediction]:
     return list(map(Prediction, map(labels.__getitem__, ranking.ids), ranking.probabilities))
 
 
-def _observed(items: Sequence[Item], seen: Sequence[Seen]) -> list[Observation]:
-    return [Observation(item, *thought) for item, thought in zip(items, seen, strict=True)]
+def _observed(items: Sequence[Item], observed: Sequence[Observed]) -> list[Observation]:
+    return [Observation(item, *pair) for item, pair in zip(items, observed, strict=True)]
 
 
 def _time(seconds: float) -> datetime:

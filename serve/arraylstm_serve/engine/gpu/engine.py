@@ -15,7 +15,7 @@ from arraylstm_serve.engine.base import LOGITS, Step, row_shapes
 from arraylstm_serve.engine.gpu.binding import BoundGraph, Place
 from arraylstm_serve.engine.gpu.card import card
 from arraylstm_serve.engine.gpu.graphs import Layout, read_graph, step_graph, write_graph
-from arraylstm_serve.engine.ranking import NOTHING, Ranking, chance, log_sum_exp, rank_each
+from arraylstm_serve.engine.ranking import NOTHING, Ranking, log_sum_exp, probability, rank_each
 from arraylstm_serve.engine.runtime import onnxruntime as ort
 from arraylstm_serve.engine.slots import INITIAL
 from arraylstm_serve.engine.step_graph import CUDA, batch_faults, batch_sizes
@@ -95,31 +95,33 @@ class DeviceEngine:
             return opened(capture=False)
         return step
 
-    def step(self, sources: Integers, targets: Integers, items: Integers, reaches: Sequence[int]) -> Step:
+    def step(self, sources: Integers, targets: Integers, items: Integers, depths: Sequence[int]) -> Step:
         """See `Engine.step`."""
         rows = len(items)
         scores, places = (output[:rows] for output in self._step.run(self._feed(sources, targets, items)))
         log_sums, values, log_sums_before, tops = np.split(scores.astype(np.float64), [1, 2, 3], axis=1)
-        sound = np.isfinite(log_sums[:, 0])
-        chances = chance(tops, log_sums).tolist()
+        finite = np.isfinite(log_sums[:, 0])
+        probabilities = probability(tops, log_sums).tolist()
         rankings = [
-            Ranking(ids[:reach], likely[:reach]) if reach and fine else NOTHING
-            for ids, likely, reach, fine in zip(places[:, 1:].tolist(), chances, reaches, sound.tolist(), strict=True)
+            Ranking(ids[:depth], likely[:depth]) if depth and fine else NOTHING
+            for ids, likely, depth, fine in zip(
+                places[:, 1:].tolist(), probabilities, depths, finite.tolist(), strict=True
+            )
         ]
-        wide = np.flatnonzero(sound & (np.array(reaches) > self._layout.top)).tolist()
+        wide = np.flatnonzero(finite & (np.array(depths) > self._layout.top)).tolist()
         if wide:
-            for row, ranking in zip(wide, self._rank(targets[wide], [reaches[row] for row in wide]), strict=True):
+            for row, ranking in zip(wide, self._rank(targets[wide], [depths[row] for row in wide]), strict=True):
                 rankings[row] = ranking
-        return Step(chance(values, log_sums_before)[:, 0], places[:, 0], sound, rankings)
+        return Step(probability(values, log_sums_before)[:, 0], places[:, 0], finite, rankings)
 
-    def rank(self, slots: Integers, reach: int) -> list[Ranking]:
+    def rank(self, slots: Integers, depth: int) -> list[Ranking]:
         """See `Engine.rank`."""
-        return self._rank(slots, [reach] * len(slots))
+        return self._rank(slots, [depth] * len(slots))
 
-    def _rank(self, slots: Integers, reaches: Sequence[int]) -> list[Ranking]:
+    def _rank(self, slots: Integers, depths: Sequence[int]) -> list[Ranking]:
         rows = self._read_rows(slots)
         logits = rows[:, -1 - self._layout.num_items : -1]
-        return rank_each(logits, rows[:, -1].astype(np.float64), reaches)
+        return rank_each(logits, rows[:, -1].astype(np.float64), depths)
 
     def read(self, slots: Integers) -> dict[str, Floats]:
         """See `Engine.read`."""
