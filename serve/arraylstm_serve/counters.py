@@ -47,7 +47,7 @@ def _durations() -> Histogram:
 
 
 @dataclass(slots=True)
-class Figures:
+class Counters:
     """The counters of one server process. Only `streams` can fall.
 
     Attributes:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from arraylstm_serve.arrays import Floats, Integers
-from arraylstm_serve.counters import Figures
+from arraylstm_serve.counters import Counters
 from arraylstm_serve.engine.batcher import Batcher, LateError, NonFiniteError, Walk
 from arraylstm_serve.engine.host import HostEngine
 from arraylstm_serve.engine.ranking import Selection
@@ -46,9 +46,9 @@ class Bench:
     def __init__(self, max_batch: int = 8) -> None:
         self.engine = Recorder()
         self.slots = Slots(64)
-        self.figures = Figures()
+        self.counters = Counters()
         self.host = HostEngine(self.engine, 64, [], WIDTH)  # type: ignore[arg-type]
-        self.batcher = Batcher(self.host, self.figures, max_batch, self.finished)
+        self.batcher = Batcher(self.host, self.counters, max_batch, self.finished)
         self.ended: list[Walk] = []
 
     def submit(self, *items: int, patience: float = 60) -> Walk:
@@ -157,4 +157,4 @@ async def test_a_walk_that_waited_too_long_does_not_begin() -> None:
     assert fine.error is None
     assert isinstance(late.error, LateError)
     assert late.position == 0
-    assert bench.figures.batch_rows.counts[0] == 1
+    assert bench.counters.batch_rows.counts[0] == 1

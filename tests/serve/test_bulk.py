@@ -144,7 +144,7 @@ async def test_events_of_different_requests_and_sessions_share_batches(bundle_pa
     """Small bulk requests sent at once run together; the bound on one session's events does not affect others."""
     harness = Harness(bundle_path, max_pending=16, max_session_pending=1)
     await asyncio.gather(*(post(harness, event(f"{n}a", "a"), event(f"{n}b", "b")) for n in range(4)))
-    assert harness.service.figures.batch_rows.count == 1
+    assert harness.service.counters.batch_rows.count == 1
     assert [result["step"] for result in await results(harness, *[event("0a", "c")] * 3)] == [2, 3, 4]
 
 
@@ -189,12 +189,12 @@ async def test_a_client_that_leaves_has_its_events_applied_once(bundle_path: Pat
     harness = Harness(bundle_path, max_batch=4)
     events = [event(f"s{n}", "a", "b", idempotency_key="k") for n in range(20)]
     sending = asyncio.create_task(post(harness, *events))
-    while harness.service.figures.events < 6:
+    while harness.service.counters.events < 6:
         await asyncio.sleep(0)
     sending.cancel()
     await asyncio.gather(sending, return_exceptions=True)
     assert [result["step"] for result in await results(harness, *events)] == [2] * 20
-    assert harness.service.figures.events == 20
+    assert harness.service.counters.events == 20
     assert harness.service.pending == 0
 
 

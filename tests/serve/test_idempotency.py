@@ -67,7 +67,7 @@ async def test_a_repeated_state_does_not_roll_back_what_came_since(harness: Harn
     harness.clock.now += 7
     await ask("event")
     assert (await ask("state", "k")).content == first.content
-    assert (await step_of(harness), harness.service.figures.replays) == (3, 1)
+    assert (await step_of(harness), harness.service.counters.replays) == (3, 1)
     assert (await ask("state", "another")).json()["step"] == 2
 
 
@@ -79,7 +79,7 @@ async def test_a_repeated_removal_does_not_remove_what_began_since(harness: Harn
     assert (await ask("event")).json()["state"] == "new"
     answers.append(await ask("removal", "k"))
     assert [(answer.status_code, answer.content) for answer in answers] == [(204, b"")] * 3
-    assert (await step_of(harness), harness.service.figures.replays) == (1, 2)
+    assert (await step_of(harness), harness.service.counters.replays) == (1, 2)
     assert (await ask("removal", "another")).status_code == 204
     assert await step_of(harness) is None
 
@@ -110,7 +110,7 @@ async def test_a_key_belongs_to_one_kind_of_request(harness: Harness, first: str
         assert (refused.status_code, refused.json()) == (400, {"error": REUSED})
     else:
         assert check(refused, "idempotency_key_reused") | {"session_id": "u", "detail": REUSED} == refused.json()
-    assert (await step_of(harness), harness.service.figures.replays) == (stood, 0)
+    assert (await step_of(harness), harness.service.counters.replays) == (stood, 0)
 
 
 def test_the_kind_is_part_of_the_request() -> None:
@@ -233,4 +233,4 @@ async def test_keys_are_each_names_own_on_every_request(guarded: Harness) -> Non
     assert (await ask("removal", "r", **bearer(BOB))).status_code == 204
     assert (await ask("removal", "r", **bearer(ALICE))).status_code == 204
     assert (await step_of(guarded, **bearer(ALICE)), await step_of(guarded, **bearer(BOB))) == (1, None)
-    assert guarded.service.figures.replays == 1
+    assert guarded.service.counters.replays == 1

@@ -284,10 +284,10 @@ async def test_every_answer_of_every_session_is_that_of_its_items_alone(
                 assert same_observed(observed(answer), seen)
             checked += 1
     service = world.harness.service
-    figures = service.figures
+    counters = service.counters
     assert checked > SESSIONS
-    assert min(figures.evicted["expired"], figures.evicted["room"]) > 0
-    assert min(figures.replays, world.refusals["internal"], world.refusals["session_gone"], world.restored) > 0
+    assert min(counters.evicted["expired"], counters.evicted["room"]) > 0
+    assert min(counters.replays, world.refusals["internal"], world.refusals["session_gone"], world.restored) > 0
     assert service.pending == 0
     assert service.model.slots.free == world.slots - len(service.sessions)
     table = service.sessions

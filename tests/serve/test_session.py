@@ -8,7 +8,7 @@ import uuid
 
 import pytest
 
-from arraylstm_serve.counters import Figures
+from arraylstm_serve.counters import Counters
 from arraylstm_serve.sessions.session import RECENT, SESSION_BYTES, Answers, Session
 from arraylstm_serve.sessions.table import Table
 
@@ -36,11 +36,11 @@ def test_a_remembered_answer_counts_for_what_it_takes(keys: int) -> None:
 def test_a_session_takes_no_more_than_it_counts_for(name: str) -> None:
     """The bytes counted for a session cover its value and its entries in the table, without answers and labels."""
     labels = [f"label {number}" for number in range(RECENT)]
-    figures = Figures()
+    counters = Counters()
     tracemalloc.start()
     try:
         bounds = {"max_sessions": SESSIONS, "ttl": 60.0, "max_answer_bytes": 10**9}
-        table = Table(figures, lambda: 1e9, lambda session: None, {}, **bounds)
+        table = Table(counters, lambda: 1e9, lambda session: None, {}, **bounds)
         for number in range(SESSIONS):
             session = Session(name.format(number))
             table.commit(session, session.advanced(number + 1000, "model", labels, 1.7e9 + number))

@@ -215,7 +215,7 @@ async def test_remembered_answers_are_bounded(bundle_path: Path) -> None:
         await harness.send(f"s{number}", "a", key="k")
     held = [(await harness.client.get(f"/v1/sessions/s{number}")).status_code for number in range(5)]
     assert held == [404, 404, 200, 200, 200]
-    assert harness.service.figures.evicted == {"expired": 0, "room": 0, "answers": 2}
+    assert harness.service.counters.evicted == {"expired": 0, "room": 0, "answers": 2}
     assert harness.service.sessions.answer_bytes == 3 * size
 
 

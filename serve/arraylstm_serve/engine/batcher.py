@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
-from arraylstm_serve.counters import Figures
+from arraylstm_serve.counters import Counters
 from arraylstm_serve.engine.base import Engine
 from arraylstm_serve.engine.ranking import NOTHING, Ranking, Selection
 from arraylstm_serve.engine.slots import INITIAL
@@ -74,16 +74,16 @@ class Batcher:
 
     Args:
         engine: steps the rows.
-        figures: counts runs and waiting times.
+        counters: counts runs and waiting times.
         max_batch: the most walks in one run.
         finished: called after a run with the walks that have ended, with or without an error.
     """
 
     def __init__(
-        self, engine: Engine, figures: Figures, max_batch: int, finished: Callable[[Sequence[Walk]], None]
+        self, engine: Engine, counters: Counters, max_batch: int, finished: Callable[[Sequence[Walk]], None]
     ) -> None:
         self._engine = engine
-        self._figures = figures
+        self._counters = counters
         self._max_batch = max_batch
         self._finished = finished
         self._queue: deque[Walk] = deque()
@@ -112,8 +112,8 @@ class Batcher:
         batch, ended = self._next_batch(began)
         if batch:
             self._step(batch)
-            self._figures.run_seconds.observe(perf_counter() - began)
-            self._figures.batch_rows.observe(len(batch))
+            self._counters.run_seconds.observe(perf_counter() - began)
+            self._counters.batch_rows.observe(len(batch))
             for walk in batch:
                 if walk.error is not None or walk.position == len(walk.items):
                     ended.append(walk)
@@ -129,7 +129,7 @@ class Batcher:
 
     def _next_batch(self, now: float) -> tuple[list[Walk], list[Walk]]:
         """Return the walks to step now, and the walks that are too late to begin."""
-        queue, waited = self._queue, self._figures.queue_seconds
+        queue, waited = self._queue, self._counters.queue_seconds
         batch: list[Walk] = []
         late: list[Walk] = []
         while queue and len(batch) < self._max_batch:

@@ -55,11 +55,11 @@ async def handle(service: Service, keys: Keys | None, scope: Scope, receive: Rec
     finally:
         record(service, call, scope, PATH if scope["path"] == PATH else OTHER, status)
     if status == HTTPStatus.SWITCHING_PROTOCOLS:
-        service.figures.streams += 1
+        service.counters.streams += 1
         try:
             await _converse(service, call, receive, send)
         finally:
-            service.figures.streams -= 1
+            service.counters.streams -= 1
 
 
 async def _shake_hands(

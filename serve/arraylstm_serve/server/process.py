@@ -152,7 +152,7 @@ def configure(service: Service, keys: Keys | None) -> uvicorn.Config:
     config = Config(
         Application(service, keys),
         settings,
-        service.figures,
+        service.counters,
         loop="uvloop",
         http=Protocol,
         ws=StreamProtocol,

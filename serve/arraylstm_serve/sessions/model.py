@@ -11,7 +11,7 @@ from arraylstm_serve.api.problems import INVALID_REQUEST, Problem
 from arraylstm_serve.api.schemas import Item
 from arraylstm_serve.arrays import Floats
 from arraylstm_serve.bundle.load import Bundle
-from arraylstm_serve.counters import Figures
+from arraylstm_serve.counters import Counters
 from arraylstm_serve.engine.base import LOGITS, Engine
 from arraylstm_serve.engine.batcher import Batcher, Walk
 from arraylstm_serve.engine.ranking import Ranking, Selection
@@ -26,7 +26,7 @@ class Model:
         bundle: the model, verified.
         engine: an engine with `slot_count(settings)` rows.
         settings: the bounds.
-        figures: counts the runs of the model.
+        counters: counts the runs of the model.
         finished: called with walks that have ended; see `Batcher`.
 
     Attributes:
@@ -41,7 +41,7 @@ class Model:
         bundle: Bundle,
         engine: Engine,
         settings: Settings,
-        figures: Figures,
+        counters: Counters,
         finished: Callable[[Sequence[Walk]], None],
     ) -> None:
         self.bundle = bundle
@@ -49,7 +49,7 @@ class Model:
         self.fingerprint = bundle.fingerprint
         self.vocabulary = bundle.vocabulary if settings.unknown_items == "model" else bundle.vocabulary.strict()
         self.slots = Slots(slot_count(settings))
-        self.batcher = Batcher(engine, figures, settings.max_batch, finished)
+        self.batcher = Batcher(engine, counters, settings.max_batch, finished)
         self._max_items = settings.max_items
         self._plain_selection = lru_cache(64)(partial(Selection.of, num_items=len(self.vocabulary)))
 

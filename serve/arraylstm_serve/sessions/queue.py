@@ -26,7 +26,7 @@ from arraylstm_serve.api.problems import (
     late,
     retry_later,
 )
-from arraylstm_serve.counters import Figures
+from arraylstm_serve.counters import Counters
 from arraylstm_serve.engine.batcher import LateError, Walk
 from arraylstm_serve.engine.slots import INITIAL
 from arraylstm_serve.sessions.commands import Caller, Change, Command
@@ -107,7 +107,7 @@ class Queue:
     Args:
         table: the sessions.
         waiting: the dict in which the queue keeps the turns of each session. A session with turns is busy.
-        figures: counts what commands did.
+        counters: counts what commands did.
         gate: counts the turns that have not ended.
         clock: returns seconds since the epoch, and never goes back.
         choose: returns the model for a session's turn.
@@ -119,7 +119,7 @@ class Queue:
         self,
         table: Table,
         waiting: dict[str, deque[Turn]],
-        figures: Figures,
+        counters: Counters,
         gate: Gate,
         clock: Callable[[], float],
         choose: Callable[[Session], Model],
@@ -129,7 +129,7 @@ class Queue:
     ) -> None:
         self._table = table
         self._waiting = waiting
-        self._figures = figures
+        self._counters = counters
         self._gate = gate
         self._clock = clock
         self._choose = choose
@@ -221,7 +221,7 @@ class Queue:
             known = session.answers.by_key.get(command.idempotency_key)
             if known is not None:
                 answer = _repeated(command, known)
-                self._figures.replays += 1
+                self._counters.replays += 1
                 return Change(None, answer)
         turn.model = self._choose(session)
         return command.begin(turn)
@@ -248,10 +248,10 @@ class Queue:
         command = turn.command
         if isinstance(change, Problem):
             if change.kind in CONFLICTS:
-                self._figures.conflicts += 1
+                self._counters.conflicts += 1
         elif change.session is not None:
             self._table.commit(turn.session, change.session)
-            self._figures.count(command.counted_as)
+            self._counters.count(command.counted_as)
             return change.session.slot
         elif command.uses:
             self._table.touch(turn.key)

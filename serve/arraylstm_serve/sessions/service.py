@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from arraylstm_serve import __version__
 from arraylstm_serve.api.schemas import Stats, encode
 from arraylstm_serve.bundle.load import Bundle
-from arraylstm_serve.counters import Figures
+from arraylstm_serve.counters import Counters
 from arraylstm_serve.engine.base import Engine, row_bytes
 from arraylstm_serve.sessions.commands import Caller, Command
 from arraylstm_serve.sessions.limits import Gate, Share
@@ -41,7 +41,7 @@ class Service:
         clock: returns seconds since the epoch, and never goes back.
 
     Attributes:
-        figures: the server's counters.
+        counters: the server's counters.
         sessions: the table of sessions.
         model: the model that answers.
         bulk_share: the places for pending requests that bulk requests may use.
@@ -51,14 +51,14 @@ class Service:
     def __init__(self, bundle: Bundle, engine: Engine, settings: Settings, clock: Clock | None = None) -> None:
         self.settings = settings
         self.draining = False
-        self.figures = Figures()
+        self.counters = Counters()
         self.bulk_share = Share(settings.max_pending)
         self._clock = clock or steady_clock()
         self._began = self._clock()
         self._gate = Gate(settings.max_pending)
         waiting: dict[str, deque[Turn]] = {}
         self.sessions = Table(
-            self.figures,
+            self.counters,
             self._clock,
             release=lambda session: self.model.slots.release(session.slot),
             busy=waiting,
@@ -69,14 +69,14 @@ class Service:
         self._queue = Queue(
             self.sessions,
             waiting,
-            self.figures,
+            self.counters,
             self._gate,
             self._clock,
             choose=lambda session: self.model,
             max_sessions=settings.max_sessions,
             max_turns=settings.max_session_pending,
         )
-        self.model = Model(bundle, engine, settings, self.figures, self._queue.finish)
+        self.model = Model(bundle, engine, settings, self.counters, self._queue.finish)
 
     def perform(self, command: Command, caller: Caller, reply: Reply) -> None:
         """Carry out a command when its turn comes.
@@ -120,7 +120,7 @@ class Service:
     def stats(self) -> bytes:
         """Return the current Stats, encoded."""
         self.sessions.expire()
-        figures, model = self.figures, self.model
+        counters, model = self.counters, self.model
         return encode(
             Stats(
                 version=__version__,
@@ -133,13 +133,13 @@ class Service:
                 sessions=len(self.sessions),
                 max_sessions=self.settings.max_sessions,
                 pending=self.pending,
-                requests_total=figures.requests.total(),
-                events_total=figures.events,
-                batches_total=figures.batch_rows.count,
-                steps_total=int(figures.batch_rows.total),
-                busy_seconds_total=figures.run_seconds.total,
-                replays_total=figures.replays,
-                conflicts_total=figures.conflicts,
-                evicted=figures.evicted,
+                requests_total=counters.requests.total(),
+                events_total=counters.events,
+                batches_total=counters.batch_rows.count,
+                steps_total=int(counters.batch_rows.total),
+                busy_seconds_total=counters.run_seconds.total,
+                replays_total=counters.replays,
+                conflicts_total=counters.conflicts,
+                evicted=counters.evicted,
             )
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Container, Iterable
 
-from arraylstm_serve.counters import Eviction, Figures
+from arraylstm_serve.counters import Counters, Eviction
 from arraylstm_serve.sessions.session import Session
 
 
@@ -17,7 +17,7 @@ class Table:
     exceeds its bounds until one of them is idle; then `trim` lets it go.
 
     Args:
-        figures: counts evictions.
+        counters: counts evictions.
         clock: returns seconds since the epoch, and never goes back.
         release: called to give back the slot of a session that has gone, or has moved to another slot.
         busy: the keys of sessions that have a turn.
@@ -31,7 +31,7 @@ class Table:
 
     def __init__(
         self,
-        figures: Figures,
+        counters: Counters,
         clock: Callable[[], float],
         release: Callable[[Session], None],
         busy: Container[str],
@@ -42,7 +42,7 @@ class Table:
     ) -> None:
         self.answer_bytes = 0
         self.clock = clock
-        self._figures = figures
+        self._counters = counters
         self._release = release
         self._busy = busy
         self._ttl = ttl
@@ -131,7 +131,7 @@ class Table:
 
     def _evict(self, key: str, reason: Eviction) -> None:
         session = self._held[key]
-        self._figures.evicted[reason] += 1
+        self._counters.evicted[reason] += 1
         self.answer_bytes -= session.answers.nbytes
         self._forget(key)
         self._release(session)
