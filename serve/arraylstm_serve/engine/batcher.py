@@ -74,7 +74,7 @@ class Batcher:
 
     Args:
         engine: steps the rows.
-        counters: counts runs and waiting times.
+        counters: they count runs and waiting times.
         max_batch: the most walks in one run.
         finished: called after a run with the walks that have ended, with or without an error.
     """

@@ -40,7 +40,7 @@ class Config(uvicorn.Config):
     Args:
         app: the application.
         settings: the bounds on connections.
-        counters: counts the refusals that the application does not hear of.
+        counters: they count the refusals that the application does not see.
         options: uvicorn's own.
     """
 

@@ -26,7 +26,7 @@ class Model:
         bundle: the model, verified.
         engine: an engine with `slot_count(settings)` rows.
         settings: the bounds.
-        counters: counts the runs of the model.
+        counters: they count the runs of the model.
         finished: called with walks that have ended; see `Batcher`.
 
     Attributes:

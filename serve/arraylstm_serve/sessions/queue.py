@@ -107,7 +107,7 @@ class Queue:
     Args:
         table: the sessions.
         waiting: the dict in which the queue keeps the turns of each session. A session with turns is busy.
-        counters: counts what commands did.
+        counters: they count what commands did.
         gate: counts the turns that have not ended.
         clock: returns seconds since the epoch, and never goes back.
         choose: returns the model for a session's turn.

@@ -17,7 +17,7 @@ class Table:
     exceeds its bounds until one of them is idle; then `trim` lets it go.
 
     Args:
-        counters: counts evictions.
+        counters: they count evictions.
         clock: returns seconds since the epoch, and never goes back.
         release: called to give back the slot of a session that has gone, or has moved to another slot.
         busy: the keys of sessions that have a turn.
