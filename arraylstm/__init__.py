@@ -1,30 +1,29 @@
 """Array-LSTM cells and next-item models in PyTorch.
 
-Names used throughout, in shapes and in the cells' equations:
+Names used throughout, in shapes and in the cells' equations. The papers' symbols, where they are others, stand behind.
 
-    B batch   S steps   I input size   H hidden size   k lanes (memory cells a unit)   L layers   V items   E embedding
-    x input   h hidden state   c memory cells   f, i, o forget, input and output gates   g candidate   a pre-activation
+    B   batch: rows, one sequence each          V   items of the vocabulary
+    S   steps of a sequence (T)                 E   width of the item embedding
+    I   input size (n, in_feat)                 P   width of what `Cell.project` gives
+    H   hidden size (m, D = n_blk * d_blk)      L   layers
+    k   lanes: memory cells a unit (K, n_k)     j   one of the lanes (k, i)
+
+    x   input                                   W, U, b   weights of x and of h, and biases
+    h   hidden state, the output                V   peephole weights of c, in `LSTM2002Layer` alone
+    c   memory cells                            a   pre-activation, W x + U h + b
+    f   forget gate                             s   a lane's weight in attention, sums to 1
+    i   input gate                              p   probability of a lane
+    o   output gate                             z, m   1 for the lanes that take part in a step, else 0
+    g   candidate (c~, u)                       q   probability of a lane in the Markov network
+    '   the next value: h', c'                  tau, e   its temperature and its Gumbel noise
 
 Equation numbers are those of K. Rocki, "Recurrent Memory Array Structures", arXiv 1607.03085v2.
 """
 
 from importlib.metadata import PackageNotFoundError, version
 
-from arraylstm.cells import CELLS as CELLS
-from arraylstm.cells.array import ArrayLSTM as ArrayLSTM
-from arraylstm.cells.attention import AttentionArrayLSTM as AttentionArrayLSTM
-from arraylstm.cells.attention import MaxAttentionArrayLSTM as MaxAttentionArrayLSTM
-from arraylstm.cells.base import Cell as Cell
-from arraylstm.cells.hard_attention import HardAttentionArrayLSTM as HardAttentionArrayLSTM
-from arraylstm.cells.hard_attention import MaxLaneArrayLSTM as MaxLaneArrayLSTM
-from arraylstm.cells.hard_attention import SemiHardAttentionArrayLSTM as SemiHardAttentionArrayLSTM
-from arraylstm.cells.lstm import LSTM as LSTM
+from arraylstm.cells import *  # noqa: F403 - every class in the registry, CELLS and Cell
 from arraylstm.cells.lstm2002 import LSTM2002Layer as LSTM2002Layer
-from arraylstm.cells.markov import MarkovCell as MarkovCell
-from arraylstm.cells.memory_array import HalfStochasticMemoryArray as HalfStochasticMemoryArray
-from arraylstm.cells.memory_array import StochasticMemoryArray as StochasticMemoryArray
-from arraylstm.cells.recurrent_attention import RecurrentAttentionArrayLSTM as RecurrentAttentionArrayLSTM
-from arraylstm.cells.stochastic import StochasticArrayLSTM as StochasticArrayLSTM
 from arraylstm.checkpoint import load as load
 from arraylstm.checkpoint import save as save
 from arraylstm.convert import LSTMStack as LSTMStack

@@ -22,12 +22,12 @@ from arraylstm.vocabulary import Vocabulary
 
 FORMAT = 1
 MODELS: dict[str, type[ItemModel]] = {"NextItemModel": NextItemModel, "LSTM2002": LSTM2002}
-"""The classes that files may name; a row here is all that a model of another class needs."""
+"""The classes that files may name; a model of another class needs one more row here and nothing else."""
 _INSTEAD = "save the weights alone instead, torch.save(model.state_dict(), path), and load that"
 
 
 def save(model: ItemModel, path: str | Path) -> None:
-    """Write the model's class by name, configuration, vocabulary and weights; `.safetensors` selects that format.
+    """Write the model's class name, configuration, vocabulary and weights; a `.safetensors` path selects that format.
 
     The file appears whole or not at all: it is written beside `path` and then given that name.
 
@@ -60,15 +60,15 @@ def load(path: str | Path, cell: str | None = None, vocabulary: Vocabulary | Non
         path: a file that `save` wrote; or, as torch or safetensors file, a state dict of `MyNetwork`, of a network
             around one nn.LSTM or nn.LSTMCell (an output layer with as many outputs as there are items, and an
             embedding or one-hot inputs), of language-model-playground's LSTM2002 or of kLSTM.py's MarkovLSTM over
-            one-hot items; in any of these a training checkpoint may hold the state dict under a key of its own. A state
-            dict tells of weights alone: what a network does without any, such as an activation before its output layer,
-            the model does not.
-        cell: the registry name of the cell, where a bare state dict's keys and shapes do not tell.
+            one-hot items. Any of these may stand under a key of a training checkpoint. A state dict holds weights
+            alone: the model leaves out what a network does without weights, such as an activation before its output
+            layer.
+        cell: the registry name of the cell, if a bare state dict's keys and shapes leave it open.
         vocabulary: the items' labels, for a file that has none.
 
     Raises:
         CheckpointError: the file is missing, truncated, of another kind, holds code, holds NaN or infinity, or its
-            weights do not fit; or the vocabulary has another size, or the file one of its own. The message says which.
+            weights do not fit; or the vocabulary has another size, or the file has its own. The message says which.
     """
     content = _read(Path(path))
     try:
@@ -76,7 +76,7 @@ def load(path: str | Path, cell: str | None = None, vocabulary: Vocabulary | Non
         return _build(_labelled(described, vocabulary), cell)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    except Exception as error:  # what a file may hold to break the reading of it has no end
+    except Exception as error:  # a file can break its reader in countless ways
         raise CheckpointError(f"{path}: does not describe a model: {one_line(error)}") from None
 
 
@@ -85,14 +85,14 @@ def _build(described: Described, cell: str | None) -> ItemModel:
     if not isinstance(name, str) or name not in MODELS:
         raise CheckpointError(f"is a model of the class {name!r}; this version knows {_names()}")
     if max(config.get("num_layers", 1), config.get("n_lyr", 1)) > len(weights):
-        raise CheckpointError(f"has more layers in its configuration than weights, of which it has {len(weights)}")
+        raise CheckpointError(f"has more layers in its configuration than weights ({len(weights)})")
     with torch.device("meta"):  # sizes are compared before memory is taken
         model = MODELS[name].from_config(config, vocabulary)
     if cell not in (None, model.config["cell"]):
         raise CheckpointError(f"holds the cell {model.config['cell']!r}, not {cell!r}")
     _check_fit(model, weights)
     owned = {key: tensor.detach().clone(memory_format=torch.contiguous_format) for key, tensor in weights.items()}
-    model.load_state_dict(owned, assign=True)  # copies, for training writes into them: in a file they may share memory
+    model.load_state_dict(owned, assign=True)  # copies: in a file they may share memory, and training writes to them
     model.to(model.like().dtype)
     _check_finite(model)
     return model.eval()
@@ -140,7 +140,7 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
 def _read_torch(path: Path) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's hints about files that are refused just below
+            warnings.simplefilter("ignore")  # torch's hints about files that are refused below
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{path}: {_explain_refusal(str(error))}") from None
@@ -172,7 +172,7 @@ def _from_saved(content: dict[str, Any]) -> Described:
     check_tensors(content["state_dict"])
     labels = content.get("vocabulary")
     vocabulary = None if labels is None else Vocabulary(**labels)
-    name = content.get("model", NextItemModel.__name__)  # which files did not name while there was but one
+    name = content.get("model", NextItemModel.__name__)  # older files do not name the only class there was
     return Described(name, content["config"], content["state_dict"], vocabulary)
 
 

@@ -14,8 +14,8 @@ from rich.table import Table
 
 from arraylstm import __version__, console, training
 from arraylstm.cells import CELLS
-from arraylstm.cells.base import require_positive
 from arraylstm.checkpoint import save
+from arraylstm.checks import require_positive
 from arraylstm.data import DataOptions, Sessions, read_sessions, split
 from arraylstm.errors import one_line
 from arraylstm.eventlog import generate_sessions
@@ -28,7 +28,7 @@ app = App(name="arraylstm-train", version=__version__, result_action="return_val
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """What model is fitted."""
+    """The model that is fitted."""
 
     cell: Annotated[str, Parameter(help=f"Recurrent cell: {', '.join(CELLS)}.")] = "array"
     hidden_size: int = 64
@@ -45,28 +45,22 @@ class ModelOptions:
     """Score items by their own embeddings."""
 
     def make(self, num_items: int, vocabulary: Vocabulary | None = None) -> NextItemModel:
-        """Construct the model for so many items; raises as its constructor does."""
+        """Construct the model for a number of items; raises what its constructor does."""
         arguments = {**asdict(self), "embedding_size": self.embedding_size or None}
         return NextItemModel(**arguments, num_items=num_items, vocabulary=vocabulary)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitOptions:
-    """What is kept from training."""
+    """Which sessions are kept from training."""
 
     holdout: float = 0.2
     """Share of sessions that the reported figures are measured on."""
     validation: float = 0.1
     """Share of sessions that choose the best epoch."""
-    min_count: int = 1
-    """Items seen less often share one unknown item; 1 keeps every item."""
-    generated_sessions: int = 2000
-    """Sessions to generate where no DATA is given."""
 
     def __post_init__(self) -> None:
-        """Refuse shares that leave nothing to train on."""
-        require_positive("min_count", self.min_count)
-        require_positive("generated_sessions", self.generated_sessions)
+        """Raise ValueError for shares that leave nothing to train on."""
         for name in ("holdout", "validation"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)!r}")
@@ -74,6 +68,21 @@ class SplitOptions:
             raise ValueError(
                 f"holdout and validation must leave sessions to train on, got {self.holdout} and {self.validation}"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemOptions:
+    """Which sessions and items there are."""
+
+    min_count: int = 1
+    """Items seen less often share one unknown item; 1 keeps every item."""
+    generated_sessions: int = 2000
+    """Sessions to generate where no DATA is given."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for counts that leave no item."""
+        require_positive("min_count", self.min_count)
+        require_positive("generated_sessions", self.generated_sessions)
 
 
 @app.default
@@ -85,7 +94,8 @@ def train(
     overwrite: bool = False,
     device: str = "cpu",
     read: Annotated[DataOptions, Parameter(name="*")] = DataOptions(),
-    kept: Annotated[SplitOptions, Parameter(name="*")] = SplitOptions(),
+    items: Annotated[ItemOptions, Parameter(name="*")] = ItemOptions(),
+    held_out: Annotated[SplitOptions, Parameter(name="*")] = SplitOptions(),
     shape: Annotated[ModelOptions, Parameter(name="*")] = ModelOptions(),
     options: Annotated[TrainingOptions, Parameter(name="*")] = TrainingOptions(),
 ) -> int:
@@ -97,21 +107,18 @@ def train(
     Args:
         data: event file; without one, a generated web-shop log is used.
         output: file to write the model to.
-        overwrite: replace the output file if it exists; training always starts anew.
+        overwrite: replace the output file if it exists; training always starts from the beginning.
         device: torch device to train on: cpu, cuda, cuda:1, ...
     """
     out = Console()
     _check_output(output, overwrite)
     _check_device(device)
     with torch.device("meta"):
-        shape.make(1)  # refuses, before the data are read, sizes that would be wrong for any number of items
-    if data is None:
-        source, sessions = "Generated log", generate_sessions(kept.generated_sessions, options.seed)
-    else:
-        sessions, form = read_sessions(data, read)
-        source = f"{data}, read as {form}"
-    vocabulary = Vocabulary.from_sessions(sessions, kept.min_count)
-    parts = split([vocabulary.encode(session) for session in sessions], (kept.validation, kept.holdout), options.seed)
+        shape.make(1)  # refuses wrong sizes before the data are read
+    source, sessions = _sessions(data, read, items, options.seed)
+    vocabulary = Vocabulary.from_sessions(sessions, items.min_count)
+    shares = (held_out.validation, held_out.holdout)
+    parts = split([vocabulary.encode(session) for session in sessions], shares, options.seed)
     out.print(_describe(source, sessions, vocabulary, parts), markup=False)
     torch.manual_seed(options.seed)
     model = shape.make(len(vocabulary), vocabulary).to(device)
@@ -120,6 +127,14 @@ def train(
     save(model, output)
     out.print(f"Wrote {output}. Next: arraylstm-export {output} -o bundle", soft_wrap=True, markup=False)
     return 0
+
+
+def _sessions(data: Path | None, read: DataOptions, items: ItemOptions, seed: int) -> tuple[str, Sessions]:
+    """Return where the sessions are from, in words, and the sessions."""
+    if data is None:
+        return "Generated log", generate_sessions(items.generated_sessions, seed)
+    sessions, form = read_sessions(data, read)
+    return f"{data}, read as {form}", sessions
 
 
 def _check_output(output: Path, overwrite: bool) -> None:

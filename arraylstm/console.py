@@ -1,4 +1,4 @@
-"""What the command line programs share: how tables look, and how a failure reaches the user with which status."""
+"""What the command line programs share: how tables look, and with which status and message a failure ends."""
 
 import signal
 import sys
@@ -24,11 +24,11 @@ def make_table(*headings: str, title: str | None = None) -> Table:
 
 
 def run(app: App) -> NoReturn:
-    """Run a program and exit with the status it returns; never a traceback.
+    """Run a program and exit with the status it returns; never show a traceback.
 
-    Bad input is status 2, being told to stop 130 or 143, and what nobody foresaw 70 with the place it came from.
+    Status 2 is bad input, 130 or 143 an interrupt or a request to stop, 70 an unexpected error, shown with its place.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was begun is cleaned up
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that unfinished work is cleaned up
     try:
         sys.exit(app())
     except (ArrayLSTMError, ValueError, OSError) as error:

@@ -1,4 +1,4 @@
-"""From torch's own LSTM to this package's and back, without a change in any number."""
+"""From torch's own LSTM to this package's and back; no number changes."""
 
 from collections.abc import Callable, Mapping
 from typing import Literal, TypeVar, overload
@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from arraylstm.cells.array import ArrayLSTM
-from arraylstm.cells.base import require_input
 from arraylstm.cells.lstm import LSTM
+from arraylstm.checks import require_input
 from arraylstm.stack import Stack, input_widths
 
 Layer = TypeVar("Layer", bound=nn.Module)
@@ -80,8 +80,8 @@ class LSTMStack(Stack):
 def from_torch(module: nn.LSTM | nn.LSTMCell) -> LSTM | LSTMStack:
     """Return a layer with the weights of torch's, and its dtype, device, dropout and training mode.
 
-    Its results are the module's; it takes inputs batch first, even if the module does not. What is frozen there
-    (`requires_grad`) is frozen here. A module without biases gives a layer whose biases are zero.
+    It gives the module's results, and takes inputs batch first even if the module does not. Weights frozen there
+    (`requires_grad`) are frozen here. A module without biases gives a layer whose biases are zero.
 
     Args:
         module: an `nn.LSTMCell` or an `nn.LSTM` of any number of layers.
@@ -90,7 +90,7 @@ def from_torch(module: nn.LSTM | nn.LSTMCell) -> LSTM | LSTMStack:
         An `LSTM` for one layer, an `LSTMStack` for several; both are called alike, with h and c (L, B, H).
 
     Raises:
-        TypeError: another kind of module, a subclass of these among them, whose results may be others.
+        TypeError: another kind of module, or a subclass of these, whose results may differ.
         ValueError: a bidirectional module, one with `proj_size`, or one with a dropout of 1.
     """
     _require_plain(module)
@@ -107,7 +107,7 @@ def to_torch(layer: ArrayLSTM | Stack, cell: Literal[False] = False) -> nn.LSTM:
 @overload
 def to_torch(layer: ArrayLSTM | Stack, cell: Literal[True]) -> nn.LSTMCell: ...
 def to_torch(layer: ArrayLSTM | Stack, cell: bool = False) -> nn.LSTM | nn.LSTMCell:
-    """Return torch's LSTM with the weights of a layer, frozen or not, and its dtype, device, dropout and training mode.
+    """Return torch's LSTM with a layer's weights, frozen or not, dtype, device, dropout and training mode.
 
     Args:
         layer: an `LSTM`, an `ArrayLSTM` with k=1, or an `LSTMStack` or other `Stack` of them.
@@ -115,7 +115,7 @@ def to_torch(layer: ArrayLSTM | Stack, cell: bool = False) -> nn.LSTM | nn.LSTMC
 
     Raises:
         TypeError: another kind of layer, or a stack that holds one.
-        ValueError: a layer with k above 1, layers of several widths, or a cell asked for of several layers.
+        ValueError: a layer with k above 1, layers of several widths, or several layers where a cell is asked for.
     """
     layers = _lstms(layer)
     if cell and len(layers) > 1:
@@ -153,7 +153,7 @@ def numbered(layers: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 def swap_gates(rows: Tensor) -> Tensor:
     """Return the rows (4H, ...) of torch's gates i, f, g, o in this package's order f, i, o, g, or the other way.
 
-    The result is a copy that no gradient flows through, but frozen or not as the rows are.
+    The result is a copy outside of any gradient, frozen if the rows are.
     """
     first, second, third, fourth = rows.detach().chunk(4)
     return torch.cat([second, first, fourth, third]).requires_grad_(rows.requires_grad)
@@ -165,8 +165,8 @@ def _weights(module: nn.LSTM | nn.LSTMCell, suffix: str) -> dict[str, Tensor]:
 
 
 def _filled(construct: Callable[[], Layer], weights: dict[str, Tensor], training: bool) -> Layer:
-    """Return what `construct` gives with the weights in it, which bring their dtype, device and `requires_grad`."""
-    with torch.device("meta"):  # so that no weights are drawn to be thrown away
+    """Construct a layer and put the weights in it, with their dtype, device and `requires_grad`."""
+    with torch.device("meta"):  # draws no weights only to throw them away
         layer = construct()
     layer.load_state_dict(weights, assign=True)
     for name, weight in layer.named_parameters():
@@ -192,7 +192,7 @@ def _kind(module: nn.Module) -> str:
 
 
 def _lstms(layer: nn.Module) -> list[ArrayLSTM]:
-    """Return the layers of a layer or stack, where they are what an nn.LSTM can be."""
+    """Return the layers of a layer or stack, or raise unless an nn.LSTM can have them."""
     layers = list(layer.values()) if isinstance(layer, Stack) else [layer]
     lstms: list[ArrayLSTM] = []
     for each in layers:

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from arraylstm.cells.base import require_positive
+from arraylstm.checks import require_positive
 from arraylstm.errors import DataError
 
 Format = Literal["auto", "lines", "table", "text"]
@@ -35,15 +35,15 @@ text: plain text, every character an item; auto: table where a column is named h
     """Characters to a session, for text."""
 
     def __post_init__(self) -> None:
-        """Refuse a length that makes no session."""
+        """Raise ValueError for a length that makes no session."""
         require_positive("text_length", self.text_length)
 
 
 def read_sessions(path: Path, options: DataOptions) -> tuple[Sessions, Format]:
-    """Read the sessions of an event file, once through; sessions without items are dropped.
+    """Read the sessions of an event file in one pass; sessions without items are dropped.
 
     Returns:
-        The sessions, and the form in which the file was read.
+        The sessions, and the format that the file was read in.
 
     Raises:
         DataError: the file is missing, not UTF-8, empty, or lacks a column; the message says which.
@@ -65,7 +65,7 @@ def read_sessions(path: Path, options: DataOptions) -> tuple[Sessions, Format]:
 
 
 def split(sessions: Sequence[T], fractions: Sequence[float], seed: int) -> list[list[T]]:
-    """Split sessions at random: one part per fraction (at least one session each), and the rest first.
+    """Split sessions at random: first the rest, then one part per fraction, of at least one session each.
 
     Raises:
         DataError: there are fewer sessions than parts, or the fractions leave none for the first part.

@@ -1,4 +1,4 @@
-"""What can go wrong with a user's input; every message names the value seen and what is allowed."""
+"""What can go wrong with a user's input; every message names the value seen and the value allowed."""
 
 
 class ArrayLSTMError(Exception):
@@ -6,7 +6,7 @@ class ArrayLSTMError(Exception):
 
 
 def one_line(error: BaseException) -> str:
-    """Return another package's error message without its line breaks, cut where it grows long."""
+    """Return another package's error message on one line, cut to 300 characters."""
     return " ".join(str(error).split())[:300]
 
 

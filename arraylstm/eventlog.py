@@ -1,7 +1,7 @@
-"""A generated event log: sessions of a web shop drawn from a small grammar, so that nothing has to be downloaded.
+"""A generated event log: sessions of a web shop drawn from a small grammar. Nothing has to be downloaded.
 
 The grammar has branches (search or browse, buy or leave), loops (pages, failed log-ins) and rare events (errors, fraud
-checks), and remembers what happened before: who searched by name goes on to results, who failed a payment retries it.
+checks). It remembers what happened before: a search leads to results, a failed payment to another try.
 """
 
 import random

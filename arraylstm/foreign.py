@@ -1,7 +1,7 @@
-"""State dicts that other programs wrote: which model they are, read off their keys and shapes.
+"""State dicts that other programs wrote: their keys and shapes tell which model they are.
 
-A state dict holds weights alone. What a network does between its modules without weights (an activation, a sum, another
-start than zeros) leaves no key in it, so whoever loads one compares the model with the network once.
+A state dict holds weights alone. What a network does without weights (an activation, a sum, a start other than zeros)
+leaves no key in it, so compare the loaded model with the network once.
 """
 
 import re
@@ -19,7 +19,7 @@ from arraylstm.vocabulary import Vocabulary
 
 Weights = dict[str, Tensor]
 ROWS_A_UNIT = {1: "an nn.RNN", 3: "an nn.GRU"}
-"""Rows that other recurrent modules have for each unit, under the names that nn.LSTM uses for its four."""
+"""How many rows a unit has in other recurrent modules, whose weights have nn.LSTM's names; nn.LSTM has four."""
 
 
 class Described(NamedTuple):
@@ -39,10 +39,10 @@ def describe(content: dict[Any, Any], cell: str | None) -> Described:
 
     Args:
         content: what the file holds: the state dict, or a training checkpoint with the state dict under a key.
-        cell: the registry name of the cell, where keys and shapes do not tell.
+        cell: the registry name of the cell, if keys and shapes leave it open.
 
     Raises:
-        CheckpointError: it is none of those known, or something in it is left over, ambiguous or of another shape.
+        CheckpointError: it is of no known kind, or something in it is left over, ambiguous or of another shape.
     """
     weights = _state_dict(content)
     for candidate in (weights, _unwrapped(weights)):
@@ -71,7 +71,7 @@ def some(things: Iterable[Any]) -> str:
 
 
 def _state_dict(content: dict[Any, Any]) -> dict[Any, Any]:
-    """Return the content, or, if it is a training checkpoint, the one dict of tensors that stands in it."""
+    """Return the content, or, if it is a training checkpoint, the one dict of tensors in it."""
     nested = {
         key: value
         for key, value in content.items()
@@ -83,27 +83,27 @@ def _state_dict(content: dict[Any, Any]) -> dict[Any, Any]:
 
 
 def _reader(weights: dict[Any, Any]) -> Reader | None:
-    """Return what describes state dicts that have such keys."""
+    """Return the reader for state dicts with such keys."""
     found = (read for pattern, read in KNOWN.items() if any(re.search(pattern, str(key)) for key in weights))
     return next(found, None)
 
 
 def _unwrapped(weights: dict[Any, Any]) -> dict[Any, Any]:
-    """Return the weights without the prefix that all names share, as `module.` of what nn.DataParallel wraps."""
+    """Return the weights without the prefix that all names share, such as the `module.` of nn.DataParallel."""
     levels = zip(*(str(key).split(".")[:-1] for key in weights))
     depth = len(list(takewhile(lambda names: len(set(names)) == 1, levels)))
     return {".".join(str(key).split(".")[depth:]): tensor for key, tensor in weights.items()}
 
 
 def _require_keys(weights: Weights, kind: str, *needed: str) -> None:
-    """Raise CheckpointError unless the keys are there that sizes are read off."""
+    """Raise CheckpointError unless the keys are there whose shapes give the sizes."""
     missing = [key for key in needed if key not in weights]
     if missing:
         raise CheckpointError(f"is no {kind} state dict: it lacks {', '.join(missing)}")
 
 
 def _sizes(weights: Weights, key: str, dimensions: int) -> list[int]:
-    """Return the sizes of a weight that has so many dimensions and is not empty."""
+    """Return the sizes of a weight, or raise CheckpointError unless it has this many dimensions and is not empty."""
     shape = list(weights[key].shape)
     if len(shape) != dimensions or 0 in shape:
         raise CheckpointError(f"{key} must have {dimensions} dimensions and none of size 0, got {shape}")
@@ -206,7 +206,7 @@ def _check_lstm(weights: Weights, layers: list[dict[str, str]]) -> None:
 
 
 def _find_ends(outside: Weights, input_size: int, hidden_size: int) -> tuple[str | None, str]:
-    """Return the prefixes of the embedding, None where inputs are one-hot, and of the output layer."""
+    """Return the prefixes of the embedding (None if inputs are one-hot) and of the output layer."""
 
     def fit(embedding: str | None, output: str) -> bool:
         num_items = outside[f"{output}weight"].size(0)
@@ -280,4 +280,4 @@ KNOWN: dict[str, Reader] = {
     r"^stack_rnn\.0\.pc_c2fg$": _lstm2002,
     r"^cell_0\.W_xz$": _markov,
 }
-"""The pattern of a key that tells a kind of state dict, and what describes it."""
+"""For the pattern of a key that only one kind of state dict has, the reader of that kind."""

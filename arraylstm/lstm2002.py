@@ -3,16 +3,16 @@
 import argparse
 import inspect
 from types import SimpleNamespace
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, no_type_check
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from arraylstm.cells.base import require_positive
 from arraylstm.cells.lstm2002 import LSTM2002Layer, for_each_row
+from arraylstm.checks import require_dropout, require_positive
 from arraylstm.model import ItemModel, require_labels
-from arraylstm.stack import Stack, require_dropout
+from arraylstm.stack import Stack
 from arraylstm.vocabulary import Vocabulary
 
 PAD, UNK = 2, 3  # the playground's ids: bos 0, eos 1, pad 2, unk 3
@@ -34,7 +34,7 @@ OPTIONS = {
 
 
 class Tokenizer(Protocol):
-    """What the model asks of a tokenizer; one that has labels has `id2tk` too, which maps ids to tokens."""
+    """What the model needs of a tokenizer; one with labels also has `id2tk`, which maps ids to tokens."""
 
     @property
     def vocab_size(self) -> int:
@@ -44,22 +44,22 @@ class Tokenizer(Protocol):
 class LSTM2002(ItemModel):
     """Predict the next token of a text: embedding, fully connected layer, LSTM2002 layers, and back to the embedding.
 
-    With E the embedding matrix `emb.weight`, z_0 to z_L of width D = n_blk * d_blk, and dropout in training alone:
+    E is the embedding matrix `emb.weight`, z_0 to z_L have width D = n_blk * d_blk, and dropout acts in training only:
 
         z_0    = dropout_hid(tanh(W_h dropout_emb(E[token]) + b_h))      `fc_e2h`
         z_l    = dropout_hid(LSTM2002Layer_l(z_{l-1}))                   `stack_rnn`, layers "0", "2", "4", ...
         logits = E dropout_hid(tanh(W_z z_L + b_z))                      `fc_h2e`
 
-    The state dict is the playground's. What differs from it, on purpose: `init_ib` reaches the layers; `params_init`
-    leaves the padding token's embedding zero; `pred` is free of dropout in train() too; the loss of nothing but padding
-    is 0, not NaN; a sequence may be empty; it scripts; unknown arguments are refused; and `stack_rnn` holds the layers
-    by name, without dropout modules between them. Padding stays what it is there: as a target it counts for nothing and
-    looking it up trains nothing, but it is a token with a score, and through that its embedding is trained off zero.
+    The state dict is the playground's. These things differ on purpose: `init_ib` reaches the layers; `params_init`
+    leaves the padding token's embedding zero; `pred` has no dropout in train() either; the loss of padding alone is 0,
+    not NaN; a sequence may be empty; it scripts; unknown arguments are refused; and `stack_rnn` holds the layers by
+    name, without dropout modules between them. Padding is as in the playground: it does not count as a target, and
+    looking it up trains nothing; but it is a token with a score, and that score trains its embedding away from zero.
 
-    `forward`, `pred` and `cal_loss` hand on detached states, c of all layers and h of all layers, as the playground's
-    do. `unroll` and `step` are as in every `ItemModel`: they take and give c and h of each layer in turn, and gradients
-    pass through them. Without states all start from the layers' buffers `c_0` and `h_0`, which are zero unless set.
-    A scripted model has all of these but `pred` and `cal_loss`.
+    `forward`, `pred` and `cal_loss` return detached states, c of all layers and h of all layers, as the playground's
+    do. `unroll` and `step` are those of every `ItemModel`: they take and return c and h of each layer in turn, and
+    gradients pass through them. Without states all start from the layers' buffers `c_0` and `h_0`, which are zero
+    unless set. A scripted model lacks `pred` and `cal_loss`.
 
     Args:
         tknzr: a tokenizer with `vocab_size`, V, and, for labels, `id2tk`; or a Vocabulary. Its ids 0 to 3 stand for the
@@ -115,20 +115,8 @@ class LSTM2002(ItemModel):
         p_emb: float = 0.0,
         p_hid: float = 0.0,
     ) -> None:
-        options = {
-            "d_blk": d_blk,
-            "d_emb": d_emb,
-            "init_fb": init_fb,
-            "init_ib": init_ib,
-            "init_lower": init_lower,
-            "init_ob": init_ob,
-            "init_upper": init_upper,
-            "label_smoothing": label_smoothing,
-            "n_blk": n_blk,
-            "n_lyr": n_lyr,
-            "p_emb": p_emb,
-            "p_hid": p_hid,
-        }
+        given = locals()
+        options = {name: given[name] for name in OPTIONS}
         require_positive("d_emb", d_emb)
         require_positive("n_lyr", n_lyr)
         require_dropout(p_emb)
@@ -162,7 +150,7 @@ class LSTM2002(ItemModel):
 
     @classmethod
     def add_CLI_args(cls, parser: argparse.ArgumentParser) -> None:  # noqa: N802 - the documented name
-        """Give the parser an option for each of the constructor's arguments but `tknzr`, with the same defaults."""
+        """Give the parser an option for each of the constructor's arguments except `tknzr`, with the same defaults."""
         group = parser.add_argument_group("LSTM (2002 version) language model hyperparameters")
         signature = inspect.signature(cls)
         for name, text in OPTIONS.items():
@@ -172,7 +160,7 @@ class LSTM2002(ItemModel):
 
     @torch.no_grad()
     def params_init(self) -> None:
-        """Draw all weights from U(init_lower, init_upper), the layers' as they do it; padding's embedding is zero."""
+        """Draw all weights from U(init_lower, init_upper), layers by their own rule; padding's embedding is zero."""
         for weight in (self.emb.weight, *self.fc_e2h.parameters(), *self.fc_h2e.parameters()):
             nn.init.uniform_(weight, self.init_lower, self.init_upper)
         self.emb.weight[PAD] = 0
@@ -188,8 +176,8 @@ class LSTM2002(ItemModel):
 
         Args:
             batch_cur_tkids: (B, S) int64 ids in [0, V); B and S may be 0.
-            batch_prev_states: every layer's c (B, n_blk, d_blk) and every layer's h (B, D), where one row, of batch
-                1, stands for all; None starts from the layers' buffers.
+            batch_prev_states: every layer's c (B, n_blk, d_blk) and every layer's h (B, D); a state of one row serves
+                all rows; None starts from the layers' buffers.
 
         Returns:
             logits (B, S, V), and c and h of every layer after the last token, detached.
@@ -217,11 +205,11 @@ class LSTM2002(ItemModel):
         batch_next_tkids: Tensor,
         batch_prev_states: tuple[list[Tensor], list[Tensor]] | None = None,
     ) -> tuple[Tensor, tuple[list[Tensor], list[Tensor]]]:
-        """Return the mean `loss` of the targets (B, S) that are no padding, 0 without any, and the states.
+        """Return the mean `loss` of the targets (B, S) without padding, 0 if there are none, and the states.
 
         Raises:
-            ValueError: targets that are not shaped as the ids; else as `forward` does.
-            IndexError: as `forward` does, and for targets too.
+            ValueError: targets that are not shaped as the ids, or what `forward` raises it for.
+            IndexError: an id or a target lies outside [0, V).
         """
         if batch_next_tkids.shape != batch_cur_tkids.shape:
             shapes = f"{list(batch_cur_tkids.shape)}, got {list(batch_next_tkids.shape)}"
@@ -246,6 +234,12 @@ class LSTM2002(ItemModel):
 
     # -- the parts of an ItemModel ---------------------------------------------------------------------------
 
+    @property
+    @no_type_check
+    def layers(self):  # noqa: ANN201
+        """The stack of cells."""
+        return self.stack_rnn
+
     def embed(self, items: Tensor) -> Tensor:
         """Return z_0 (..., D) for token ids (...)."""
         return self.fc_e2h(self.emb(items))  # type: ignore[no-any-return]
@@ -255,33 +249,14 @@ class LSTM2002(ItemModel):
         z = self.fc_h2e(F.dropout(h, self.p_hid, self.training))
         return F.linear(z, self.emb.weight)
 
-    def unroll_layers(
-        self, x: Tensor, state: list[Tensor], lengths: Tensor | None
-    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Call the stack's `unroll`."""
-        return self.stack_rnn.unroll(x, state, lengths)
-
-    def step_layers(self, x: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Call the stack's `step`."""
-        return self.stack_rnn.step(x, state)
-
     def like(self) -> Tensor:
         """Return a weight, for its dtype and device."""
         return self.emb.weight
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the cross-entropy with label smoothing, in nats, summed over the targets (N,) that are no padding."""
+        """Return the cross-entropy with label smoothing, in nats, summed over the targets (N,) without padding."""
         smoothing = self.label_smoothing
         return F.cross_entropy(logits, targets, ignore_index=PAD, label_smoothing=smoothing, reduction="sum")
-
-    @torch.jit.export
-    def initial_state(self, batch: int) -> list[Tensor]:
-        """Return the layers' buffers `c_0` and `h_0`, (1, ...), for every row of a batch."""
-        state: list[Tensor] = []
-        for layer in self.stack_rnn.values():
-            state.append(layer.c_0.expand(batch, -1, -1))  # type: ignore[operator]
-            state.append(layer.h_0.expand(batch, -1))  # type: ignore[operator]
-        return state
 
 
 def read_tokens(tknzr: Tokenizer | Vocabulary) -> tuple[int, Vocabulary | None]:

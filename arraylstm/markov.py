@@ -2,17 +2,18 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from arraylstm.cells.base import lengths_beside, require_input, require_positive
 from arraylstm.cells.markov import MarkovCell
-from arraylstm.stack import input_widths, require_dropout
+from arraylstm.checks import lengths_beside, require_dropout, require_input, require_positive
+from arraylstm.stack import input_widths
 
 
 class MarkovLSTM(nn.Module):
-    """Layers of `MarkovCell` and a linear map of the last step's h, as one classifies sequences (Kuo and Chien 2018).
+    """Layers of `MarkovCell` and a linear map of the last step's h, to classify sequences (Kuo and Chien 2018).
 
-    Its state dict is kLSTM.py's: `fc.*` and `cell_<layer>.*`. In train() lanes are drawn, in eval() the likeliest lane
-    alone moves the state; there is no `is_training` argument.
+    Its state dict is kLSTM.py's: `fc.*` and `cell_<layer>.*`. In train() lanes are drawn; in eval() only the likeliest
+    lane moves the state. There is no `is_training` argument.
 
     Args:
         input_size: I.
@@ -68,8 +69,8 @@ class MarkovLSTM(nn.Module):
             s_t: (h, c) to start from, each (L, B, H) as returned, or (B, H) for all layers alike; None is zeros.
 
         Returns:
-            output (B, output_size) for every row's last h; z and q_z (B, S, k) of the highest layer, past a row's
-            length too; its h (B, S, H), which from a row's length on repeats the last; and (h, c), each (L, B, H).
+            output (B, output_size) for every row's last h; z and q_z (B, S, k) of the highest layer, also past a row's
+            length; its h (B, S, H), which repeats a row's last h past its length; and (h, c), each (L, B, H).
 
         Raises:
             ValueError: x, h, c or length has another shape, a length lies outside 0 to S, or tau is not above 0.
@@ -80,11 +81,12 @@ class MarkovLSTM(nn.Module):
         h_last: list[Tensor] = []
         c_last: list[Tensor] = []
         for cell in self.children():
-            if hasattr(cell, "tau"):  # fc is a child too
+            if hasattr(cell, "state_names"):  # a cell, not fc; a script cannot ask for the class
                 cell.tau = tau  # type: ignore[assignment]
                 layer = len(h_last)
-                x = x if layer == 0 else torch.dropout(x, self.dropout, self.training)
-                x, (h, c), (z, q_z) = cell.unroll_with_diagnostics(x, [h_0[layer], c_0[layer]], lengths)  # type: ignore[operator]
+                x = x if layer == 0 else F.dropout(x, self.dropout, self.training)
+                start = [h_0[layer], c_0[layer]]
+                x, (h, c), (z, q_z) = cell.unroll_with_diagnostics(x, start, lengths)  # type: ignore[operator]
                 x = x if lengths is None else repeat_last(x, h_0[layer], lengths)
                 h_last.append(h)
                 c_last.append(c)
@@ -103,7 +105,7 @@ class MarkovLSTM(nn.Module):
 
 
 def repeat_last(series: Tensor, start: Tensor, lengths: Tensor) -> Tensor:
-    """Return the series (B, S, H) with each row's last vector before its length, or its start, repeated past it."""
+    """Return the series (B, S, H) where each row repeats its last vector past its length; of no steps, its start."""
     steps = torch.arange(1, series.size(1) + 1, device=series.device)
     source = torch.minimum(steps.unsqueeze(0), lengths.unsqueeze(1)).unsqueeze(2)
     return torch.cat([start.unsqueeze(1), series], 1).gather(1, source.expand(series.shape))

@@ -1,30 +1,31 @@
 """What can be exported and served: models that take item ids and score the next item, with their state explicit."""
 
-from typing import Any
+from typing import Any, no_type_check
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from arraylstm.cells.base import clear_past, require_lengths, require_positive
-from arraylstm.stack import Stack, make_stack, require_dropout, require_state
+from arraylstm.cells.base import clear_past
+from arraylstm.checks import require_dropout, require_lengths, require_positive, require_state
+from arraylstm.stack import Stack, make_stack
 from arraylstm.vocabulary import Vocabulary
 
 
 class ItemModel(nn.Module):
     """A stack of cells between an embedding of items and a score for each item.
 
-    A subclass gives the parts (`embed`, `score`, `unroll_layers`, `step_layers`, `like`); whole sequences, single
-    steps, scripting, export, parity checks and serving follow.
+    A subclass gives the parts (`embed`, `layers`, `score`, `like`); whole sequences, single steps, scripting, export,
+    parity checks and serving follow.
 
-    State is a list of tensors, batch axis first, in the order of `state_names`; it is handed in, handed back and never
-    written to.
+    State is a list of tensors, batch axis first, in the order of `state_names`. A call takes it and returns the next
+    one; it never writes to it.
 
     Args:
         layers: the stack, for its names and shapes; the subclass keeps it under a name of its own.
         num_items: V.
         vocabulary: the items' labels; without one, items are the integers 0 to V-1.
-        config: the constructor's arguments, the vocabulary apart, as checkpoints and manifests keep them; among them
+        config: the constructor's arguments without the vocabulary, as checkpoints and manifests keep them; it has
             `cell` and `num_items`.
 
     Raises:
@@ -46,7 +47,7 @@ class ItemModel(nn.Module):
         self.vocabulary = vocabulary
         self.state_names, self.state_shapes = layers.state_names, layers.state_shapes
         self.diagnostic_names, self.diagnostic_shapes = layers.diagnostic_names, layers.diagnostic_shapes
-        self.padding = -1  # the target that counts for nothing
+        self.padding = -1  # the target that is not counted
 
     @classmethod
     def from_config(cls, config: dict[str, Any], vocabulary: Vocabulary | None) -> "ItemModel":
@@ -59,18 +60,14 @@ class ItemModel(nn.Module):
         """Return what the lowest layer receives (..., I) for item ids (...)."""
         raise NotImplementedError
 
+    @property
+    @no_type_check  # a script infers the type, and takes no annotation for it
+    def layers(self):  # noqa: ANN201
+        """The stack, under the name that every model has for it."""
+        raise NotImplementedError
+
     def score(self, h: Tensor) -> Tensor:
         """Return the logits (..., V) for the highest layer's output (..., H)."""
-        raise NotImplementedError
-
-    def unroll_layers(
-        self, x: Tensor, state: list[Tensor], lengths: Tensor | None
-    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Call the stack's `unroll`."""
-        raise NotImplementedError
-
-    def step_layers(self, x: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Call the stack's `step`."""
         raise NotImplementedError
 
     def like(self) -> Tensor:
@@ -78,7 +75,7 @@ class ItemModel(nn.Module):
         raise NotImplementedError
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return what `fit` makes small: the nats of logits (N, V), summed over targets (N,) that are no padding."""
+        """Return what `fit` minimises: the nats of logits (N, V), summed over the targets (N,) but not over padding."""
         return F.cross_entropy(logits, targets, ignore_index=self.padding, reduction="sum")
 
     # -- what follows ---------------------------------------------------------------------------------------
@@ -90,13 +87,13 @@ class ItemModel(nn.Module):
         """Score the next item after every position of whole sequences.
 
         Args:
-            items: (B, S) int64 ids in [0, V); B and S may be 0, and ids from a row's length on are not looked at.
+            items: (B, S) int64 ids in [0, V); B and S may be 0, and ids from a row's length on are ignored.
             state: tensors (B, *shape) as `state_shapes` gives them; None starts from zeros.
             lengths: (B,) int64, how many of the S items each row has; None means all.
 
         Returns:
-            logits (B, S, V), those at position t telling of the item at t + 1 and zero from a row's length on, and
-            every row's state after its last item.
+            logits (B, S, V), where position t scores the item at t + 1, zero from a row's length on, and every row's
+            state after its last item.
 
         Raises:
             ValueError: items, a state tensor or lengths has another shape or dtype, or a length lies outside 0 to S.
@@ -109,13 +106,14 @@ class ItemModel(nn.Module):
     def unroll_with_diagnostics(
         self, items: Tensor, state: list[Tensor] | None = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Do what `unroll` does, and return the diagnostics (B, S, *shape) of `diagnostic_shapes`, zero past lengths."""
+        """Do what `unroll` does, and return the diagnostics (B, S, *shape) too, zero past lengths."""
         if items.dim() != 2:
             raise ValueError(f"items must be (batch, steps), got {list(items.shape)}")
         if lengths is not None:
             require_lengths(lengths, items.size(0), items.size(1))
             items = clear_past(items, lengths)
-        x, following, diagnostics = self.unroll_layers(self._embed(items), self._started(items.size(0), state), lengths)
+        x = self._embed(items)
+        x, following, diagnostics = self.layers.unroll(x, self._started(items.size(0), state), lengths)
         logits = self.score(x)
         if lengths is not None:
             logits = clear_past(logits, lengths)
@@ -140,13 +138,15 @@ class ItemModel(nn.Module):
         """Do what `step` does, and return the diagnostics (B, *shape) as `diagnostic_shapes` gives them."""
         if items.dim() != 1:
             raise ValueError(f"items must be (batch,), got {list(items.shape)}")
-        x, following, diagnostics = self.step_layers(self._embed(items), self._started(items.size(0), state))
+        x = self._embed(items)
+        x, following, diagnostics = self.layers.step(x, self._started(items.size(0), state))
         return self.score(x), following, diagnostics
 
     @torch.jit.export
     def initial_state(self, batch: int) -> list[Tensor]:
-        """Return the zero state for a batch, in the weights' dtype and on their device."""
-        return [self.like().new_zeros([batch] + shape) for shape in self.state_shapes]
+        """Return the state that sequences start from, for a batch, in the weights' dtype and on their device."""
+        state: list[Tensor] = self.layers.initial_state(batch, self.like())
+        return state
 
     def _embed(self, items: Tensor) -> Tensor:
         if items.dtype != torch.int64:
@@ -157,7 +157,7 @@ class ItemModel(nn.Module):
 
     def _check_range(self, items: Tensor) -> None:
         if items.device.type != "cpu" or items.numel() == 0:
-            return  # on an accelerator the look-up itself refuses, without a wait here
+            return  # on an accelerator the look-up itself refuses them, and nothing waits here
         lowest, highest = int(items.min()), int(items.max())
         if lowest < 0 or highest >= self.num_items:
             wrong = lowest if lowest < 0 else highest
@@ -179,8 +179,8 @@ def require_labels(vocabulary: Vocabulary | None, num_items: int) -> None:
 class NextItemModel(ItemModel):
     """Predict the next item of a session from the items so far: embedding, a stack of one registry cell, linear layer.
 
-    It scripts with `torch.jit.script`; the scripted module has `forward`, `step`, `initial_state` and the `..._with_diagnostics`
-    methods. `forward` is `unroll`.
+    It scripts with `torch.jit.script`; the scripted module has `forward`, `step`, `initial_state` and the
+    `..._with_diagnostics` methods. `forward` is `unroll`.
 
     Args:
         cell: a name in `arraylstm.CELLS`.
@@ -189,7 +189,7 @@ class NextItemModel(ItemModel):
         k: lanes per unit, for the cells that have lanes.
         num_layers: L, cells stacked on each other.
         embedding_size: E, the width of the learned item embedding; None feeds one-hot vectors of width V.
-        dropout: probability of zeroing an output of any layer in training, the last one's among them.
+        dropout: probability of zeroing an output of any layer in training, the last one included.
         tied: score items by the product with their own embeddings (Press and Wolf 2017), for which the linear layer
             maps h to E values, instead of by a linear layer to V.
         vocabulary: the items' labels; without one, items are the integers 0 to V-1.
@@ -230,10 +230,10 @@ class NextItemModel(ItemModel):
         super().__init__(cells, num_items, vocabulary, config)
         self.embedding = None if embedding_size is None else nn.Embedding(num_items, embedding_size)
         self.cells = cells
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = dropout
         self.linear = nn.Linear(hidden_size, embedding_size if tied and embedding_size else num_items)
         self.register_parameter("bias", nn.Parameter(torch.zeros(num_items)) if tied else None)
-        if tied and self.embedding is not None:  # so that scores start of the size other models' start with
+        if tied and self.embedding is not None:  # so that scores start as small as other models'
             nn.init.normal_(self.embedding.weight, std=self.embedding.embedding_dim**-0.5)
 
     @classmethod
@@ -247,6 +247,12 @@ class NextItemModel(ItemModel):
         """Score the next item after every position: items (B, S) -> logits (B, S, V), states; see `unroll`."""
         return self.unroll(items, state, lengths)
 
+    @property
+    @no_type_check
+    def layers(self):  # noqa: ANN201
+        """The stack of cells."""
+        return self.cells
+
     def embed(self, items: Tensor) -> Tensor:
         """Return the items' embeddings (..., E), or one-hot vectors (..., V)."""
         if self.embedding is not None:
@@ -255,22 +261,12 @@ class NextItemModel(ItemModel):
 
     def score(self, h: Tensor) -> Tensor:
         """Return the logits (..., V) for the highest layer's output (..., H)."""
-        scores = self.linear(self.dropout(h))
+        scores = self.linear(F.dropout(h, self.dropout, self.training))
         if self.bias is not None:  # tied
             assert self.embedding is not None
             assert isinstance(self.bias, Tensor)
             scores = F.linear(scores, self.embedding.weight, self.bias)
         return scores
-
-    def unroll_layers(
-        self, x: Tensor, state: list[Tensor], lengths: Tensor | None
-    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Call the stack's `unroll`."""
-        return self.cells.unroll(x, state, lengths)
-
-    def step_layers(self, x: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Call the stack's `step`."""
-        return self.cells.step(x, state)
 
     def like(self) -> Tensor:
         """Return a weight, for its dtype and device."""

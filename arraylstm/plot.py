@@ -1,4 +1,4 @@
-"""Pictures of lanes: which of them were used when, and how much in all. Needs the extra `plot`."""
+"""Pictures of lanes: when each was used, and how much in all. Needs the extra `plot`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from arraylstm.cells.base import clear_past, lengths_beside
+from arraylstm.cells.base import clear_past
+from arraylstm.checks import lengths_beside
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,17 +20,17 @@ def plot_lanes(weights: Tensor, lengths: Tensor | Sequence[int] | None = None, r
     """Draw one sequence's lane weights over time, and how much every lane is used in all sequences.
 
     Args:
-        weights: (B, S, k), or (S, k) for one sequence: what each lane has of each step, at least 0; `MarkovLSTM`'s
-            q_z, say.
+        weights: (B, S, k), or (S, k) for one sequence: each lane's share of each step, at least 0; for example the
+            q_z of `MarkovLSTM`.
         lengths: (B,) int64 or a list, how many of the S steps each row takes; None means all.
         row: the sequence to draw over time.
 
     Returns:
-        A matplotlib figure, tied to no window: `savefig` writes it, a notebook shows it.
+        A matplotlib figure without a window: `savefig` writes it, a notebook shows it.
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: weights or lengths has another shape, the row is not there or has no steps, or all weights are 0.
+        ValueError: weights or lengths has another shape, the row does not exist or has no steps, or all weights are 0.
     """
     try:
         from matplotlib.figure import Figure
@@ -54,7 +55,7 @@ def plot_lanes(weights: Tensor, lengths: Tensor | Sequence[int] | None = None, r
 
 
 def draw_lanes(axes: Axes, weights: Tensor) -> None:
-    """Draw the lane weights (S, k) on matplotlib axes as areas on top of each other, the first lane lowest."""
+    """Draw the lane weights (S, k) on matplotlib axes as stacked areas, the first lane lowest."""
     weights = weights.detach().cpu().double()
     edges = torch.arange(weights.size(0) + 1, device=weights.device) - 0.5
     areas = torch.cat([weights, weights[-1:]]).t()  # each step is as wide as the others, the last one too
@@ -63,7 +64,7 @@ def draw_lanes(axes: Axes, weights: Tensor) -> None:
 
 
 def draw_lane_use(axes: Axes, use: Tensor) -> None:
-    """Draw the shares (k,) of the lanes on matplotlib axes as bars with names, which serve as a legend."""
+    """Draw the lanes' shares (k,) on matplotlib axes as named bars, which serve as a legend."""
     shares = use.detach().cpu().tolist()
     bars = axes.barh([f"lane {lane}" for lane in range(len(shares))], shares, color=_colours(len(shares)))
     axes.bar_label(bars, [f"{share:.0%}" for share in shares], padding=3)
@@ -72,14 +73,14 @@ def draw_lane_use(axes: Axes, use: Tensor) -> None:
 
 
 def lane_use(weights: Tensor, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
-    """Return the share (k,) that every lane has of all the weight in (B, S, k), the steps past lengths left out.
+    """Return each lane's share (k,) of all the weight in (B, S, k), without the steps past lengths.
 
     Raises:
-        ValueError: lengths has another shape, or the weights come to nothing, or to NaN.
+        ValueError: lengths has another shape, or the weights sum to 0 or NaN.
     """
     totals = clear_past(weights.detach().double(), _lengths(weights, lengths)).sum((0, 1))
     if not totals.sum() > 0:
-        raise ValueError(f"weights must come to more than 0 in all, got {totals.sum():g}")
+        raise ValueError(f"weights must sum to more than 0, got {totals.sum():g}")
     return totals / totals.sum()
 
 
@@ -91,7 +92,7 @@ def _lengths(weights: Tensor, lengths: Tensor | Sequence[int] | None) -> Tensor:
 
 
 def _colours(k: int) -> list[tuple[float, float, float, float]]:
-    """Return a colour for every lane, told apart in grey and by the colour-blind too."""
+    """Return a colour for every lane, distinct in grey and to the colour-blind too."""
     from matplotlib import colormaps
 
     return [colormaps["viridis"](0.1 + 0.8 * lane / max(k - 1, 1)) for lane in range(k)]

@@ -5,24 +5,25 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from arraylstm.cells import make_cell
-from arraylstm.cells.base import Cell, require_input, require_positive
+from arraylstm.cells.base import Cell
+from arraylstm.checks import require_dropout, require_input, require_positive, require_state
 
 
 class Stack(nn.ModuleDict):
     """Layers of cells, the output of one being the input of the next.
 
     State is a list of tensors (B, *shape), batch axis first, the lowest layer's first; `state_names` are those of the
-    cells with `_l<layer>` added. It is handed in, handed back and never written to.
+    cells with `_l<layer>` added. A call takes it and returns the next one; it never writes to it.
 
     Args:
-        cells: the layers from the bottom, or the layers by the names they are to have in the state dict.
+        cells: the layers from the bottom up, or a mapping of their names in the state dict to the layers.
         dropout: probability of zeroing an output of any layer but the last in training.
 
     Raises:
-        ValueError: no cells, a cell without a state, a width that does not fit the layer below, or a dropout outside
-            [0, 1).
+        ValueError: no cells, a width that does not fit the layer below, or a dropout outside [0, 1).
     """
 
     state_names: list[str]
@@ -39,11 +40,6 @@ class Stack(nn.ModuleDict):
         layers = list(named.values())
         if not layers:
             raise ValueError("a stack needs at least one cell")
-        for cell in layers:
-            if not cell.state_shapes():
-                raise ValueError(
-                    f"the cell {type(cell).__name__} names no state; `state_shapes` must give one at least"
-                )
         for layer, (below, above) in enumerate(pairwise(layers), start=1):
             if above.input_size != below.hidden_size:
                 raise ValueError(
@@ -63,7 +59,7 @@ class Stack(nn.ModuleDict):
 
         Args:
             x: (B, S, I) inputs of any float dtype; B and S may be 0.
-            state: tensors (B, *shape) as `state_shapes` gives them; None starts from zeros.
+            state: tensors (B, *shape) as `state_shapes` gives them; None starts from `initial_state`.
             lengths: (B,) int64, how many of the S steps each row takes; None lets all rows take all.
 
         Returns:
@@ -78,14 +74,16 @@ class Stack(nn.ModuleDict):
         outputs, following, _ = self.unroll(x, given, lengths)
         return outputs, following
 
+    @torch.jit.export
     def unroll(
         self, x: Tensor, state: list[Tensor], lengths: Tensor | None = None
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Run every layer over whole sequences, as `Cell.unroll_with_diagnostics` does: outputs, states, diagnostics."""
+        """Run every layer over whole sequences, as `Cell.unroll_with_diagnostics` does."""
         return self._climb(x, state, lengths, False)
 
+    @torch.jit.export
     def step(self, x: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Advance every layer by one step, as `Cell.step_with_diagnostics` does: output, states, diagnostics."""
+        """Advance every layer by one step, as `Cell.step_with_diagnostics` does."""
         return self._climb(x, state, None, True)
 
     def _climb(
@@ -95,7 +93,7 @@ class Stack(nn.ModuleDict):
         following: list[Tensor] = []
         diagnostics: list[Tensor] = []
         for layer, cell in enumerate(self.values()):
-            x = x if layer == 0 else torch.dropout(x, self.dropout, self.training)
+            x = x if layer == 0 else F.dropout(x, self.dropout, self.training)
             before = state[len(following) : self.state_ends[layer]]
             if one_step:
                 x, after, shown = cell.step_with_diagnostics(cell.project(x), before)  # type: ignore[operator]
@@ -105,9 +103,13 @@ class Stack(nn.ModuleDict):
             diagnostics.extend(shown)
         return x, following, diagnostics
 
+    @torch.jit.export
     def initial_state(self, batch: int, like: Tensor) -> list[Tensor]:
-        """Return the zero state for a batch, in a tensor's dtype and on its device."""
-        return [like.new_zeros([batch] + shape) for shape in self.state_shapes]
+        """Return the cells' initial states for a batch, in a tensor's dtype and on its device."""
+        state: list[Tensor] = []
+        for cell in self.values():
+            state.extend(cell.initial_state(batch, like))  # type: ignore[operator]
+        return state
 
 
 def make_stack(
@@ -131,25 +133,9 @@ def make_stack(
 
 
 def input_widths(input_size: int, hidden_size: int, num_layers: int) -> list[int]:
-    """Return the width of every layer's input, or raise ValueError unless there is a layer at least."""
+    """Return the width of every layer's input, or raise ValueError unless there is at least one layer."""
     require_positive("num_layers", num_layers)
     return [input_size] + [hidden_size] * (num_layers - 1)
-
-
-def require_dropout(dropout: float) -> float:
-    """Return the probability, or raise ValueError unless it lies in [0, 1)."""
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout must be at least 0 and below 1, got {dropout!r}")
-    return dropout
-
-
-def require_state(state: list[Tensor], batch: int, names: list[str], shapes: list[list[int]]) -> None:
-    """Raise ValueError unless the state has a tensor of the right shape for every name."""
-    if len(state) != len(shapes):
-        raise ValueError(f"state must be {len(shapes)} tensors, got {len(state)}")
-    for name, shape, given in zip(names, shapes, state):
-        if list(given.shape) != [batch] + shape:
-            raise ValueError(f"state {name} must be {[batch] + shape}, got {list(given.shape)}")
 
 
 def _numbered(layers: list[dict[str, tuple[int, ...]]]) -> tuple[list[str], list[list[int]]]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from arraylstm.cells.base import require_positive
+from arraylstm.checks import require_positive
 from arraylstm.errors import DataError
 from arraylstm.model import ItemModel
 
@@ -32,10 +32,10 @@ class TrainingOptions:
     clip: float = 1.0
     """Largest norm of the gradient."""
     seed: int = 0
-    """Seed of the weights, the split and the order of sessions."""
+    """Seed of the order of sessions; arraylstm-train draws the weights and the split from it too."""
 
     def __post_init__(self) -> None:
-        """Refuse numbers that no fit can use."""
+        """Raise ValueError for numbers that no fit can use."""
         for name in ("epochs", "batch_size", "bptt"):
             require_positive(name, getattr(self, name))
         for name, largest in (("learning_rate", 10.0), ("clip", math.inf)):
@@ -63,17 +63,17 @@ class Progress:
 
 @dataclass(frozen=True)
 class Metrics:
-    """How well the next items of sessions were predicted; every item but a session's first and padding counts."""
+    """How well the next items of sessions were predicted; a session's first item and padding do not count."""
 
     predictions: int
     top1: float
-    """Share of items that were the likeliest one."""
+    """Share of items that had been given the highest probability."""
     top5: float
     top10: float
     mrr: float
     """Mean reciprocal rank."""
     loss: float
-    """Mean cross-entropy in nats, whatever loss the model was fitted by: the figures of models compare."""
+    """Mean cross-entropy in nats, whatever loss the model was fitted by, so that models can be compared."""
 
     @property
     def perplexity(self) -> float:
@@ -90,8 +90,8 @@ def fit(
 ) -> int:
     """Train on sessions of item ids, in place, where the model lies, and keep the weights of the best epoch.
 
-    What is made small is the mean of `model.loss`; the best epoch has the lowest validation loss, which is the
-    cross-entropy of `evaluate`.
+    It minimises the mean of `model.loss`. The best epoch has the lowest validation loss, the cross-entropy of
+    `evaluate`. The weights start as they are, and dropout and lanes are drawn from torch's own generator.
 
     Returns:
         The epoch (from 1) whose weights were kept.
@@ -127,10 +127,10 @@ def fit(
 
 @torch.no_grad()
 def evaluate(model: ItemModel, sessions: Sequence[Sequence[int]], batch_size: int = 64) -> Metrics:
-    """Predict every item of the sessions but each one's first, and count how well.
+    """Predict every item of the sessions except the first of each, and measure how well.
 
-    Items of equal score share the worst of their ranks. Where the vocabulary has an unknown item, an item it stands
-    for counts as not predicted at any rank.
+    Items of equal score share the worst of their ranks. An item that the vocabulary's unknown item stands for counts
+    as not predicted at any rank.
 
     Raises:
         DataError: no session has a second item to predict.
@@ -159,7 +159,7 @@ def _learn(
     """Take one optimiser step on a batch (B, S), back-propagating `bptt` steps at a time; return count and nats."""
     count = int((batch[:, 1:] != model.padding).sum())
     batch = batch.to(model.like().device)
-    nats = torch.zeros((), dtype=torch.float64, device=batch.device)  # read once: a GPU is waited for
+    nats = torch.zeros((), dtype=torch.float64, device=batch.device)  # read once, as reading waits for a GPU
     state = model.initial_state(batch.size(0))
     optimiser.zero_grad()
     for start in range(0, batch.size(1) - 1, options.bptt):
@@ -195,7 +195,7 @@ def _predictable(sessions: Sequence[Sequence[int]], padding: int) -> list[Sequen
 
 
 def _predictions(sessions: Sequence[Sequence[int]], padding: int) -> int:
-    """Return how many items there are to predict: all but every session's first and padding."""
+    """Return how many items there are to predict; a session's first item and padding are not."""
     count = sum(item != padding for session in sessions for item in islice(session, 1, None))
     if count == 0:
         raise DataError(f"none of {len(sessions)} sessions has a second item to predict")

@@ -1,4 +1,4 @@
-"""Vocabulary: the two-way map between item labels and the integer ids a model works with."""
+"""Vocabulary: the map between item labels and the integer ids that a model works with, both ways."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -21,8 +21,8 @@ class Vocabulary:
         unknown: the label among them that unknown labels are encoded as; None refuses unknown labels.
 
     Raises:
-        ValueError: no labels, a label twice, one of another type, an integer beyond 64 bits, or `unknown` not among
-            them.
+        ValueError: no labels, a label twice, one of another type, an integer beyond 64 bits, or an `unknown` that is
+            not one of them.
     """
 
     def __init__(self, labels: Sequence[Label], unknown: Label | None = None) -> None:
@@ -58,7 +58,7 @@ class Vocabulary:
         """Read a vocabulary from a file, in the order of ids.
 
         A `.json` file holds a list of labels, or an object with `labels` and, optionally, `unknown`, as a bundle's
-        `vocabulary.json` does. Any other holds one label a line, all of them strings.
+        `vocabulary.json` does. Any other file holds one label a line; all are strings.
 
         Raises:
             DataError: the file is missing, not UTF-8, or does not hold labels as a vocabulary needs them.
@@ -83,7 +83,7 @@ class Vocabulary:
         return len(self.labels)
 
     def __contains__(self, label: object) -> bool:
-        """Tell whether the label has an id of its own."""
+        """Return whether the label has an id of its own."""
         return type(label) in (str, int) and label in self._ids
 
     def __eq__(self, other: object) -> bool:
@@ -127,7 +127,7 @@ class Vocabulary:
 
 
 def _check_label(label: object) -> None:
-    """Refuse what JSON readers everywhere could not take as a label of its own."""
+    """Raise ValueError for a label that some JSON reader could not take or tell from others."""
     if type(label) is int and not -(2**63) <= label < 2**63:
         raise ValueError(f"an integer label must fit in 64 bits with sign, got {label}; use a string")
     if type(label) not in (str, int):
@@ -156,7 +156,7 @@ def _parse_json(text: str) -> dict[str, Any]:
 
 
 def _parse_lines(text: str) -> list[str]:
-    """Return the labels that stand one on a line."""
+    """Return the labels, one from each line."""
     labels = text.removesuffix("\n").split("\n")
     if "" in labels:
         raise ValueError(f"line {labels.index('') + 1} has no label; a label that is empty needs a .json file")

@@ -28,9 +28,9 @@ from timing import PACKAGES, Call, TimingOptions, measure, single_thread, timed
 from torch import nn
 
 from arraylstm import CELLS, LSTM, Cell, NextItemModel, console
-from arraylstm_export.graphs import IR_VERSION, OPSET
-from arraylstm_export.signature import Interface
-from arraylstm_export.source import Source
+from arraylstm_export.graph.build import GraphBuilder
+from arraylstm_export.graph.opset import IR_VERSION, OPSET
+from arraylstm_export.interface import Interface
 
 Array = npt.NDArray[Any]
 
@@ -84,11 +84,11 @@ def main(
                 torch.manual_seed(0)
                 shape = (cell, num_items, sizes.hidden_size, sizes.k, 1, sizes.embedding_size)
                 model = NextItemModel(*shape).eval()
-                source = Source(model, Interface.of(model), "fp32", OPSET, IR_VERSION, {})
+                graphs = GraphBuilder(model, Interface.of(model), "fp32", OPSET, IR_VERSION, {})
                 if num_items == sizes.num_items:
-                    out.print(_nodes(source), soft_wrap=True)
-                    step_rows += [compare_step(model, source.step, batch, timing.rounds) for batch in sizes.batches]
-                sequence_rows.append(compare_sequence(model, source.sequence, sizes, timing.rounds))
+                    out.print(_nodes(graphs), soft_wrap=True)
+                    step_rows += [compare_step(model, graphs.step, batch, timing.rounds) for batch in sizes.batches]
+                sequence_rows.append(compare_sequence(model, graphs.sequence, sizes, timing.rounds))
     except DisagreementError as error:
         out.print(f"[red]{error}[/red]")
         return DISAGREED
@@ -162,11 +162,9 @@ def _through_peer(model: NextItemModel, items: torch.Tensor) -> Call:
 
 def _batch(model: NextItemModel, shape: tuple[int, ...]) -> tuple[Array, list[Array]]:
     """Draw items of a shape, and a state for each row."""
-    source = np.random.default_rng(0)
-    items = source.integers(0, model.num_items, shape)
-    states = [
-        source.uniform(-1, 1, (shape[0], *state.shape)).astype(np.float32) for state in Interface.of(model).states
-    ]
+    rng = np.random.default_rng(0)
+    items = rng.integers(0, model.num_items, shape)
+    states = [rng.uniform(-1, 1, (shape[0], *state.shape)).astype(np.float32) for state in Interface.of(model).states]
     return items, states
 
 
@@ -205,18 +203,18 @@ def session(model: ModelProto, optimized: Path | None = None) -> onnxruntime.Inf
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def _nodes(source: Source) -> str:
+def _nodes(graphs: GraphBuilder) -> str:
     """Tell the nodes of the step graph, as exported and as onnxruntime runs them, and of the sequence graph's loop."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "optimized.onnx"
-        session(source.step, path)
+        session(graphs.step, path)
         run = Counter(node.op_type for node in onnx.load(path).graph.node)
     kinds = ", ".join(f"{count} {kind}" for kind, count in run.most_common())
     bodies = [
-        attribute.g for node in source.sequence.graph.node for attribute in node.attribute if attribute.HasField("g")
+        attribute.g for node in graphs.sequence.graph.node for attribute in node.attribute if attribute.HasField("g")
     ]
     loop = f"{len(bodies[0].node)} in the loop of the sequence graph" if bodies else "no loop in the sequence graph"
-    return f"  step graph: {len(source.step.graph.node)} nodes; onnxruntime runs {run.total()}: {kinds}; {loop}"
+    return f"  step graph: {len(graphs.step.graph.node)} nodes; onnxruntime runs {run.total()}: {kinds}; {loop}"
 
 
 def operator(model: NextItemModel, batch: int, steps: int) -> Call:

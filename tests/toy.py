@@ -1,4 +1,7 @@
-"""A cell that the package has never seen: this file and a row of `CELLS` (see conftest.py) are all that adds it."""
+"""A cell that the package has never seen: this file and a row of `CELLS` (see conftest.py) are all that adds it.
+
+`tests/model/test_conformance.py` has cells with a mistake each, and the message that each gets.
+"""
 
 import torch
 from torch import Tensor, nn

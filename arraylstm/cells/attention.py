@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from arraylstm.cells.array import ArrayLSTM
 
 
-class AttentionArrayLSTM(ArrayLSTM):
+class AttentionArrayLSTM(ArrayLSTM, activate_alone_reads_rows=True):
     r"""Array-LSTM whose gates are scaled by a softmax over lanes, with the weights of array-lstm 0.0.1.
 
         s_j           = softmax over lanes of sigmoid(W_a x + b_a)_j          (4.1, 4.2; no recurrent term)
@@ -31,29 +31,31 @@ class AttentionArrayLSTM(ArrayLSTM):
         self.max_pooling = max_pooling
         self.i2a = nn.Linear(input_size, hidden_size * k)
 
-    def drive(self, x: Tensor) -> Tensor:
-        """Return W x + b and the lane weights s side by side: (..., I) -> (..., 4Hk + Hk)."""
-        lanes = torch.unflatten(self.i2a(x).sigmoid(), -1, [self.k, self.hidden_size])
-        s = lanes.softmax(-2)  # (4.2)
+    def project(self, x: Tensor) -> Tensor:  # x (..., I)
+        """Return W x + b and the lanes' weights s side by side (..., 4Hk + Hk)."""
+        a = self.i2a(x).sigmoid()  # (4.1)
+        s = torch.unflatten(a, -1, [self.k, self.hidden_size]).softmax(-2)  # (4.2)
         if self.max_pooling:
             s = torch.cat([s.amax(-2, keepdim=True)] * self.k, -2)  # an expanded one would ask a graph for B
         return torch.cat([self.affine(x), s.flatten(-2)], -1)
 
-    def recur(self, driven: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        """Return h' (B, H) and c' (B, k, H) from `drive`'s row (B, 5Hk), h (B, H) and c (B, k, H)."""
-        driven, lanes = self.parts(driven)
-        f, i, o, g = self.gates(driven, h)
+    def step(self, projected: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:  # projected (B, 5Hk)
+        """Return h' as the output, and h' and c' as the next state."""
+        h, c = state  # (B, H), (B, k, H)
+        wx, lanes = self.split(projected)
+        f, i, o, g = self.gates(wx, h)
         s = self.attend(lanes, h)
         c = (1 - s * f) * c + s * i * g  # (4.7)
-        return self.pool(s * o, c), c  # (4.8)
+        h = self.pool(s * o, c)  # (4.8)
+        return h, [h, c]
 
-    def parts(self, driven: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the gates' part (B, 4Hk) and the lane weights' part (B, Hk) of `drive`'s row."""
-        gates, lanes = torch.split(driven, [4 * self.k * self.hidden_size, self.k * self.hidden_size], 1)
-        return gates, lanes
+    def split(self, projected: Tensor) -> tuple[Tensor, Tensor]:  # projected (B, 5Hk)
+        """Return the gates' part (B, 4Hk) and the lanes' part (B, Hk) of what `project` gives."""
+        wx, lanes = torch.split(projected, [4 * self.k * self.hidden_size, self.k * self.hidden_size], 1)
+        return wx, lanes
 
-    def attend(self, lanes: Tensor, h: Tensor) -> Tensor:
-        """Return what scales each lane's gates (B, k, H), from `drive`'s part (B, Hk) and h (B, H): s."""
+    def attend(self, lanes: Tensor, h: Tensor) -> Tensor:  # lanes (B, Hk) from `project`, h (B, H)
+        """Return what scales each lane's gates (B, k, H): s."""
         return lanes.view(h.size(0), self.k, self.hidden_size)
 
     def extra_repr(self) -> str:

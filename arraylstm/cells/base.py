@@ -4,23 +4,46 @@ A cell is `(input, state) -> (output, state)`: it names its state tensors and st
 Unrolling over time, stacking, scripting, export, parity checks and serving follow from that alone.
 """
 
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor, nn
 
+from arraylstm.checks import require_input, require_positive, require_state
 
-class Cell(nn.Module):
-    """One recurrent layer; a subclass gives `state_shapes` and `step`, and may hoist work into `project`.
+
+class _ReadsStateShapes(type):
+    """Calls `read_state_shapes` after a cell's constructor, when its sizes are known."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        cell = super().__call__(*args, **kwargs)
+        cell.read_state_shapes()
+        return cell
+
+
+class Cell(nn.Module, metaclass=_ReadsStateShapes):
+    """One recurrent layer; a subclass gives `state_shapes` and `step`, and may move work into `project`.
+
+    `step(project(x), state)` is all there is to a cell; the loop over time is here, outside of it. Methods are compiled
+    by `torch.jit.script`, so their parameters need annotations.
 
     Args:
         input_size: I, features of one input vector.
         hidden_size: H, features of one output vector.
 
     Raises:
-        ValueError: a size is smaller than 1.
+        ValueError: a size is smaller than 1, or there is no state.
     """
+
+    has_lanes: ClassVar[bool] = False
+    """Whether the constructor takes k, the number of lanes, after the two sizes."""
+    picks_lanes: ClassVar[bool] = False
+    """Whether a step in eval() picks one of several lanes, so that rounding may decide which."""
 
     input_size: int
     hidden_size: int
+    state_names: list[str]
+    state_sizes: list[list[int]]
     steps_projected_at_once: int
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
@@ -29,7 +52,9 @@ class Cell(nn.Module):
             require_positive(name, size)
         self.input_size = input_size
         self.hidden_size = hidden_size
-        self.steps_projected_at_once = 8  # enough for large products, few enough that they stay in the cache
+        self.steps_projected_at_once = 8  # on a CPU: enough for large products, few enough to stay in its cache
+
+    # -- what a cell states ---------------------------------------------------------------------------------
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         """Name the state tensors (one at least) in the order `step` takes them, each with its shape for one row."""
@@ -68,29 +93,62 @@ class Cell(nn.Module):
     def step_with_diagnostics(
         self, projected: Tensor, state: list[Tensor]
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Do what `step` does, and return the diagnostics (B, *shape) too, in the order of `diagnostic_shapes`."""
+        """Do what `step` does, and return the diagnostics (B, *shape) too, in the order of `diagnostic_shapes`.
+
+        It may call `step`; `step` never calls it.
+        """
         output, following = self.step(projected, state)
         diagnostics: list[Tensor] = []
         return output, following, diagnostics
 
+    def initial_state(self, batch: int, like: Tensor) -> list[Tensor]:
+        """Return the state (B, *shape) that sequences start from: zeros, in the dtype and on the device of `like`."""
+        return [like.new_zeros([batch] + sizes) for sizes in self.state_sizes]
+
     def prepare(self) -> None:
-        """Lay the weights out anew for the fastest inference, where there is such a layout; by default nothing is done.
+        """Reorder the weights for the fastest inference, where another order is faster; by default nothing is done.
 
         What the cell computes stays the same, but its state dict is no longer the documented one: export does this to
         its own copy.
         """
 
-    def unroll(self, x: Tensor, state: list[Tensor], lengths: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
-        """Run `step` along the time axis.
+    @classmethod
+    def check_for_models(cls) -> None:
+        """Raise ValueError if the class overrides something that a model never calls; by default nothing is refused."""
+
+    # -- what follows from it -------------------------------------------------------------------------------
+
+    def read_state_shapes(self) -> None:
+        """Keep the names and shapes of `state_shapes` as lists, which is how a script can read them."""
+        shapes = self.state_shapes()
+        if not shapes:
+            raise ValueError(f"the cell {type(self).__name__} names no state; `state_shapes` must give one at least")
+        self.state_names = list(shapes)
+        self.state_sizes = [list(shape) for shape in shapes.values()]
+
+    def forward(
+        self, x: Tensor, state: list[Tensor] | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Run the cell over whole sequences.
 
         Args:
-            x: (B, S, I) inputs; S may be 0.
-            state: tensors (B, *shape) in the order of `state_shapes`.
+            x: (B, S, I) inputs of any float dtype; B and S may be 0.
+            state: tensors (B, *shape) in the order of `state_shapes`; None starts from `initial_state`.
             lengths: (B,) int64, how many of the S steps each row takes; None lets all rows take all.
 
         Returns:
-            The outputs (B, S, H), zero from a row's length on, and every row's state after its own length.
+            The outputs (B, S, H), zero from a row's length on, and every row's state after its last step.
+
+        Raises:
+            ValueError: x, a state tensor or lengths has another shape, or a length lies outside 0 to S.
         """
+        require_input(x, self.input_size, lengths)
+        given = self.initial_state(x.size(0), x) if state is None else state
+        require_state(given, x.size(0), self.state_names, self.state_sizes)
+        return self.unroll(x, given, lengths)
+
+    def unroll(self, x: Tensor, state: list[Tensor], lengths: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
+        """Run `step` along the time axis; arguments and results are those of `forward`, which checks them too."""
         outputs, state, _ = self.unroll_with_diagnostics(x, state, lengths)
         return outputs, state
 
@@ -98,22 +156,19 @@ class Cell(nn.Module):
     def unroll_with_diagnostics(
         self, x: Tensor, state: list[Tensor], lengths: Tensor | None = None
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Run `step_with_diagnostics` along the time axis: what `unroll` returns, and the diagnostics (B, S, *shape).
+        """Run `step_with_diagnostics` along the time axis: what `unroll` returns, and diagnostics (B, S, *shape).
 
-        From a row's length on its diagnostics are those of steps that start from its final state; what is not finite in x
-        there counts as 0.
+        From a row's length on its diagnostics are those of steps from its final state, and what is not finite in x
+        counts as 0 there.
         """
         if x.size(1) == 0:
-            _, _, diagnostic = self.step_with_diagnostics(
-                self.project(x.new_zeros(0, x.size(2))), [tensor[:0] for tensor in state]
-            )
-            nothing = [tensor.new_zeros([x.size(0), 0] + list(tensor.shape[1:])) for tensor in diagnostic]
-            return x.new_zeros(x.size(0), 0, self.hidden_size), [tensor.clone() for tensor in state], nothing
+            return self._unroll_nothing(x, state)
         if lengths is not None:  # a NaN that pads a row would reach the gradient of its weights
             x = torch.where(past(x, lengths), x.nan_to_num(0.0, 0.0, 0.0), x)
         outputs: list[Tensor] = []
         diagnostics: list[list[Tensor]] = []
-        for piece in torch.split(x, self.steps_projected_at_once, 1):
+        at_once = self.steps_projected_at_once if x.device.type == "cpu" else x.size(1)
+        for piece in torch.split(x, at_once, 1):
             for projected in self.project(piece).unbind(1):
                 output, following, diagnostic = self.step_with_diagnostics(projected, state)
                 state = following if lengths is None else hold(following, state, lengths > len(outputs))
@@ -122,6 +177,13 @@ class Cell(nn.Module):
         series = [torch.stack([diagnostic[i] for diagnostic in diagnostics], 1) for i in range(len(diagnostics[0]))]
         stacked = torch.stack(outputs, 1)
         return stacked if lengths is None else clear_past(stacked, lengths), state, series
+
+    def _unroll_nothing(self, x: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Return what `unroll_with_diagnostics` gives for x (B, 0, I)."""
+        no_rows = [tensor[:0] for tensor in state]
+        _, _, diagnostics = self.step_with_diagnostics(self.project(x.new_zeros(0, x.size(2))), no_rows)
+        nothing = [tensor.new_zeros([x.size(0), 0] + list(tensor.shape[1:])) for tensor in diagnostics]
+        return x.new_zeros(x.size(0), 0, self.hidden_size), [tensor.clone() for tensor in state], nothing
 
 
 def hold(following: list[Tensor], state: list[Tensor], going_on: Tensor) -> list[Tensor]:
@@ -135,43 +197,7 @@ def clear_past(series: Tensor, lengths: Tensor) -> Tensor:
 
 
 def past(series: Tensor, lengths: Tensor) -> Tensor:
-    """Tell which steps of the series (B, S, ...) lie behind their rows' lengths: bool (B, S, 1, ...)."""
+    """Return which steps of the series (B, S, ...) lie behind their rows' lengths: bool (B, S, 1, ...)."""
     steps = torch.arange(series.size(1), device=series.device)
     behind = steps.unsqueeze(0) >= lengths.unsqueeze(1)
     return behind.view(list(behind.shape) + [1] * (series.dim() - 2))
-
-
-def require_input(x: Tensor, input_size: int, lengths: Tensor | None = None) -> None:
-    """Raise TypeError unless x is a tensor, ValueError unless it is (B, S, I) and the lengths, if any, fit it."""
-    if not isinstance(x, Tensor):
-        raise TypeError(f"x must be a tensor padded to equal length, beside its lengths, got a {type(x).__name__}")
-    if x.dim() != 3 or x.size(2) != input_size:
-        raise ValueError(f"x must be (batch, steps, {input_size}), got {list(x.shape)}")
-    if lengths is not None:
-        require_lengths(lengths, x.size(0), x.size(1))
-
-
-def require_lengths(lengths: Tensor, batch: int, steps: int) -> None:
-    """Raise ValueError unless lengths are (B,) int64 from 0 to the number of steps."""
-    if lengths.dtype != torch.int64 or list(lengths.shape) != [batch]:
-        raise ValueError(f"lengths must be int64 {[batch]}, got {lengths.dtype} {list(lengths.shape)}")
-    if lengths.device.type != "cpu" or batch == 0:
-        return  # reading them from an accelerator would wait for it
-    shortest, longest = int(lengths.min()), int(lengths.max())
-    if shortest < 0 or longest > steps:
-        wrong = shortest if shortest < 0 else longest
-        raise ValueError(f"lengths must be from 0 to {steps}, the number of steps, got {wrong}")
-
-
-def lengths_beside(series: Tensor, lengths: Tensor | list[int]) -> Tensor:
-    """Return lengths, a tensor or a list as `require_lengths` wants it, on the device of a series (B, S, ...)."""
-    if isinstance(lengths, list):
-        lengths = torch.tensor(lengths, dtype=torch.int64, device="cpu")  # whatever the default: read here at no cost
-    require_lengths(lengths, series.size(0), series.size(1))
-    return lengths.to(series.device)
-
-
-def require_positive(name: str, value: int) -> None:
-    """Raise ValueError unless value is an integer of at least 1."""
-    if not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")

@@ -1,20 +1,20 @@
-"""Choosing one of the lanes of a unit: by chance, or the first of the largest."""
+"""Picking one of the lanes of a unit: by chance, or the first of the largest. The lanes' axis is the second one."""
 
 import torch
 from torch import Tensor
 
 
-def draw_lane(p: Tensor, lanes: int) -> Tensor:
-    """Draw an index along the axis `lanes` with the probabilities p along it, of its own for every other index."""
-    return first_largest(p / torch.empty_like(p).exponential_(), lanes)  # p_j / Exp(1) is largest w.p. p_j
+def draw_lane(p: Tensor) -> Tensor:  # p (B, k, ...), sums to 1 over the lanes
+    """Draw a lane (B, 1, ...) with the probabilities p, for every row and unit independently."""
+    return first_largest(p / torch.empty_like(p).exponential_())  # p_j / Exp(1) is the largest with probability p_j
 
 
-def first_largest(p: Tensor, lanes: int) -> Tensor:
-    """Return the index of the first of the largest p along the axis `lanes`: argmax, which takes torch far longer."""
-    return p.max(lanes, keepdim=True).indices
+def first_largest(p: Tensor) -> Tensor:  # p (B, k, ...)
+    """Return the first lane (B, 1, ...) whose p is the largest, as argmax does, which takes torch far longer."""
+    return p.max(1, keepdim=True).indices
 
 
-def one_hot(lane: Tensor, like: Tensor) -> Tensor:
-    """Return 1 at the lane (B, 1, ...) and 0 elsewhere, shaped and typed as `like` (B, k, ...)."""
+def one_hot(lane: Tensor, like: Tensor) -> Tensor:  # lane (B, 1, ...), like (B, k, ...)
+    """Return 1 at the lane and 0 elsewhere, shaped and typed as `like`."""
     lanes = torch.arange(like.size(1), device=like.device).view([-1] + [1] * (like.dim() - 2))
     return (lane == lanes).to(like.dtype)

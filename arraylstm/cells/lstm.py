@@ -16,5 +16,7 @@ class LSTM(ArrayLSTM):
         hidden_size: H.
     """
 
+    has_lanes = False
+
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size, k=1)

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from arraylstm.cells.base import Cell, clear_past, require_input, require_positive
+from arraylstm.cells.base import Cell, clear_past
+from arraylstm.checks import require_input, require_positive
 
 
 class LSTM2002Layer(Cell):
@@ -19,11 +20,11 @@ class LSTM2002Layer(Cell):
         o  = sigmoid(W_o x + U_o h + V_o . c' + b_o)    one a block, which sees the new cells    (4)
         h' = o * tanh(c')                               flat: unit = block * d_blk + cell    (5)
 
-    Where it differs from the paper is as in the playground: tanh in (3) and (5), where the paper has identities. Its
-    weights by name: W `fc_x2*.weight`, b `fc_x2*.bias`, U `fc_h2*.weight`, V `pc_c2*`, each with `fg`, `ig`, `og` or
+    It differs from the paper as the playground does: tanh in (3) and (5), where the paper has identities. Its weights
+    by name: W `fc_x2*.weight`, b `fc_x2*.bias`, U `fc_h2*.weight`, V `pc_c2*`, each with `fg`, `ig`, `og` or
     (W, U and b of the cells) `mc_in`. Peepholes are zero and the rest as `nn.Linear` draws it until `params_init()`.
 
-    As a `Cell` it starts from the states that it is given; `forward` alone falls back on the buffers `c_0` and `h_0`.
+    Without a state it starts from the buffers `c_0` and `h_0`, which are zero unless set.
 
     Args:
         d_blk: cells in a block.
@@ -99,13 +100,17 @@ class LSTM2002Layer(Cell):
         """Return c (n_blk, d_blk): the new cells, whose whole history `forward` returns."""
         return {"c": (self.n_blk, self.d_blk)}
 
-    def project(self, x: Tensor) -> Tensor:
-        """Return W x + b of f, i, g and o, side by side, for any number of steps: (..., I) -> (..., 3 n_blk + D)."""
+    def initial_state(self, batch: int, like: Tensor) -> list[Tensor]:
+        """Return the buffers `c_0` and `h_0` for every row of a batch."""
+        return [self.c_0.expand(batch, -1, -1), self.h_0.expand(batch, -1)]
+
+    def project(self, x: Tensor) -> Tensor:  # x (..., I)
+        """Return W x + b of f, i, g and o side by side (..., 3 n_blk + D)."""
         return torch.cat([self.fc_x2fg(x), self.fc_x2ig(x), self.fc_x2mc_in(x), self.fc_x2og(x)], -1)
 
-    def step(self, projected: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Advance c (B, n_blk, d_blk) and h (B, D) by one step; the output is the new h."""
-        c, h = state
+    def step(self, projected: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:  # (B, 3 n_blk + D)
+        """Return h' as the output, and c' and h' as the next state."""
+        c, h = state  # (B, n_blk, d_blk), (B, D)
         a_f, a_i, a_g, a_o = torch.split(projected, [self.n_blk, self.n_blk, self.d_hid, self.n_blk], 1)
         f = gate(a_f, h, self.fc_h2fg.weight, c, self.pc_c2fg)  # (1)
         i = gate(a_i, h, self.fc_h2ig.weight, c, self.pc_c2ig)  # (2)
@@ -118,13 +123,13 @@ class LSTM2002Layer(Cell):
     def step_with_diagnostics(
         self, projected: Tensor, state: list[Tensor]
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Do what `step` does, and show the new c."""
+        """Do what `step` does, and return c' too."""
         output, following = self.step(projected, state)
         return output, following, [following[0]]
 
     # -- the playground's interface: cells first -----------------------------------------------------------
 
-    def forward(
+    def forward(  # type: ignore[override]
         self, x: Tensor, c_0: Tensor | None = None, h_0: Tensor | None = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Run the layer over whole sequences.
@@ -154,7 +159,7 @@ class LSTM2002Layer(Cell):
 
 
 class PeepholeLSTM(LSTM2002Layer):
-    """`LSTM2002Layer` as the registry has it: H / k blocks of k cells that share their gates, drawn by `params_init`.
+    """`LSTM2002Layer` constructed like the other cells: H / k blocks of k cells each, drawn by `params_init`.
 
     Args:
         input_size: I.
@@ -164,6 +169,8 @@ class PeepholeLSTM(LSTM2002Layer):
     Raises:
         ValueError: a size is smaller than 1, or hidden_size is no multiple of k.
     """
+
+    has_lanes = True
 
     def __init__(self, input_size: int, hidden_size: int, k: int) -> None:
         for name, size in (("input_size", input_size), ("hidden_size", hidden_size), ("k", k)):
@@ -180,7 +187,7 @@ def gate(a: Tensor, h: Tensor, u: Tensor, c: Tensor, v: Tensor) -> Tensor:
 
 
 def for_each_row(name: str, state: Tensor, shape: list[int]) -> Tensor:
-    """Return the state, one row of which stands for all, in the shape that begins with B; else raise ValueError."""
+    """Return a state of this shape, which begins with B, from one of B rows or one row; else raise ValueError."""
     if list(state.shape) != shape and list(state.shape) != [1] + shape[1:]:
         raise ValueError(f"{name} must be {shape} or {[1] + shape[1:]}, got {list(state.shape)}")
     return state.expand(shape)

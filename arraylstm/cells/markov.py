@@ -1,11 +1,12 @@
-"""MarkovCell: k LSTM cells over one state, of which a Markov chain picks who moves it (Kuo and Chien 2018)."""
+"""MarkovCell: k LSTM cells over one state; a Markov chain picks the one that moves it (Kuo and Chien 2018)."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from arraylstm.cells.base import Cell, require_positive
+from arraylstm.cells.base import Cell
 from arraylstm.cells.lanes import first_largest, one_hot
+from arraylstm.checks import require_positive
 
 
 class MarkovCell(Cell):
@@ -43,6 +44,9 @@ class MarkovCell(Cell):
         ValueError: a size is smaller than 1; in a step, `tau` is not above 0.
     """
 
+    has_lanes = True
+    picks_lanes = True
+
     k: int
     tau: float
     b_xz: Tensor | None
@@ -68,46 +72,51 @@ class MarkovCell(Cell):
         """Return z (k), how much each lane moved the state, and q_z (k), how likely it was to."""
         return {"z": (self.k,), "q_z": (self.k,)}
 
-    def project(self, x: Tensor) -> Tensor:
-        """Return x W_xz + b_xz and x W + b side by side: (..., I) -> (..., k + 4kH)."""
+    def project(self, x: Tensor) -> Tensor:  # x (..., I)
+        """Return x W_xz + b_xz and x W + b side by side (..., k + 4kH)."""
         logits = F.linear(x, self.W_xz.t(), self.b_xz)
         return torch.cat([logits, F.linear(x, self.W_x_4gates.t(), self.b_4gates)], -1)
 
-    def step(self, projected: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Advance h (B, H) and c (B, H) by one step; the output is the new h."""
-        h, following, _ = self.step_with_diagnostics(projected, state)
-        return h, following
+    def step(self, projected: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:  # projected (B, k + 4kH)
+        """Return h' as the output, and h' and c' as the next state."""
+        h, c, _, _ = self.move(projected, state[0], state[1])
+        return h, [h, c]
 
     def step_with_diagnostics(
         self, projected: Tensor, state: list[Tensor]
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """Do what `step` does, and return z and q, both (B, k), too."""
-        h, c = state[0], state[1]
-        driven_logits, driven = torch.split(projected, [self.k, 4 * self.k * self.hidden_size], 1)
-        logits = torch.addmm(driven_logits, h, self.W_hz)
-        q = logits.softmax(1)
-        z = self.choose(logits, q)
-        a = torch.addmm(driven, h, self.W_h_4gates).view(h.size(0), 4 * self.k, self.hidden_size)
+        h, c, z, q = self.move(projected, state[0], state[1])
+        return h, [h, c], [z, q]
+
+    def move(  # projected (B, k + 4kH), h and c (B, H)
+        self, projected: Tensor, h: Tensor, c: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return h' and c', both (B, H), and z and q, both (B, k)."""
+        wx_z, wx = torch.split(projected, [self.k, 4 * self.k * self.hidden_size], 1)
+        l = torch.addmm(wx_z, h, self.W_hz)  # noqa: E741 - the paper's letter
+        q = l.softmax(1)
+        z = self.choose(l, q)
+        a = torch.addmm(wx, h, self.W_h_4gates).view(h.size(0), 4 * self.k, self.hidden_size)
         i, g, f, o = a.chunk(4, 1)
         lane_c = f.sigmoid() * c.unsqueeze(1) + i.sigmoid() * g.tanh()
         lane_h = o.sigmoid() * lane_c.tanh()
-        h, c = self.weigh(z, lane_h), self.weigh(z, lane_c)
-        return h, [h, c], [z, q]
+        return self.weigh(z, lane_h), self.weigh(z, lane_c), z, q
 
-    def choose(self, logits: Tensor, q: Tensor) -> Tensor:
-        """Return z (B, k) for the logits l and the probabilities q, both (B, k)."""
+    def choose(self, l: Tensor, q: Tensor) -> Tensor:  # noqa: E741 - l and q (B, k)
+        """Return z (B, k)."""
         if not self.tau > 0:
             raise ValueError(f"tau must be above 0, got {self.tau}")
         if self.training:
-            return ((logits + self.gumbel(logits)) / self.tau).softmax(1)
-        return one_hot(first_largest(q, 1), q)
+            return ((l + self.gumbel(l)) / self.tau).softmax(1)
+        return one_hot(first_largest(q), q)
 
     def gumbel(self, like: Tensor) -> Tensor:
         """Draw e, Gumbel(0, 1) noise shaped and typed as a tensor, as `torch.nn.functional.gumbel_softmax` does."""
         return -torch.empty_like(like).exponential_().log()
 
-    def weigh(self, z: Tensor, lanes: Tensor) -> Tensor:
-        """Return the sum (B, H) of the lanes' proposals (B, k, H), weighed by z (B, k)."""
+    def weigh(self, z: Tensor, lanes: Tensor) -> Tensor:  # z (B, k), lanes (B, k, H)
+        """Return the sum (B, H) of the lanes' proposals, weighed by z."""
         return (z.unsqueeze(2) * lanes).sum(1)
 
     def extra_repr(self) -> str:

@@ -7,7 +7,7 @@ from arraylstm.cells.array import ArrayLSTM
 from arraylstm.cells.attention import AttentionArrayLSTM
 
 
-class RecurrentAttentionArrayLSTM(AttentionArrayLSTM):
+class RecurrentAttentionArrayLSTM(AttentionArrayLSTM, activate_alone_reads_rows=True):
     r"""Array-LSTM with the paper's soft lane selection, whose lane weights read the hidden state too.
 
         a_j           = sigmoid(W_a x + U_a h + b_a)_j                        (4.1)
@@ -30,16 +30,16 @@ class RecurrentAttentionArrayLSTM(AttentionArrayLSTM):
         super().__init__(input_size, hidden_size, k)
         self.h2a = nn.Linear(hidden_size, hidden_size * k, bias=False)
 
-    def drive(self, x: Tensor) -> Tensor:
-        """Return W x + b and W_a x + b_a side by side: (..., I) -> (..., 4Hk + Hk)."""
+    def project(self, x: Tensor) -> Tensor:  # x (..., I)
+        """Return W x + b and W_a x + b_a side by side (..., 4Hk + Hk)."""
         return torch.cat([self.affine(x), self.i2a(x)], -1)
 
-    def attend(self, lanes: Tensor, h: Tensor) -> Tensor:
-        """Return what scales each lane's gates (B, k, H), from `drive`'s part (B, Hk) and h (B, H): s."""
+    def attend(self, lanes: Tensor, h: Tensor) -> Tensor:  # lanes = W_a x + b_a (B, Hk), h (B, H)
+        """Return what scales each lane's gates (B, k, H): s."""
         return self.weigh(lanes, h)
 
-    def weigh(self, lanes: Tensor, h: Tensor) -> Tensor:
-        """Return s (B, k, H) from W_a x + b_a (B, Hk) and h (B, H)."""
+    def weigh(self, lanes: Tensor, h: Tensor) -> Tensor:  # lanes = W_a x + b_a (B, Hk), h (B, H)
+        """Return s (B, k, H)."""
         a = torch.addmm(lanes, h, self.h2a.weight.t()).sigmoid()  # (4.1)
         return a.view(h.size(0), self.k, self.hidden_size).softmax(1)  # (4.2)
 

@@ -21,8 +21,10 @@ class StochasticArrayLSTM(ArrayLSTM):
     rounding makes near-equal gates equal: argmax o itself would pick other lanes where gates saturate.
     """
 
-    def pool_lanes(self, o: Tensor, c: Tensor, lanes: int) -> Tensor:
-        """Return h' from o and c' of one shape, without their axis `lanes`."""
-        p = o.softmax(lanes)  # (5.1)
-        lane = draw_lane(p, lanes) if self.training else first_largest(p, lanes)  # (5.2)
-        return (o.gather(lanes, lane) * c.gather(lanes, lane).tanh()).squeeze(lanes)
+    picks_lanes = True
+
+    def pool(self, o: Tensor, c: Tensor) -> Tensor:  # both (B, k, H), c being c'
+        """Return h' (B, H)."""
+        p = o.softmax(1)  # (5.1)
+        j = draw_lane(p) if self.training else first_largest(p)  # (5.2)
+        return (o.gather(1, j) * c.gather(1, j).tanh()).squeeze(1)

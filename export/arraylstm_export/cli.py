@@ -1,4 +1,4 @@
-"""`arraylstm-export`: turn a model file into a verified bundle, and look at one."""
+"""`arraylstm-export`: export a model file as a verified bundle, verify a bundle again, and show what it is."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import fields
@@ -12,21 +12,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from arraylstm import CELLS, ItemModel, UnknownItemError, Vocabulary, __version__, console, load
 from arraylstm.data import DataOptions, read_sessions
-from arraylstm_export.bundle import OnStage, export, verify_bundle
-from arraylstm_export.description import description
+from arraylstm_export.arrays import Array
+from arraylstm_export.bundle.checked import CheckedBundle, OnStage
+from arraylstm_export.bundle.verify import check_bundle
+from arraylstm_export.bundle.write import write_bundle
 from arraylstm_export.errors import ExportError
-from arraylstm_export.manifest import read_manifest
 from arraylstm_export.options import Options
-from arraylstm_export.parity import Report
-from arraylstm_export.report import as_table, verdict
-from arraylstm_export.runners import Array
-from arraylstm_export.scenarios import Coverage
-from arraylstm_export.summary import accuracy_table, files_table
+from arraylstm_export.parity.render import headline
+from arraylstm_export.parity.report import Report
+from arraylstm_export.parity.scenarios import Coverage
+from arraylstm_export.terminal import accuracy_table, description, files_table, parity_table
 
 PARITY_FAILED = 1
 _UNBOUNDED = 1000
-_REPLAY_HEEDS = {"tolerance"}
-_VERIFY_HEEDS = {*_REPLAY_HEEDS, "strict", *(field.name for field in fields(Coverage))}
+_USED_BY_REPLAY = {"tolerance"}
+_USED_BY_VERIFY = {*_USED_BY_REPLAY, "strict", *(field.name for field in fields(Coverage))}
 
 app = App(
     name="arraylstm-export",
@@ -64,28 +64,28 @@ def export_model(
     Args:
         model: model.pt or model.safetensors of arraylstm-train, or a state dict of MyNetwork, of a network around
             nn.LSTM, or of LSTM2002.
-        output: folder to create; a bundle that is already there is replaced.
-        verify: bundle to check again: against the model, or without one against its own test vectors.
-        vocabulary: labels of a state dict's items: .json with a list or a bundle's vocabulary, else a label a line.
-        held_out: event file that the model was not trained on, on which to measure what a lower precision costs.
-        held_out_data: how to read it.
+        output: folder to create; a bundle that is there already is replaced.
+        verify: bundle to verify again: against the model or, without one, against its own test vectors.
+        vocabulary: labels of a state dict's items: .json with a list or a bundle's vocabulary, else one label per line.
+        held_out: event file that the model was not trained on, to measure what a precision below fp32 costs.
+        held_out_data: how to read the event file.
     """
     out = _console()
-    _check_told_of(model, cell, vocabulary, held_out, held_out_data)
+    _check_files_given(model, cell, vocabulary, held_out, held_out_data)
     loaded = None if model is None else load(model, cell, None if vocabulary is None else Vocabulary.read(vocabulary))
     if verify is not None:
-        _check_alone(loaded, output, held_out, options)
+        _check_only_verify(loaded, output, held_out, options)
         return _verify(verify, loaded, options, out)
     if loaded is None or output is None:
         missing = "a model file" if loaded is None else "a folder to write: --output DIR"
         raise ExportError(f"give {missing}; see arraylstm-export --help")
     sequences = [] if held_out is None else _read_held_out(held_out, held_out_data, loaded)
-    parity = _with_progress(lambda show: export(loaded, output, options, sequences, show))
-    if not parity.passed:
-        return _fail(parity, f"Nothing was written to {output}.", out)
-    _succeed(parity, output, out)
-    if parity.accuracy is not None:
-        out.print(accuracy_table(parity.accuracy))
+    bundle = _with_progress(lambda show: write_bundle(loaded, output, options, sequences, show))
+    if not bundle.report.passed:
+        return _fail(bundle.report, f"Nothing was written to {output}.", out)
+    _succeed(bundle, out)
+    if bundle.report.accuracy is not None:
+        out.print(accuracy_table(bundle.report.accuracy))
     following = f" Next: arraylstm-serve {output}" if "onnx" in options.formats else ""
     out.print(f"Wrote {output}.{following}", soft_wrap=True, markup=False)
     return 0
@@ -93,10 +93,10 @@ def export_model(
 
 @app.command
 def inspect(path: Path, /) -> int:
-    """Show what a bundle is: its model, the signatures of its graphs, its files.
+    """Show a bundle: its model, the inputs and outputs of its graphs, its files.
 
     Args:
-        path: a bundle, or an .onnx file of one.
+        path: a bundle, or an .onnx file from one.
     """
     out = _console()
     for table in description(path):
@@ -105,44 +105,44 @@ def inspect(path: Path, /) -> int:
 
 
 def _verify(directory: Path, model: ItemModel | None, options: Options, out: Console) -> int:
-    parity = _with_progress(
-        lambda show: verify_bundle(directory, model, options.tolerance, options.strict, options.coverage, show)
+    bundle = _with_progress(
+        lambda show: check_bundle(directory, model, options.tolerance, options.strict, options.coverage, show)
     )
-    if not parity.passed:
-        return _fail(parity, f"Do not use {directory}.", out)
-    _succeed(parity, directory, out)
-    held_to = "its own test vectors" if model is None else "the model"
-    out.print(f"{directory} is as it was written, and equal to {held_to}.", soft_wrap=True, markup=False)
+    if not bundle.report.passed:
+        return _fail(bundle.report, f"Do not use {directory}.", out)
+    _succeed(bundle, out)
+    oracle = "its own test vectors" if model is None else "the model"
+    out.print(f"{directory} is unchanged since it was written, and equal to {oracle}.", soft_wrap=True, markup=False)
     return 0
 
 
-def _check_told_of(
+def _check_files_given(
     model: Path | None, cell: str | None, vocabulary: Path | None, held_out: Path | None, held_out_data: DataOptions
 ) -> None:
-    """Refuse what tells how to read a file that is not given."""
+    """Refuse flags that say how to read a file that is not given."""
     for name, value in (("cell", cell), ("vocabulary", vocabulary)):
         if model is None and value is not None:
-            raise ExportError(f"--{name} tells of a model file: give one, or leave out --{name}")
+            raise ExportError(f"--{name} describes a model file: give one, or leave out --{name}")
     for flag in map(_held_out_flag, _changed(held_out_data)):
         if held_out is None:
-            raise ExportError(f"--{flag} tells of an event file: give it with --held-out FILE, or leave out --{flag}")
+            raise ExportError(f"--{flag} describes an event file: give one with --held-out FILE, or leave out --{flag}")
 
 
-def _check_alone(model: ItemModel | None, output: Path | None, held_out: Path | None, options: Options) -> None:
-    """Refuse what --verify would not heed."""
+def _check_only_verify(model: ItemModel | None, output: Path | None, held_out: Path | None, options: Options) -> None:
+    """Refuse flags that --verify would ignore."""
     if output is not None:
         raise ExportError("--verify checks a bundle and --output writes one: give one of them")
     if held_out is not None:
         raise ExportError("--verify does not measure what a precision costs: leave out --held-out")
     for name in _changed(options):
-        if name not in _VERIFY_HEEDS:
+        if name not in _USED_BY_VERIFY:
             raise ExportError(f"--verify checks a bundle as it was written: leave out --{_flag(name)}")
-        if model is None and name not in _REPLAY_HEEDS:
+        if model is None and name not in _USED_BY_REPLAY:
             raise ExportError(f"--verify without a model replays a bundle's test vectors: leave out --{_flag(name)}")
 
 
 def _changed(options: Options | Coverage | DataOptions) -> Iterator[str]:
-    """Yield the names of the options, and of those within them, that are not at their defaults."""
+    """Yield the names of the options, nested ones too, that are not at their defaults."""
     usual = type(options)()
     for field in fields(options):
         value = getattr(options, field.name)
@@ -152,26 +152,30 @@ def _changed(options: Options | Coverage | DataOptions) -> Iterator[str]:
             yield field.name
 
 
-def _succeed(parity: Report, directory: Path, out: Console) -> None:
-    out.print(f"Parity with float64 PyTorch: {verdict(parity)}.", soft_wrap=True, markup=False, highlight=False)
-    out.print(files_table(read_manifest(directory), parity))
+def _succeed(bundle: CheckedBundle, out: Console) -> None:
+    _print_headline(bundle.report, out)
+    out.print(files_table(bundle))
 
 
-def _fail(parity: Report, consequence: str, out: Console) -> int:
-    out.print(f"Parity with float64 PyTorch: {verdict(parity)}.", soft_wrap=True, markup=False, highlight=False)
-    out.print(as_table(parity))
-    out.print(f"Parity failed: {parity.failure}. {consequence}", style="red", soft_wrap=True, markup=False)
+def _fail(report: Report, consequence: str, out: Console) -> int:
+    _print_headline(report, out)
+    out.print(parity_table(report))
+    out.print(f"Parity failed: {report.failure}. {consequence}", style="red", soft_wrap=True, markup=False)
     return PARITY_FAILED
 
 
+def _print_headline(report: Report, out: Console) -> None:
+    out.print(f"Parity with float64 PyTorch: {headline(report)}.", soft_wrap=True, markup=False, highlight=False)
+
+
 def _console() -> Console:
-    """Return where tables go; in a file or a pipe there is no edge to cut them off at."""
+    """Return where tables are printed: on the terminal, or without a limit to their width into a file or a pipe."""
     terminal = Console()
     return terminal if terminal.is_terminal else Console(width=_UNBOUNDED)
 
 
-def _with_progress(work: Callable[[OnStage], Report]) -> Report:
-    """Run the work with a bar on the terminal, if there is one, whatever the output goes into."""
+def _with_progress(work: Callable[[OnStage], CheckedBundle]) -> CheckedBundle:
+    """Run the work with a progress bar on stderr, if that is a terminal."""
     console = Console(stderr=True)
     columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -180,7 +184,7 @@ def _with_progress(work: Callable[[OnStage], Report]) -> Report:
 
 
 def _read_held_out(path: Path, options: DataOptions, model: ItemModel) -> list[Array]:
-    """Return a file's sessions as ids of the model's items; a label in a file is the string, else the int it spells."""
+    """Return a file's sessions as item ids; a label in the file is taken as a string, else as the int it spells."""
     vocabulary = model.vocabulary or Vocabulary(range(model.num_items))
     numbers = {str(label): label for label in vocabulary.labels if isinstance(label, int)}
     sessions, _ = read_sessions(path, options)

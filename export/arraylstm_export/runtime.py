@@ -1,4 +1,4 @@
-"""onnxruntime on one CPU thread, told before it is loaded to send nothing home."""
+"""onnxruntime on one CPU thread, with its telemetry switched off before it is loaded."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ import onnxruntime as onnxruntime
 
 
 def session(graph: Path | bytes) -> onnxruntime.InferenceSession:
-    """Load a graph from a file, or as it would stand in one."""
+    """Load a graph from a file, or from the bytes of one."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # spinning pools of several sessions and torch starve each other
+    options.intra_op_num_threads = 1  # several sessions and torch, each with spinning threads, starve each other
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

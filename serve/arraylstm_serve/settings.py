@@ -73,10 +73,8 @@ class Settings:
     """Most requests of one session waiting or running at once; further ones are answered 429."""
 
     request_timeout: Seconds = 30.0
-    """Seconds that a request may wait for its turn; then it is answered 503 and not applied.
-
-    A client has the same time to send a request.
-    """
+    """Seconds that a request may take to arrive, and then to wait for its turn; a later one is answered 408 or 503 and
+    not applied."""
 
     max_items: Count = 1000
     """Most items in one event."""
@@ -101,16 +99,12 @@ class Settings:
     """Seconds that requests under way have to finish after SIGTERM."""
 
     api_keys: Path | None = None
-    """File of the accepted API keys: a line `NAME SHA256` for each, as `arraylstm-serve make-key NAME` prints it.
-
-    Each name has its own sessions. Without this file no key is needed.
-    """
+    """File of the accepted API keys: a line `NAME SHA256` for each, as `arraylstm-serve make-key NAME` prints it. Each
+    name has its own sessions. Without this file no key is needed."""
 
     cors_origin: tuple[Origin, ...] = ()
-    """Origin whose pages may call the server from a browser, such as https://shop.example, or * for any.
-
-    May be repeated.
-    """
+    """Origin whose pages may call the server from a browser, such as https://shop.example, or * for any; may be
+    repeated."""
 
     tls_certificate: Path | None = None
     """PEM file of the certificate, for HTTPS."""

@@ -1,42 +1,36 @@
-"""A small model of every cell and its bundle, exported once."""
+"""A small model of every cell and its bundle, exported once for all processes that run the suite together."""
+
+import fcntl
+import os
+import pickle
+from functools import cache
 
 import pytest
-import torch
 
 import arraylstm
 import arraylstm_export
-from arraylstm import CELLS, NextItemModel, Vocabulary
-from arraylstm_export import Coverage, Options
+from arraylstm import CELLS
 
-SMALL = Coverage(batches=(2, 7), lengths=(1, 17), ragged=((17, 0, 1, 17, 5, 16, 9),), chunkings=1, horizon=50)
-"""Few sizes: what is caught in a net of larger meshes is caught in the whole one, which test_parity.py has."""
-QUICK = Options(coverage=SMALL)
-
-
-def make_model(cell):
-    """A model of two layers with a vocabulary; weights twice as large as usual, so that gates move."""
-    torch.manual_seed(11)
-    vocabulary = Vocabulary(["a", "b", "ü", 4, "e", "f", "g"])
-    model = NextItemModel(cell, 7, 6, k=3, num_layers=2, embedding_size=5, vocabulary=vocabulary).eval()
-    with torch.no_grad():
-        for weight in model.cells.parameters():
-            weight.mul_(2)
-    return model
+from .helpers import QUICK, make_model
 
 
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory):
     """Return, for a cell's name, its model and the bundle exported from it."""
-    made = {}
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "bundles"
+    folder.mkdir(exist_ok=True)
 
     def bundle(cell):
-        if cell not in made:
-            model = make_model(cell)
-            folder = tmp_path_factory.mktemp("bundles") / cell
-            made[cell] = model, folder, arraylstm_export.export(model, folder, QUICK)
-        return made[cell]
+        """Export the cell's model, or take what another process of this run has exported."""
+        model, target, report = make_model(cell), folder / cell, folder / f"{cell}.report"
+        with (folder / f"{cell}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not report.exists():
+                report.write_bytes(pickle.dumps(arraylstm_export.export(model, target, QUICK)))
+        return model, target, pickle.loads(report.read_bytes())
 
-    return bundle
+    return cache(bundle)
 
 
 @pytest.fixture(params=CELLS)

@@ -17,10 +17,10 @@ import torch
 import arraylstm
 from arraylstm import NextItemModel, Vocabulary
 from arraylstm_export import ExportError, cli
-from arraylstm_export.signature import Interface
-from arraylstm_export.summary import seconds_per_step
+from arraylstm_export.formats.timing import seconds_per_step
+from arraylstm_export.interface import Interface
 
-from .conftest import make_model
+from .helpers import Form, make_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")  # they are in sys.argv
 
@@ -100,7 +100,7 @@ def test_a_step_is_timed_on_one_thread_of_torch(two_threads, failing):
             raise ExportError("cannot be run")
 
     with pytest.raises(ExportError) if failing else nullcontext():
-        seconds_per_step(run, Interface.of(make_model("array")))
+        seconds_per_step(Form(run), Interface.of(make_model("array")))
     assert set(seen) == {1}
     assert torch.get_num_threads() == 2
 
@@ -109,7 +109,7 @@ def test_a_terminal_sees_progress_that_goes_away(model_file, tmp_path):
     """Stages are drawn on the terminal while they last, whatever the output is sent into."""
     main, terminal = pty.openpty()
     program = Path(sys.executable).parent / "arraylstm-export"
-    command = [program, model_file, "-o", tmp_path / "bundle", "--format", "onnx", "--horizon", "100"]
+    command = [program, model_file, "-o", tmp_path / "bundle", "--format", "torchscript", "--horizon", "100"]
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=terminal, env=environment) as process:
         os.close(terminal)
@@ -117,13 +117,13 @@ def test_a_terminal_sees_progress_that_goes_away(model_file, tmp_path):
         output = process.stdout.read()
     os.close(main)
     assert process.returncode == 0
-    assert b"writing onnx" in drawn
+    assert b"writing torchscript" in drawn
     assert drawn.rstrip(b"\r\n").endswith(b"\x1b[2K")  # the bar's own line, erased
     assert b"\x1b" not in output
 
 
 def pieces_of(terminal):
-    """Yield what is drawn on a terminal until nobody holds it any more, which Linux calls an error."""
+    """Yield what is drawn on a terminal until its last user has closed it, which Linux reports as an error."""
     with suppress(OSError):
         while piece := os.read(terminal, 1 << 16):
             yield piece
@@ -131,10 +131,11 @@ def pieces_of(terminal):
 
 def test_a_tolerance_that_float32_cannot_keep_is_status_1_and_no_bundle(run, model_file, tmp_path):
     """The table shows which form, tensor and scenario failed; nothing stands under the target's name."""
-    status, output, _ = run(model_file, "-o", "bundle", "--format", "onnx", "--tolerance", "1e-12", "--horizon", "50")
+    arguments = "--format", "torchscript", "--tolerance", "1e-12", "--horizon", "50"
+    status, output, _ = run(model_file, "-o", "bundle", *arguments)
     assert status == 1
     assert "FAILED at tolerance 1e-12" in output
-    row = next(line for line in output.splitlines() if line.startswith(" sequence.onnx"))
+    row = next(line for line in output.splitlines() if line.startswith(" model.torchscript.pt "))
     assert row.split()[2].startswith(("next_state_", "logits"))
     assert row.endswith("FAILED ")
     assert "Nothing was written to bundle." in output
@@ -162,14 +163,14 @@ def test_a_lower_precision_is_written_in_the_formats_that_have_it(run, tmp_path)
     ],
 )
 def test_a_held_out_label_is_the_string_else_the_int_it_spells(run, tmp_path, monkeypatch, vocabulary, expected):
-    """It is looked up among the model's own labels, which may hold both 4 and "4"; what is neither is unknown."""
+    """It is looked up among the model's own labels, which may hold both 4 and "4"; any other label is unknown."""
     measured = []
 
-    def export(model, output, options, sequences, show):
+    def write_bundle(model, output, options, sequences, show):
         measured.extend(sequence.tolist() for sequence in sequences)
         raise ExportError("seen enough")
 
-    monkeypatch.setattr(cli, "export", export)
+    monkeypatch.setattr(cli, "write_bundle", write_bundle)
     arraylstm.save(NextItemModel("array", 5, 4, k=2, vocabulary=vocabulary), tmp_path / "model.pt")
     (tmp_path / "events").write_text("4 0 2\n")
     _, _, errors = run("model.pt", "-o", "bundle", "--held-out", "events", "--held-out-format", "lines")
@@ -185,7 +186,7 @@ def test_a_held_out_label_is_the_string_else_the_int_it_spells(run, tmp_path, mo
         (["missing.pt", "-o", "new"], "missing.pt: no such file"),
         (["broken.pt", "-o", "new"], "broken.pt: not a torch file"),
         (["model.pt", "-o", "broken.pt"], "broken.pt: is a file; name a folder"),
-        (["model.pt", "-o", "/"], "/: is a folder with other content than a bundle's"),
+        (["model.pt", "-o", "/"], "/: is a folder that holds something other than a bundle"),
         (["model.pt", "-o", "new", "--format", "tflite"], "unknown format 'tflite'; known: onnx, torchscript"),
         (["model.pt", "-o", "new", "--precision", "int4"], "unknown precision 'int4'; known: fp32, fp16, int8"),
         (["model.pt", "-o", "new", "--opset", "3"], "opset 3: graphs can be written in opset 15 to 25"),
@@ -196,7 +197,7 @@ def test_a_held_out_label_is_the_string_else_the_int_it_spells(run, tmp_path, mo
         (["model.pt", "-o", "new", "--precision", "int8"], "give sessions to measure it on (--held-out FILE)"),
         (
             ["model.pt", "-o", "new", "--precision", "int8", "--format", "torchscript"],
-            "format 'torchscript' is written in fp32, not in 'int8'",
+            "format 'torchscript' can be written in fp32, not in 'int8'",
         ),
         (["model.pt", "-o", "new", "--held-out", "strange"], "strange: unknown item 'zzz'; the vocabulary has 7"),
         (["model.pt", "-o", "new", "--held-out", "gone"], "gone: No such file"),
@@ -207,19 +208,19 @@ def test_a_held_out_label_is_the_string_else_the_int_it_spells(run, tmp_path, mo
         (["model.pt", "--verify", "bundle", "--diagnostics"], "leave out --diagnostics"),
         (["--verify", "bundle", "--horizon", "3"], "without a model replays a bundle's test vectors: leave out --hor"),
         (["--verify", "bundle", "--strict"], "without a model replays a bundle's test vectors: leave out --strict"),
-        (["--verify", "bundle", "--cell", "nonsense"], "--cell tells of a model file: give one, or leave out --cell"),
-        (["--verify", "bundle", "--vocabulary", "none"], "--vocabulary tells of a model file: give one, or leave out"),
-        (["--verify", "bundle", "--held-out-text-length", "9"], "give it with --held-out FILE, or leave out --held-o"),
-        (["model.pt", "-o", "new", "--held-out-format", "text"], "--held-out-format tells of an event file: give it"),
+        (["--verify", "bundle", "--cell", "nonsense"], "--cell describes a model file: give one, or leave out --cell"),
+        (["--verify", "bundle", "--vocabulary", "none"], "--vocabulary describes a model file: give one, or leave"),
+        (["--verify", "bundle", "--held-out-text-length", "9"], "give one with --held-out FILE, or leave out --held-o"),
+        (["model.pt", "-o", "new", "--held-out-format", "text"], "--held-out-format describes an event file: give one"),
         (["--verify", "bundle", "--held-out", "strange"], "leave out --held-out"),
-        (["--verify", "empty"], "empty: is no bundle: manifest.json: No such file"),
-        (["--verify", "broken.pt"], "broken.pt: is no bundle: manifest.json: Not a directory"),
-        (["other.pt", "--verify", "bundle"], "was made from another model than this"),
-        (["inspect", "gone"], "gone: is no bundle"),
-        (["inspect", "broken.pt"], "broken.pt: is no graph of arraylstm-export"),
-        (["inspect", "bundle/manifest.json"], "bundle/manifest.json: is no graph of arraylstm-export"),
-        (["inspect", "config.pbtxt"], "config.pbtxt: is no graph of arraylstm-export"),
-        (["inspect", "no-opset.onnx"], "no-opset.onnx: is no graph of arraylstm-export"),
+        (["--verify", "empty"], "empty: is not a bundle: manifest.json: No such file"),
+        (["--verify", "broken.pt"], "broken.pt: is not a bundle: manifest.json: Not a directory"),
+        (["other.pt", "--verify", "bundle"], "was made from another model than this one: their"),
+        (["inspect", "gone"], "gone: is not a bundle"),
+        (["inspect", "broken.pt"], "broken.pt: is not a graph from arraylstm-export"),
+        (["inspect", "bundle/manifest.json"], "bundle/manifest.json: is not a graph from arraylstm-export"),
+        (["inspect", "config.pbtxt"], "config.pbtxt: is not a graph from arraylstm-export"),
+        (["inspect", "no-opset.onnx"], "no-opset.onnx: is not a graph from arraylstm-export"),
     ],
 )
 def test_bad_input_is_one_clear_sentence_and_status_2(run, model_file, own_bundle, tmp_path, arguments, message):
@@ -243,7 +244,7 @@ FOREIGN |= {"states": {"h": 6}, "tolerance": 1e-5, "versions": "0.1"}
 
 @pytest.mark.parametrize("command", ["inspect", "--verify"])
 def test_a_manifest_with_a_field_missing_or_foreign_is_no_bundle(run, own_bundle, command):
-    """Whichever field it is, both who look at a bundle and who verify it are told that its manifest is none of ours."""
+    """Whichever field it is, inspect and --verify both say that the manifest is not from arraylstm-export."""
     path = own_bundle / "manifest.json"
     whole = json.loads(path.read_text())
     without = ({name: value for name, value in whole.items() if name != field} for field in whole)
@@ -251,12 +252,12 @@ def test_a_manifest_with_a_field_missing_or_foreign_is_no_bundle(run, own_bundle
         path.write_text(json.dumps(manifest))
         status, output, errors = run(command, "bundle")
         assert (status, output) == (2, "")
-        assert "bundle: is no bundle: manifest.json is not one of arraylstm-export" in one_sentence(errors)
+        assert "bundle: is not a bundle: manifest.json is not from arraylstm-export" in one_sentence(errors)
 
 
 @pytest.mark.parametrize("command", ["inspect", "--verify"])
 def test_a_bundle_in_an_unknown_format_is_refused_by_its_name(run, own_bundle, command):
-    """What a later version may write is named, with what this one knows."""
+    """A format of a later version is named, with the formats that this version knows."""
     edit(own_bundle / "manifest.json", formats=["onnx", "tflite"])
     status, _, errors = run(command, "bundle")
     assert status == 2
@@ -274,12 +275,12 @@ class TestVerify:
         """Status 0, with a model and without."""
         status, output, _ = run("--verify", "bundle", *arguments)
         assert status == 0
-        assert output.endswith(f"bundle is as it was written, and equal to {equal_to}.\n")
+        assert output.endswith(f"bundle is unchanged since it was written, and equal to {equal_to}.\n")
 
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            (lambda folder: (folder / "notes").write_text(""), "notes is not the bundle's"),
+            (lambda folder: (folder / "notes").write_text(""), "notes does not belong to the bundle"),
             (lambda folder: (folder / "parity.md").unlink(), "parity.md is missing"),
             (lambda folder: (folder / "manifest.sha256").unlink(), "manifest.sha256 is missing"),
             (lambda folder: flip(folder / "sequence.onnx"), "sequence.onnx was changed"),

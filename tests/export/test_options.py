@@ -1,4 +1,4 @@
-"""What an export may be asked for."""
+"""The options of an export."""
 
 import pytest
 
@@ -22,7 +22,7 @@ def test_a_format_given_twice_is_written_once():
         ({"format": ()}, "no format; known formats: onnx"),
         ({"format": ("onnx", "tf")}, "unknown format 'tf'; known: onnx"),
         ({"precision": "bf16"}, "unknown precision 'bf16'; known: fp32"),
-        ({"precision": "fp16", "format": ("pt2",)}, "format 'pt2' is written in fp32, not in 'fp16'"),
+        ({"precision": "fp16", "format": ("pt2",)}, "format 'pt2' can be written in fp32, not in 'fp16'"),
         ({"tolerance": float("nan")}, "tolerance must be a number above 0, got nan"),
         ({"tolerance": float("inf")}, "tolerance must be a number above 0, got inf"),
         ({"opset": 14}, "opset 14: graphs can be written in opset 15 to"),

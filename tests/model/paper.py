@@ -45,7 +45,7 @@ def arrays(*tensors):
 
 
 def chosen(before, after):
-    """Which lanes were processed: those whose cell is not, to the bit, what it was."""
+    """Which lanes were processed: 1 where the cell has changed, if only by a bit."""
     return (after != before).double()
 
 

@@ -10,9 +10,9 @@ import arraylstm
 from arraylstm import LSTM, LSTMStack, Stack, from_torch, to_torch
 
 from ..devices import draws_nothing
-from .test_golden import GOLDEN, Case, needs_golden
+from .golden import Case, needs_golden, recorded
 
-TORCH_CASES = sorted(path.name for path in GOLDEN.glob("torch_lstm*.npz"))
+TORCH_CASES = recorded("torch_lstm", "torch_lstmcell")
 
 
 @pytest.fixture(params=[1, 2, 3], ids=lambda layers: f"{layers} layers")

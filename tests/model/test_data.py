@@ -98,7 +98,7 @@ def test_a_missing_file_is_refused(tmp_path):
 
 
 def test_a_split_shares_out_every_session_once_and_repeats_with_its_seed():
-    """Parts have the sizes asked for, together hold everything, and depend on the seed alone."""
+    """Parts have the sizes asked for, hold everything together, and depend only on the seed."""
     parts = split(range(100), (0.1, 0.2), seed=1)
     assert [len(part) for part in parts] == [70, 10, 20]
     assert sorted(session for part in parts for session in part) == list(range(100))

@@ -1,6 +1,5 @@
 """State dicts of other programs: networks in plain torch, and what they become."""
 
-import onnxruntime
 import pytest
 import safetensors.torch
 import torch
@@ -11,9 +10,11 @@ from arraylstm import LSTM2002, CheckpointError, MarkovLSTM, NextItemModel, Voca
 from arraylstm_export.cli import app
 
 from ..devices import Chosen
-from .test_golden import GOLDEN, Case, needs_golden
+from .golden import Case, needs_golden, recorded
 
 V, E, H = 7, 4, 5
+FAST = ["--horizon", "50"]
+"""How far an export is compared, where that is not what is tested."""
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -102,17 +103,6 @@ NETWORKS = {
     "itself an LSTM": IsAnLSTM,
     "wrapped": Wrapped,
 }
-
-
-@pytest.fixture
-def saved(tmp_path):
-    """Write a state dict and return its path."""
-
-    def write(weights):
-        torch.save(weights, tmp_path / "network.pt")
-        return tmp_path / "network.pt"
-
-    return write
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
@@ -252,7 +242,7 @@ def test_a_language_model_that_starts_from_other_states_than_zero_is_refused(buf
 
 @needs_golden
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
-@pytest.mark.parametrize("name", sorted(path.name for path in GOLDEN.glob("lstm2002_*.npz")))
+@pytest.mark.parametrize("name", recorded("lstm2002"))
 def test_language_models_that_the_playground_wrote_give_their_recorded_logits(name, dtype, saved):
     """From the weights' file alone, logits and last states are the recorded ones."""
     case = Case(name)
@@ -272,7 +262,7 @@ def test_a_state_dict_is_exported_with_the_labels_of_a_file(saved, tmp_path):
     labels = ["a", "b", "c", "ü", "e", "f", "g"]
     (tmp_path / "labels.txt").write_text("\n".join(labels), encoding="utf-8")
     path = saved(Embedded().state_dict())
-    assert app([str(path), "-o", str(tmp_path / "bundle"), "--vocabulary", str(tmp_path / "labels.txt")]) == 0
+    assert app([str(path), "-o", str(tmp_path / "bundle"), "--vocabulary", str(tmp_path / "labels.txt"), *FAST]) == 0
     assert Vocabulary.read(tmp_path / "bundle" / "vocabulary.json") == Vocabulary(labels)
 
 
@@ -320,7 +310,7 @@ def test_a_training_checkpoint_with_two_state_dicts_is_refused_with_their_names(
 
 
 def test_a_training_checkpoint_of_another_network_is_refused_by_the_networks_keys(saved):
-    """Not by those of the checkpoint."""
+    """The message lists the keys of the network, not those of the checkpoint."""
     with pytest.raises(CheckpointError, match="nor a state dict that load knows: .* its keys are weight, bias$"):
         load(saved(training_checkpoint(nn.Linear(2, 2).state_dict(), "model")))
 
@@ -337,65 +327,7 @@ def test_a_wrappers_prefix_is_stripped(cell, prefix, saved):
 
 @pytest.mark.parametrize("cell", foreign_weights())
 def test_a_batch_norms_count_is_left_over(cell, saved):
-    """An integer buffer is a key as any other, and named as such."""
+    """An integer buffer is a key like any other, and the message names it."""
     weights = {**foreign_weights()[cell], "norm.num_batches_tracked": torch.tensor(3)}
     with pytest.raises(CheckpointError, match=r"(left over: |nothing else; .*)norm\.num_batches_tracked"):
         load(saved(weights), cell)
-
-
-# -- kLSTM.py ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("layers", "use_bias"), [(1, True), (3, True), (2, False)])
-def test_a_markov_network_over_one_hot_items_answers_after_every_item(layers, use_bias, saved):
-    """The logits after each item, and the states, are MarkovLSTM's for the items so far, with and without biases."""
-    torch.manual_seed(5)
-    network = MarkovLSTM(V, H, V, num_layers=layers, k_cells=3, use_bias=use_bias).double().eval()
-    for weight in network.parameters():
-        weight.data.mul_(2)
-    model = load(saved(network.state_dict()))
-    assert model.config["k"] == 3
-    items = torch.randint(0, V, (4, 9))
-    x, state = F.one_hot(items, V).double(), None
-    logits, _ = model(items)
-    for t in range(9):
-        expected, *_, (h, c) = network(x[:, : t + 1])
-        stepped, state = model.step(items[:, t], state)
-        torch.testing.assert_close(logits[:, t], expected, rtol=0, atol=1e-12)
-        torch.testing.assert_close(stepped, expected, rtol=0, atol=1e-12)
-        torch.testing.assert_close(torch.stack(state), torch.stack([h, c], 1).flatten(0, 1), rtol=0, atol=1e-12)
-
-
-def test_a_markov_network_is_exported_with_its_diagnostics(saved, tmp_path):
-    """From kLSTM.py's weights to a verified bundle whose graphs show q_z is one command."""
-    torch.manual_seed(7)
-    network = MarkovLSTM(V, H, V, k_cells=3, use_bias=False).eval()
-    assert app([str(saved(network.state_dict())), "-o", str(tmp_path / "bundle"), "--diagnostics"]) == 0
-    graph = onnxruntime.InferenceSession(tmp_path / "bundle" / "sequence.onnx", providers=["CPUExecutionProvider"])
-    items = torch.randint(0, V, (2, 6))
-    feeds = {name: torch.zeros(2, H).numpy() for name in ("state_h_l0", "state_c_l0")}
-    feeds |= {"items": items.numpy(), "lengths": torch.tensor([6, 6]).numpy()}
-    logits, q_z = map(torch.from_numpy, graph.run(["logits", "q_z_l0"], feeds))
-    output, _, expected, _, _ = network(F.one_hot(items, V).float())
-    torch.testing.assert_close(logits[:, -1], output, rtol=0, atol=1e-5)
-    torch.testing.assert_close(q_z, expected, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("sizes", "removed", "message"),
-    [
-        (
-            (V, H, 2),
-            (),
-            r"maps vectors of 7 numbers to 2 outputs \(cell_0.W_xz \[7, 2\], fc.bias \[2\]\); .* not served",
-        ),
-        ((V, H, V), ("fc.weight", "cell_0.W_hz"), "is no MarkovLSTM state dict: it lacks cell_0.W_hz, fc.weight"),
-        ((V, H, V), ("cell_1.b_xz",), "cells.1.b_xz"),
-        ((V, H, V, 3), ("cell_1.W_hz",), "cells.1.W_hz"),
-    ],
-)
-def test_other_markov_networks_are_refused_by_what_they_are(sizes, removed, message, saved):
-    """A classifier over vectors is no next-item model, and what is half there is not made up."""
-    weights = MarkovLSTM(*sizes[:3], num_layers=2).state_dict()
-    with pytest.raises(CheckpointError, match=message):
-        load(saved({key: tensor for key, tensor in weights.items() if key not in removed}))

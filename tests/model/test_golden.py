@@ -1,60 +1,15 @@
 """The cells against vectors that array-lstm 0.0.1 produced."""
 
-import json
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 
 import arraylstm
 
 from ..devices import Chosen
+from .golden import FAMILIES, Case, needs_golden, recorded
 
-FAMILIES = {
-    "lstm": arraylstm.LSTM,
-    "array": arraylstm.ArrayLSTM,
-    "attention_soft": arraylstm.AttentionArrayLSTM,
-    "attention_max": arraylstm.MaxAttentionArrayLSTM,
-    "stochastic": arraylstm.StochasticArrayLSTM,
-}
-GOLDEN = Path(__file__).parents[3] / "shared" / "golden"
-CELL_CASES = sorted(path.name for family in FAMILIES for path in GOLDEN.glob(f"{family}_*.npz"))
-NETWORK_CASES = sorted(path.name for path in GOLDEN.glob("mynetwork_*.npz"))
-needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="the golden vectors (../shared) are not here")
-
-
-class Case:
-    """One golden file; tolerances follow from the reference's own float32 error, on another device 1e-5 at least."""
-
-    def __init__(self, name):
-        self.arrays = dict(np.load(GOLDEN / name))
-        self.meta = json.loads(str(self.arrays["meta"]))
-        self.float32_error = max(self.meta["max_abs_err_float32_vs_float64"].values())
-
-    def tensors(self, prefix, dtype):
-        return {
-            key.removeprefix(prefix): torch.from_numpy(array).to(Chosen.device, dtype)
-            for key, array in self.arrays.items()
-            if key.startswith(prefix)
-        }
-
-    def ids(self, key):
-        return torch.from_numpy(self.arrays[key]).to(Chosen.device)
-
-    def check(self, actual, key, dtype, room=1.0):
-        expected = torch.from_numpy(self.arrays[key])
-        scale = room * max(1.0, expected.abs().max().item())
-        float32 = max(4 * max(self.float32_error, 6e-8), 0.0 if Chosen.device == "cpu" else 1e-5)
-        tolerance = scale * (1e-12 if dtype == torch.float64 else float32)
-        torch.testing.assert_close(actual.detach().cpu().double(), expected.double(), rtol=0, atol=tolerance)
-
-    def layer(self, dtype):
-        wanted = {"input_size", "hidden_size"} | ({"k"} if self.meta["family"] != "lstm" else set())
-        sizes = {key: value for key, value in self.meta["ctor"].items() if key in wanted}
-        layer = FAMILIES[self.meta["family"]](**sizes).to(dtype).eval()
-        layer.load_state_dict(self.tensors("param/", dtype))
-        return layer
+CELL_CASES = recorded(*FAMILIES)
+NETWORK_CASES = recorded("mynetwork")
 
 
 @pytest.fixture(params=[torch.float32, torch.float64], ids=["float32", "float64"])
@@ -95,7 +50,7 @@ def test_states_between_chunks_are_the_references(name, dtype):
 @needs_golden
 @pytest.mark.parametrize("name", [name for name in CELL_CASES if "grad" in name])
 def test_gradients_are_the_references(name, dtype):
-    """Every parameter's and input's gradient is the reference's, the initial state's among them."""
+    """The gradients of every parameter, of the input and of the initial state are the reference's."""
     case = Case(name)
     layer = case.layer(dtype)
     inputs = {key: tensor.requires_grad_() for key, tensor in case.tensors("input/", dtype).items()}

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from arraylstm import LSTM2002, Vocabulary
 
-from .test_golden import GOLDEN, Case, needs_golden
+from .golden import Case, needs_golden, recorded
 
-MODELS = sorted(path.name for path in GOLDEN.glob("lstm2002_*.npz"))
+MODELS = recorded("lstm2002")
 both_dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 PAD = 2
 
@@ -69,7 +69,7 @@ def test_a_model_gives_the_references_logits_and_states(name, dtype):
 @both_dtypes
 @pytest.mark.parametrize("name", [name for name in MODELS if "chunks" in name])
 def test_a_models_chunks_continue_each_other(name, dtype):
-    """Fed in the recorded pieces with the states handed on, logits and last states are those of the whole."""
+    """In the recorded pieces, each from the states of the one before, logits and last states equal the whole's."""
     case = Case(name)
     model, states, pieces = golden_model(case, dtype), None, []
     for piece in case.ids("input/token_ids").split(case.meta["chunks"], 1):
@@ -98,7 +98,7 @@ def test_dropout_falls_where_the_reference_has_it():
 
 
 def test_steps_and_lengths_give_what_the_sequence_gives():
-    """Item by item through step, scripted, or cut at its own length, a row's logits and states are the sequence's."""
+    """A row's logits and states are the sequence's item by item through the scripted step, and cut at its length."""
     model = make_model()
     scripted = torch.jit.script(model)
     ids, lengths = torch.randint(0, 9, (3, 5)), torch.tensor([5, 0, 2])
@@ -141,7 +141,7 @@ def test_pred_knows_no_dropout_and_restores_every_mode():
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
 def test_the_loss_is_the_mean_over_targets_that_are_no_padding(label_smoothing):
-    """The loss is -sum of target probabilities times log-probabilities, by NumPy, averaged where there is a target."""
+    """The loss is NumPy's -sum of target probabilities times log-probabilities, averaged over the targets."""
     model = make_model(label_smoothing=label_smoothing)
     ids, targets = torch.randint(0, 9, (3, 5)), torch.randint(3, 9, (3, 5))
     targets[0, 2:] = PAD
@@ -226,7 +226,7 @@ def test_nothing_leaves_the_states_as_they_were(batch, steps):
 
 
 def test_whatever_it_makes_lies_where_its_weights_do():
-    """On a device that is not torch's default, logits, states and loss are made there; meta takes no mixture."""
+    """On a device other than torch's default, logits, states and loss are made there; meta cannot mix with others."""
     model = make_model(p_emb=0.1, p_hid=0.1).to("meta").train()
     ids = torch.zeros(3, 5, dtype=torch.int64, device="meta")
     for run in (model, torch.jit.script(model), model.pred, lambda ids: model.cal_loss(ids, ids)):

@@ -11,9 +11,9 @@ from torch import nn
 from arraylstm import LSTM2002Layer, NextItemModel
 from arraylstm.cells import make_cell
 
-from .test_golden import GOLDEN, Case, needs_golden
+from .golden import Case, needs_golden, recorded
 
-LAYERS = sorted(path.name for path in GOLDEN.glob("lstm2002layer_*.npz"))
+LAYERS = recorded("lstm2002layer")
 both_dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 
 
@@ -72,7 +72,7 @@ def test_a_layers_chunks_continue_each_other(name, dtype):
 @both_dtypes
 @pytest.mark.parametrize("name", [name for name in LAYERS if "grad" in name])
 def test_a_layers_gradients_are_the_references(name, dtype):
-    """Every weight's and input's gradient is the reference's, the initial states' among them."""
+    """The gradients of every weight, of the input and of the initial states are the reference's."""
     case = Case(name)
     layer = golden_layer(case, dtype)
     given = {key: tensor.requires_grad_() for key, tensor in case.tensors("input/", dtype).items()}
@@ -195,7 +195,7 @@ def test_a_start_of_one_row_stands_for_all_and_buffers_for_none():
 
 @pytest.mark.parametrize("scripted", [False, True], ids=["eager", "scripted"])
 def test_rows_of_other_lengths_are_those_rows_alone(scripted):
-    """With lengths, cells and outputs are those of each row cut to its length, and zero from there on."""
+    """With lengths, cells and outputs equal those of each row cut to its length, and are zero from there on."""
     layer = make_layer()
     run = torch.jit.script(layer) if scripted else layer
     x, (c_0, h_0) = torch.randn(4, 11, 4, dtype=torch.float64), draw_start(layer, 4)

@@ -11,38 +11,7 @@ from torch.nn import functional as F
 from arraylstm import MarkovCell, MarkovLSTM, NextItemModel
 
 from ..devices import Chosen
-
-OUTPUTS = ("output", "z", "q_z", "h_seq", "h_last", "c_last")
-
-
-class RecordedCell(MarkovCell):
-    """A cell whose noise was drawn before: (steps, B, k), taken from the front."""
-
-    noise: torch.Tensor
-    drawn: int
-
-    def __init__(self, cell, noise):
-        super().__init__(cell.input_size, cell.hidden_size, cell.k, cell.b_xz is not None)
-        self.load_state_dict(cell.state_dict())
-        self.noise = noise
-        self.drawn = 0
-
-    def gumbel(self, like: torch.Tensor) -> torch.Tensor:
-        self.drawn += 1
-        return self.noise[self.drawn - 1]
-
-
-def inject(model, noise):
-    """Return the model with the recorded noise (L, S, B, k) in the place of what its cells would draw."""
-    for layer, of_layer in enumerate(noise):
-        model.add_module(f"cell_{layer}", RecordedCell(getattr(model, f"cell_{layer}"), of_layer).to(of_layer.dtype))
-    return model
-
-
-def flat(result):
-    output, z, q_z, h_seq, (h, c) = result
-    return dict(zip(OUTPUTS, (output, z, q_z, h_seq, h, c), strict=True))
-
+from .markov_network import flat, inject
 
 # -- the equations once more, in NumPy ------------------------------------------------------------------------
 
@@ -205,7 +174,7 @@ def x():
 
 
 def test_returned_states_of_all_layers_continue_the_sequence(model, x):
-    """Two layers fed in pieces, the returned (h, c) handed back as it is, give what one pass gives, scripted too."""
+    """Two layers fed in pieces, each from the (h, c) returned before it, give what one pass gives, scripted too."""
     whole = flat(model(x))
     for runner in (model, torch.jit.script(model)):
         state, pieces = None, []
@@ -220,7 +189,7 @@ def test_returned_states_of_all_layers_continue_the_sequence(model, x):
 
 
 def test_rows_end_at_their_lengths(model, x):
-    """A row of length n gives what its first n steps give alone, and from length 0 its state is as it was handed in."""
+    """A row of length n gives what its first n steps give by themselves; at length 0 its state does not change."""
     start = (torch.randn(2, 4, 4), torch.randn(2, 4, 4))
     lengths = [9, 0, 5, 1]
     ragged = flat(model(x, 1.0, lengths, start))
@@ -237,7 +206,7 @@ def test_rows_end_at_their_lengths(model, x):
 
 
 def test_train_and_eval_decide_whether_lanes_are_drawn(model, x):
-    """Two calls agree in eval(), whose z is q's largest lane, and differ in train(), scripted likewise."""
+    """Two calls agree in eval(), where z is q's largest lane, and differ in train(), also scripted."""
     for runner in (model, torch.jit.script(model)):
         runner.eval()
         torch.testing.assert_close(runner(x), runner(x))
@@ -277,7 +246,7 @@ def test_float64_and_any_batch_pass_through_scripts(training):
 
 
 def test_dropout_is_between_layers_and_only_in_training(x):
-    """In train() the upper layer hears the lower one through dropout, in eval() as it is."""
+    """The upper layer receives the lower one's output through dropout in train(), and unchanged in eval()."""
     torch.manual_seed(5)
     model = MarkovLSTM(3, 4, 2, num_layers=2, k_cells=1, dropout_prob=0.5)
     plain = MarkovLSTM(3, 4, 2, num_layers=2, k_cells=1)
@@ -321,7 +290,7 @@ def test_state_dicts_go_through_scripts_copies_and_back(model, x):
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 def test_whatever_it_makes_lies_where_its_weights_do(training):
-    """On a device that is not torch's default, lengths, a list or there too, follow x; meta takes no mixture."""
+    """On a device that is not torch's default, lengths follow x, a list too; meta cannot mix with other devices."""
     model = MarkovLSTM(3, 4, 2, num_layers=2, k_cells=3, dropout_prob=0.1).to("meta").train(training)
     x = torch.zeros(4, 9, 3, device="meta")
     for run in (model, torch.jit.script(model)):

@@ -5,10 +5,10 @@ import torch
 
 from arraylstm import MarkovLSTM
 
-from .test_golden import GOLDEN, Case, needs_golden
-from .test_markov import flat, inject
+from .golden import Case, needs_golden, recorded
+from .markov_network import flat, inject
 
-CASES = sorted(path.name for path in GOLDEN.glob("markov_*.npz"))
+CASES = recorded("markov")
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 
 

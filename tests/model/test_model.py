@@ -62,7 +62,7 @@ def test_one_hot_input_is_an_identity_embedding(model):
 
 
 def test_a_row_stops_at_its_length_whatever_pads_it(model):
-    """Logits and state of a row are those of its own items; ids behind its length are not looked at."""
+    """Logits and state of a row depend on its own items only; ids past its length are ignored."""
     items, state = draw(model)
     lengths = torch.tensor([4, 0, 6])
     items[0, 4:], items[1] = -1, 99

@@ -47,7 +47,7 @@ def test_an_attention_step_in_training_is_the_papers(name):
 @pytest.mark.parametrize("name", MEMORY)
 @pytest.mark.parametrize("k", [2, 3, 5])
 def test_a_memory_step_in_training_is_the_papers(name, k):
-    """Given the lanes that took part, h' and c' are section 5.2's; a lane carried is so to the bit."""
+    """Given the lanes that took part, h' and c' are section 5.2's; the other lanes keep every bit."""
     cell = make(name, k)
     x, h, c = start(cell, 64)
     after = step(cell, x, h, c)
@@ -137,7 +137,7 @@ class ChosenOnly(torch.autograd.Function):
 
 
 class TestGradients:
-    """The backward passes that the paper tells apart."""
+    """The backward passes of the paper: semi-hard, hard and maximum."""
 
     def straight_through(self, cell, x, h, c, lanes, link):
         """The loss of three steps with the lanes given: the equations again, s replaced through `link`."""
@@ -221,7 +221,7 @@ def test_the_scripted_cell_gives_the_same(name, training):
 
 
 class Mean(arraylstm.ArrayLSTM):
-    """An update_hidden of its own, to be mixed in."""
+    """An override of update_hidden, to be mixed in."""
 
     def update_hidden(self, outputs: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
         return (outputs * states.tanh()).mean(0, keepdim=True)

@@ -87,7 +87,7 @@ def test_weights_that_do_not_add_up_to_one_fit_the_axes(weights):
         ((torch.ones(2, 5, 3), None, 7), "row must be one of the 2 that weights has, counted from 0, got 7"),
         ((torch.ones(2, 5, 3), None, -1), "row must be one of the 2 .* got -1"),
         ((torch.ones(0, 5, 3),), "row must be one of the 0 .* got 0"),
-        ((torch.zeros(2, 5, 3),), "weights must come to more than 0 in all, got 0"),
+        ((torch.zeros(2, 5, 3),), "weights must sum to more than 0, got 0"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(arguments, message):

@@ -1,4 +1,4 @@
-"""Stacks of cells: layers one after the other, each with a state of its own."""
+"""Stacks of cells: layers one after the other, each with its own state."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def draw(stack, batch=3, steps=6):
 
 
 def test_a_stack_is_its_layers_one_after_the_other(mixed):
-    """Outputs, states and diagnostics are those of the cells, each fed by the one below, in the order of the names."""
+    """Outputs, states and diagnostics equal those of the cells, each fed by the one below, in the names' order."""
     x, state = draw(mixed)
     assert mixed.state_names == ["h_l0", "c_l0", "h_l1", "c_l1", "c_l2", "h_l2"]
     assert mixed.diagnostic_names == ["z_l0", "q_z_l0", "c_l2"]
@@ -47,7 +47,7 @@ def test_steps_give_what_unrolling_gives(mixed):
 
 
 def test_forward_starts_from_zeros_stops_at_lengths_and_scripts(mixed):
-    """A row is what it is alone, and the scripted stack gives the same."""
+    """A row gives the same by itself and in a batch, and so does the scripted stack."""
     x, state = draw(mixed)
     lengths = torch.tensor([6, 0, 4])
     outputs, last = mixed(x, None, lengths)
@@ -61,7 +61,7 @@ def test_forward_starts_from_zeros_stops_at_lengths_and_scripts(mixed):
 
 
 def test_dropout_acts_between_layers_and_in_training_only():
-    """One layer alone drops nothing; of two, the upper one sees some zeros, and its own outputs are whole."""
+    """A single layer drops nothing; of two, the upper one receives some zeros, and its own outputs have none."""
     x = torch.randn(2, 5, 4)
     one = make_stack("array", 4, 6, num_layers=1, dropout=0.9).train()
     assert torch.equal(one(x)[0], one(x)[0])

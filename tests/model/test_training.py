@@ -1,8 +1,7 @@
-"""Fitting, measuring, and the program that does both."""
+"""Fitting a model to sessions, and measuring how well it predicts."""
 
 import copy
 import math
-import re
 from types import SimpleNamespace
 
 import pytest
@@ -11,8 +10,6 @@ import torch
 import arraylstm
 from arraylstm import DataError, NextItemModel
 from arraylstm.training import Metrics, TrainingOptions, evaluate, fit
-
-from ..devices import Chosen
 
 CYCLE = [[(start + step) % 5 for step in range(3 + start)] for start in range(5)] * 8
 QUICK = TrainingOptions(epochs=30, batch_size=8, learning_rate=0.02)
@@ -186,57 +183,3 @@ def test_options_that_train_nothing_are_refused_by_name(options, message):
     """ValueError says what was given and what is allowed."""
     with pytest.raises(ValueError, match=message):
         TrainingOptions(**options)
-
-
-class TestProgram:
-    """arraylstm-train."""
-
-    def test_it_trains_on_a_file_reports_and_writes_a_model_that_loads(self, run_program, tmp_path):
-        """The report has the promised figures; the model carries the file's labels."""
-        sessions = ["login view", "login view buy", "login view buy logout"] * 20
-        (tmp_path / "log.txt").write_text("\n".join(sessions))
-        options = ["--epochs", 2, "--hidden-size", 4, "--device", Chosen.device]
-        done = run_program("arraylstm-train", "log.txt", "-o", "model.pt", *options)
-        assert (done.returncode, done.stderr) == (0, "")
-        for figure in ("top-1", "top-5", "top-10", "MRR", "perplexity", "60 sessions", "epoch   2"):
-            assert figure in done.stdout
-        assert set(arraylstm.load(tmp_path / "model.pt").vocabulary.labels) == {"login", "view", "buy", "logout"}
-
-    def test_without_data_it_trains_on_the_generated_log(self, run_program, tmp_path):
-        """Nothing has to be downloaded for a first try; a rare item hides behind the unknown one on request."""
-        options = ["--epochs", 1, "--hidden-size", 8, "--generated-sessions", 200, "--min-count", 3]
-        done = run_program("arraylstm-train", "-o", "model.safetensors", *options)
-        assert done.returncode == 0, done.stderr
-        assert re.search(r"Generated log: 200 sessions \(140 train, 20 validation, 40 held out\)", done.stdout)
-        assert arraylstm.load(tmp_path / "model.safetensors").vocabulary.unknown == "<unk>"
-
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            (["-o", "model.onnx"], "--output must end in .pt or .safetensors, got 'model.onnx'"),
-            (["-o", "nowhere/model.pt"], "there is no folder 'nowhere'"),
-            (["-o", "there.pt"], "exists; training resumes nothing: pass --overwrite"),
-            (["missing.txt", "-o", "model.pt"], "missing.txt: No such file"),
-            (["-o", "model.pt", "--cell", "gru"], "unknown cell 'gru'; known cells: lstm, array"),
-            (["-o", "folder.pt", "--overwrite"], "--output 'folder.pt' is a folder; name a file in it"),
-            (["-o", "/proc/model.pt"], "--output '/proc/model.pt' cannot be written"),
-            (["-o", "model.pt", "--embedding-size", "-3"], "embedding_size must be an integer of at least 1, got -3"),
-            (["-o", "model.pt", "--text-length", "0"], "text_length must be an integer of at least 1, got 0"),
-            (["-o", "model.pt", "--seed", "-1"], "seed must be at least 0 and below 2**63, got -1"),
-            (["-o", "model.pt", "--epochs", "0"], "epochs must be an integer of at least 1, got 0"),
-            (["-o", "model.pt", "--device", "cuda:99"], "--device 'cuda:99' cannot be used"),
-            (["-o", "model.pt", "--holdout", "1.5"], "holdout must lie between 0 and 1, got 1.5"),
-            (["-o", "model.pt", "--epochs", "many"], "unable to convert"),
-            ([], "--output"),
-        ],
-    )
-    def test_bad_input_is_one_clear_message_and_status_2(self, run_program, tmp_path, arguments, message):
-        """No traceback, nothing written, nothing replaced."""
-        (tmp_path / "there.pt").write_text("precious")
-        (tmp_path / "folder.pt").mkdir()
-        done = run_program("arraylstm-train", *arguments)
-        assert done.returncode == 2
-        assert message in " ".join(done.stderr.replace("│", " ").split())
-        assert "Traceback" not in done.stderr
-        assert {path.name for path in tmp_path.iterdir()} == {"there.pt", "folder.pt"}
-        assert (tmp_path / "there.pt").read_text() == "precious"

@@ -11,7 +11,7 @@ import torch
 
 import arraylstm_export
 from arraylstm_export import Options
-from tests.export.conftest import QUICK, SMALL, make_model
+from tests.export.helpers import QUICK, SMALL, make_model
 
 from .programs import FORMS, SOURCES, Program, run
 

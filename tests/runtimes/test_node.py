@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from tests.export.conftest import make_model
+from tests.export.helpers import make_model
 
 from .programs import assert_bad_input, run
 

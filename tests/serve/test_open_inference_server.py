@@ -46,8 +46,8 @@ def test_the_configuration_is_that_of_the_exported_repository(client: Any) -> No
     schema = pytest.importorskip("tritonclient.grpc.model_config_pb2", reason="Triton's published schema")
     from google.protobuf import json_format, text_format
 
-    from arraylstm_export import signature
-    from arraylstm_export import triton as export
+    from arraylstm_export import interface as signature
+    from arraylstm_export.formats import triton as export
 
     interface = signature.Interface(V, (signature.State("h", (5,)),))
     theirs = text_format.Parse(export.repository_config(interface), schema.ModelConfig())

@@ -105,7 +105,7 @@ class SessionMachine(RuleBasedStateMachine):
         return self.loop.run_until_complete(self.harness.send(name, *items, top_k=V, **fields))
 
     def use(self, name: str) -> None:
-        """Note that a session was used: an event was applied or answered again, or somebody looked at it."""
+        """Note that a session was used: by an applied event, a repeated answer or a look. A refusal is no use."""
         if name in self.lives:
             self.lives[name].used = self.harness.clock.now
             self.lives.move_to_end(name)

@@ -9,6 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
+from arraylstm_serve.sessions.session import Session
+from arraylstm_serve.sessions.table import Table
+
 from .bundles import expected_predictions
 from .harness import Harness, predictions
 from .test_events import near
@@ -320,3 +323,40 @@ async def test_no_slot_is_ever_lost(bundle_path: Path) -> None:
     for n in range(8):
         await harness.client.delete(f"/v1/sessions/s{n}")
     assert (harness.service.model.slots.free, harness.service.pending) == (free, 0)
+
+
+@pytest.mark.parametrize("held", [False, True])
+async def test_an_answer_that_cannot_be_written_changes_nothing(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, held: bool
+) -> None:
+    """Where writing the answer fails the session stays where it was, its key is free, and no slot is lost."""
+    if held:
+        await harness.send("u", "a")
+    free = harness.service.model.slots.free
+    with monkeypatch.context() as patch:
+        patch.setattr("arraylstm_serve.sessions.rendering.encode", lambda answer: 1 / 0)
+        assert refusal(await harness.send("u", "b", "c", key="k")) == (500, "internal")
+    assert harness.service.model.slots.free == free
+    assert (await harness.client.get("/v1/sessions/u")).status_code == (200 if held else 404)
+    answer = (await harness.send("u", "d", key="k")).json()
+    assert (answer["step"], answer["state"]) == ((2, "continued") if held else (1, "new"))
+
+
+async def test_a_change_that_cannot_be_committed_is_refused_alone(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where one session's commit fails, the others of the same batch are committed and answered."""
+    commit = Table.commit
+
+    def fail(table: Table, before: Session, after: Session) -> None:
+        if after.key == "bad":
+            raise RuntimeError("store on fire")
+        commit(table, before, after)
+
+    free = harness.service.model.slots.free
+    with monkeypatch.context() as patch:
+        patch.setattr(Table, "commit", fail)
+        responses = await asyncio.gather(*(harness.send(name, "a") for name in ("good", "bad", "fine")))
+    assert [response.status_code for response in responses] == [200, 500, 200]
+    assert harness.service.model.slots.free == free - 2
+    assert (await harness.send("bad", "a")).json()["state"] == "new"

@@ -67,6 +67,10 @@ class Phase(Enum):
     """Nothing that is still read: the connection was refused, or is a WebSocket by now."""
 
 
+NO_REQUEST, HEAD, BODY, OVER = Phase
+"""As names of the module: on Python 3.11 `Phase.HEAD` takes 0.3 us, and a request looks at its phase several times."""
+
+
 class Protocol(HttpToolsProtocol):
     """HTTP, with bounds on what a client may send and how long it may take; refusals are the API's problems.
 
@@ -77,7 +81,7 @@ class Protocol(HttpToolsProtocol):
 
     config: Config
 
-    _phase = Phase.NO_REQUEST
+    _phase = NO_REQUEST
     _head_bytes = 0
     """Bytes received since the last body or request ended. Bytes in the same piece as that end are not counted."""
     _largest_piece = 0
@@ -108,7 +112,7 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came. Ignore it after a refusal; refuse a head or a trailer of more than MAX_HEAD bytes."""
-        if self._phase is Phase.OVER:
+        if self._phase is OVER:
             return
         self._head_bytes += len(data)
         if len(data) > self._largest_piece:
@@ -118,15 +122,15 @@ class Protocol(HttpToolsProtocol):
 
     def _watch(self) -> None:
         """After each piece: end a connection that has sent too much, or start the clock."""
-        if self._phase is Phase.OVER:
+        if self._phase is OVER:
             return
         if self._head_bytes > MAX_HEAD and (
-            self._phase is Phase.HEAD or self.cycle is None or not self.cycle.response_started
+            self._phase is HEAD or self.cycle is None or not self.cycle.response_started
         ):
             self.send_400_response("")
         elif self._head_bytes > MAX_HEAD:  # the endless trailer of a request that has been answered
             self.transport.close()
-        elif self._clock is None and (self._phase is not Phase.NO_REQUEST or not self._answering):
+        elif self._clock is None and (self._phase is not NO_REQUEST or not self._answering):
             self._start_clock()
 
     def pause_writing(self) -> None:
@@ -147,11 +151,11 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin a request."""
         super().on_message_begin()
-        self._phase = Phase.HEAD
+        self._phase = HEAD
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header; ignore those in a trailer."""
-        if self._phase is Phase.HEAD:
+        if self._phase is HEAD:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -161,7 +165,7 @@ class Protocol(HttpToolsProtocol):
             ValueError: the head has more than MAX_HEAD bytes, which is found here if it came in one piece. The parser
                 then fails.
         """
-        self._phase = Phase.BODY
+        self._phase = BODY
         if self._head_bytes + self._largest_piece > MAX_HEAD and self._head_size() > MAX_HEAD:
             raise ValueError(MAX_HEAD)
         super().on_headers_complete()
@@ -176,7 +180,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """End a request: it has come in whole, so the clock stops."""
-        self._phase = Phase.NO_REQUEST
+        self._phase = NO_REQUEST
         self._head_bytes = 0
         if self._clock is not None:
             self._stop_clock()
@@ -184,13 +188,13 @@ class Protocol(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         """Hand the connection to StreamProtocol."""
-        self._phase = Phase.OVER
+        self._phase = OVER
         self._stop_clock()
         super().handle_websocket_upgrade()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
-        cast(Scope, cycle.scope)[CYCLE] = cycle
+        cycle.scope[CYCLE] = cycle  # type: ignore[literal-required] # not among the names that ASGI has
         super()._start_asgi_task(cycle, app)
 
     @property
@@ -223,7 +227,7 @@ class Protocol(HttpToolsProtocol):
         else:  # the application counts it
             cast(Scope, self._running.scope)[REFUSED] = kind.status
         self._drop_requests()
-        self._phase = Phase.OVER
+        self._phase = OVER
         self._stop_clock()
         self.loop.call_later(LINGER, self.transport.close)
         self.loop.call_later(2 * LINGER, self.transport.abort)  # with TLS, close waits for the client
@@ -249,7 +253,7 @@ class Protocol(HttpToolsProtocol):
         self._clock = None
         if self.transport.is_closing():
             return
-        in_head, in_body = self._phase is Phase.HEAD, self._phase is Phase.BODY
+        in_head, in_body = self._phase is HEAD, self._phase is BODY
         if (in_head and self._answering) or self.pipeline:
             self._start_clock()  # the client may be waiting for the answer to an earlier request
         elif in_head or (in_body and not self.cycle.response_started):

@@ -1,0 +1,1 @@
+"""The ONNX graphs of a model: made by torch, then edited."""

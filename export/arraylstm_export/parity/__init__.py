@@ -1,0 +1,1 @@
+"""The proof that every form of a model computes what the model computes."""
