@@ -43,7 +43,7 @@ def test_a_session_takes_no_more_than_it_counts_for(name: str) -> None:
         table = Table(counters, lambda: 1e9, lambda session: None, {}, **bounds)
         for number in range(SESSIONS):
             session = Session(name.format(number))
-            table.commit(session, session.advanced(number + 1000, "model", labels, 1.7e9 + number))
+            table.commit(session.advanced(number + 1000, "model", labels, 1.7e9 + number))
         taken, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -348,10 +348,10 @@ async def test_a_change_that_cannot_be_committed_is_refused_alone(
     """Where one session's commit fails, the others of the same batch are committed and answered."""
     commit = Table.commit
 
-    def fail(table: Table, before: Session, after: Session) -> None:
+    def fail(table: Table, after: Session) -> None:
         if after.key == "bad":
             raise RuntimeError("store on fire")
-        commit(table, before, after)
+        commit(table, after)
 
     free = harness.service.model.slots.free
     with monkeypatch.context() as patch:
@@ -360,3 +360,18 @@ async def test_a_change_that_cannot_be_committed_is_refused_alone(
     assert [response.status_code for response in responses] == [200, 500, 200]
     assert harness.service.model.slots.free == free - 2
     assert (await harness.send("bad", "a")).json()["state"] == "new"
+
+
+async def test_answers_dropped_while_their_session_begins_again_count_once(bundle_path: Path) -> None:
+    """Answers of an ended session that make room while its next life begins are counted as they are kept."""
+    harness = Harness(bundle_path, max_answer_bytes=2000)
+    await harness.send("u", "a", key="k", end=True)
+    again = asyncio.create_task(harness.send("u", *["b"] * 5))
+    while not harness.service.pending:
+        await asyncio.sleep(0)
+    for number in range(4):  # each has an answer to remember, so that the ended session's makes room
+        await harness.send(f"v{number}", "a", key="k", end=True)
+    assert (await again).json()["step"] == 5
+    table = harness.service.sessions
+    kept = [*table._held.values(), *table._ended.values()]
+    assert table.answer_bytes == sum(session.answers.nbytes for session in kept)

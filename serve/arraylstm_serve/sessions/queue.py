@@ -250,7 +250,7 @@ class Queue:
             if change.kind in CONFLICTS:
                 self._counters.conflicts += 1
         elif change.session is not None:
-            self._table.commit(turn.session, change.session)
+            self._table.commit(change.session)
             self._counters.count(command.counted_as)
             return change.session.slot
         elif command.uses:

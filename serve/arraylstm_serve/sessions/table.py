@@ -63,8 +63,9 @@ class Table:
         """Return the session as it stands; a session that is not in the table stands at step 0."""
         return self._held.get(key) or self._ended.get(key) or Session(key)
 
-    def commit(self, before: Session, after: Session) -> None:
-        """Replace the value of a session that `find` returned by its next value."""
+    def commit(self, after: Session) -> None:
+        """Put a session's next value in the place of the one that is here now."""
+        before = self.find(after.key)
         self.answer_bytes += after.answers.nbytes - before.answers.nbytes
         if before.slot != after.slot:
             self._release(before)
