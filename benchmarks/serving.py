@@ -196,9 +196,10 @@ def graph_alone(model: Served) -> Callable[[], object]:
 
 def engine(model: Served) -> Callable[[], object]:
     """Return a step of the server's engine with all that an event needs: how likely its item was, and the top ten."""
-    opened = open_engine(Bundle.load(model.bundle), Settings(device="cpu"), 2 * _ENGINE_BATCH)
-    slots, items = np.arange(_ENGINE_BATCH), np.arange(_ENGINE_BATCH) % model.num_items
-    return partial(opened.step, slots, items, [_TOP_K] * _ENGINE_BATCH)
+    opened = open_engine(Bundle.load(model.bundle), Settings(device="cpu"), 1 + 2 * _ENGINE_BATCH)
+    sources, targets = np.split(1 + np.arange(2 * _ENGINE_BATCH), 2)  # row 0 is the initial state
+    items = np.arange(_ENGINE_BATCH) % model.num_items
+    return partial(opened.step, sources, targets, items, [_TOP_K] * _ENGINE_BATCH)
 
 
 def steps(step: Callable[[], object], core: int, seconds: float) -> Load:
