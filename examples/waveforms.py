@@ -47,9 +47,8 @@ def main(picture: Path = Path("waveforms.png"), /, *, waveforms: int = 1024, epo
         forget += 1  # before training, the state then lasts longer than the waveform
     train(model, x, y, epochs)
     output, z, q_z, _, _ = predict(model, held_out)
-    print(
-        f"{(output.argmax(1) == classes).float().mean():.1%} of {len(classes)} held-out waveforms are classified correctly"
-    )
+    right = (output.argmax(1) == classes).float().mean()
+    print(f"{right:.1%} of {len(classes)} held-out waveforms are classified correctly")
     report(q_z, classes, bursts)
     draw(held_out, classes, bursts, q_z, z).savefig(picture, dpi=100)
     print(f"wrote {picture}")

@@ -1,8 +1,8 @@
 """Which tests are slow: `make test-fast` leaves them out, `make slow` measures them again.
 
-A test is slow if all its cases together, with what they set up, take over a second: slow.txt has the names. The first test
-that runs sets up what others share, so `make slow` runs what is left once more without the slow ones. A test that needs an
-export of every cell is slow in any case.
+A test is slow if all its cases together, with what they set up, take over a second; slow.txt has the names. The first
+test that runs sets up what others share, so `make slow` runs what is left once more without the slow ones. A test that
+needs an export of every cell is slow in any case.
 """
 
 from collections import Counter
