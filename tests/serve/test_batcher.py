@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import logging
 from collections.abc import Sequence
 from time import perf_counter
 
@@ -11,7 +13,7 @@ import pytest
 
 from arraylstm_serve.arrays import Floats, Integers
 from arraylstm_serve.counters import Counters
-from arraylstm_serve.engine.batcher import Batcher, LateError, NonFiniteError, Walk
+from arraylstm_serve.engine.batcher import Batcher, Walk
 from arraylstm_serve.engine.host import HostEngine
 from arraylstm_serve.engine.ranking import Selection
 from arraylstm_serve.engine.slots import INITIAL, Slots
@@ -104,8 +106,8 @@ async def test_a_failing_batch_fails_its_own_walks_only(caplog: pytest.LogCaptur
     doomed = [bench.submit(0), bench.submit(1, 1)]
     fine = bench.submit(2, 3)
     await bench.settle(3)
-    assert [str(walk.error) for walk in doomed] == ["engine on fire"] * 2
-    assert fine.error is None
+    assert [walk.fault for walk in doomed] == ["failed"] * 2
+    assert fine.fault is None
     assert fine.ranking.ids == [3]
     assert [walk.position for walk in (*doomed, fine)] == [0, 0, 2]
     assert "a batch of 2 rows failed" in caplog.text
@@ -117,8 +119,8 @@ async def test_a_row_that_is_not_finite_fails_alone() -> None:
     bench.engine.poison = 3
     good, bad = bench.submit(0, 1), bench.submit(0, 3, 1)
     await bench.settle(2)
-    assert good.error is None
-    assert isinstance(bad.error, NonFiniteError)
+    assert good.fault is None
+    assert bad.fault == "failed"
     assert [walk.position for walk in (good, bad)] == [2, 1]
 
 
@@ -154,7 +156,25 @@ async def test_a_walk_that_waited_too_long_does_not_begin() -> None:
     bench = Bench(max_batch=1)
     fine, late = bench.submit(0), bench.submit(1, patience=-1)
     await bench.settle(2)
-    assert fine.error is None
-    assert isinstance(late.error, LateError)
+    assert fine.fault is None
+    assert late.fault == "late"
     assert late.position == 0
     assert bench.counters.batch_rows.counts[0] == 1
+
+
+async def test_a_failed_walk_leaves_nothing_behind() -> None:
+    """Walks that failed are freed with their batch: no traceback keeps them."""
+    bench = Bench(max_batch=4)
+    logging.disable(logging.CRITICAL)  # pytest keeps what is logged, tracebacks included
+    try:
+        for batch in range(5):
+            bench.engine.fail_at = batch
+            for _ in range(4):
+                bench.submit(0)
+            await bench.settle(4)
+            assert [walk.fault for walk in bench.ended] == ["failed"] * 4
+            bench.ended.clear()
+    finally:
+        logging.disable(logging.NOTSET)
+    gc.collect()
+    assert not [thing for thing in gc.get_objects() if isinstance(thing, Walk) and thing.owner is bench]

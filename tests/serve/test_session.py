@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import tracemalloc
 import uuid
+from collections.abc import Callable
 
 import pytest
 
+from arraylstm_serve.bundle.vocabulary import Vocabulary
 from arraylstm_serve.counters import Counters
 from arraylstm_serve.sessions.session import RECENT, SESSION_BYTES, Answers, Session
 from arraylstm_serve.sessions.table import Table
@@ -48,3 +51,28 @@ def test_a_session_takes_no_more_than_it_counts_for(name: str) -> None:
     finally:
         tracemalloc.stop()
     assert SESSIONS * SESSION_BYTES / 4 < taken <= SESSIONS * SESSION_BYTES
+
+
+def test_no_two_values_have_one_incarnation_and_version() -> None:
+    """Whatever happens to a session makes a value of its own, so that a late writer finds that it is late."""
+    rng = random.Random(0)
+    changes: list[Callable[[Session, float], Session]] = [
+        lambda session, now: session.advanced(3, "model", ["a"], now),
+        lambda session, now: session.given(4, "model", 5, ["b"], now),
+        lambda session, now: session.at_end(now).remembering("k", b"", b"%d" % now),
+        lambda session, now: session.forgotten(now),
+    ]
+    session, seen = Session("u"), set()
+    for now in range(500):
+        session = rng.choice(changes if session.begun else changes[:2])(session, now)
+        assert (session.incarnation, session.version) not in seen
+        seen.add((session.incarnation, session.version))
+    assert len({incarnation for incarnation, _ in seen}) > 100
+
+
+def test_a_restored_session_takes_no_more_than_another() -> None:
+    """Where ids are the labels, a session that was restored shares them with the vocabulary as others do."""
+    vocabulary = Vocabulary(1000, None)
+    ids = list(range(500, 500 + RECENT))
+    restored = vocabulary.decode([int(str(index)) for index in ids])
+    assert all(one is other for one, other in zip(restored, vocabulary.decode(vocabulary.encode(ids)), strict=True))

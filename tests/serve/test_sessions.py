@@ -325,6 +325,21 @@ async def test_no_slot_is_ever_lost(bundle_path: Path) -> None:
     assert (harness.service.model.slots.free, harness.service.pending) == (free, 0)
 
 
+async def test_where_a_session_stands_is_told_at_once(bundle_path: Path) -> None:
+    """Asking where a session stands waits for none of its events and takes no place: it tells what is committed."""
+    harness = Harness(bundle_path, max_pending=2, max_session_pending=2)
+    await harness.send("u", "a")
+    walks = [asyncio.create_task(harness.send("u", *["b"] * 50)) for _ in range(2)]
+    while harness.service.pending < 2:
+        await asyncio.sleep(0)
+    assert refusal(await harness.client.get("/v1/sessions/u/predictions")) == (429, "session_busy")
+    answer = await harness.client.get("/v1/sessions/u")
+    assert (answer.status_code, answer.json()["step"]) == (200, 1)
+    assert harness.service.pending == 2
+    assert (await walks[1]).json()["step"] == 101
+    await walks[0]
+
+
 @pytest.mark.parametrize("held", [False, True])
 async def test_an_answer_that_cannot_be_written_changes_nothing(
     harness: Harness, monkeypatch: pytest.MonkeyPatch, held: bool

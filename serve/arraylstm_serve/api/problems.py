@@ -108,11 +108,6 @@ def late() -> Problem:
     )
 
 
-def plain_id(key: str) -> str:
-    """Return a session's id as its client knows it, without the namespace."""
-    return key.rpartition("/")[2]
-
-
 def internal(detail: str = "The request failed inside the server; its log has the cause.") -> Problem:
     """Make the refusal for an error inside the server; only its log has the cause."""
     return Problem(INTERNAL, detail)

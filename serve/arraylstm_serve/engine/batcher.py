@@ -7,7 +7,7 @@ from asyncio import get_running_loop
 from collections import deque
 from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from msgspec import Struct
@@ -26,15 +26,14 @@ UNPREDICTED: Observed = (None, None)
 logger = logging.getLogger(__name__)
 
 
-class NonFiniteError(ArithmeticError):
-    """The model returned logits that are not finite numbers."""
+Fault = Literal["late", "failed"]
+"""Why a walk stopped early: its deadline passed before its first step, or a step failed, which the log explains.
+
+A word and not the exception: a traceback refers to the batch that raised it, and so to the walk.
+"""
 
 
-class LateError(Exception):
-    """The deadline of a walk passed before its first step."""
-
-
-class Walk(Struct, gc=False):
+class Walk(Struct):
     """The items of one request, stepped one after the other: one item in each batch.
 
     The first step reads `source` and writes `target`; the later steps read and write `target`.
@@ -50,7 +49,7 @@ class Walk(Struct, gc=False):
         position: how many items have been stepped.
         observed: the probability and rank of each stepped item.
         ranking: the most likely next items after the last step.
-        error: why the walk stopped early; None if it did not.
+        fault: why the walk stopped early; None if it did not.
     """
 
     owner: Any
@@ -63,7 +62,7 @@ class Walk(Struct, gc=False):
     position: int = 0
     observed: list[Observed] = []
     ranking: Ranking = NOTHING
-    error: Exception | None = None
+    fault: Fault | None = None
 
 
 class Batcher:
@@ -115,7 +114,7 @@ class Batcher:
             self._counters.run_seconds.observe(perf_counter() - began)
             self._counters.batch_rows.observe(len(batch))
             for walk in batch:
-                if walk.error is not None or walk.position == len(walk.items):
+                if walk.fault is not None or walk.position == len(walk.items):
                     ended.append(walk)
                 else:
                     self._queue.append(walk)
@@ -136,7 +135,7 @@ class Batcher:
             walk = queue.popleft()
             if not walk.position:
                 if walk.deadline < now:
-                    walk.error = LateError()
+                    walk.fault = "late"
                     late.append(walk)
                     continue
                 waited.observe(now - walk.arrived)
@@ -152,10 +151,10 @@ class Batcher:
                 np.array([walk.items[walk.position] for walk in batch]),
                 [walk.selection.depth if walk.position + 1 == len(walk.items) else 0 for walk in batch],
             )
-        except Exception as error:
+        except Exception:
             logger.exception("a batch of %d rows failed", len(batch))
             for walk in batch:
-                walk.error = error
+                walk.fault = "failed"
             return
         observations = zip(step.probabilities.tolist(), step.ranks.tolist(), strict=True)
         for walk, observed, finite, ranking in zip(
@@ -163,7 +162,7 @@ class Batcher:
         ):
             if not finite:
                 logger.error("the model gave logits that are not finite for item id %d", walk.items[walk.position])
-                walk.error = NonFiniteError()
+                walk.fault = "failed"
                 continue
             walk.observed.append(observed if walk.position or walk.source != INITIAL else UNPREDICTED)
             walk.position += 1

@@ -209,7 +209,8 @@ def greeting(service: Service, keys: Keys | None, listener: socket.socket) -> st
     url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
     here = f"{scheme}://localhost:{port}" if ip_address(host).is_unspecified else url
     asked = "asked for" if keys else "none asked for"
-    megabytes = service.memory_bound / 1e6
+    needed = demands(model.bundle, settings)
+    megabytes = (sum(needed.values()) - needed["max_batch"]) / 1e6
     return "\n".join(
         (
             f"arraylstm-serve {__version__}",

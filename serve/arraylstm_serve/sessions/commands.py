@@ -105,6 +105,8 @@ class Command(Struct, frozen=True, gc=False, kw_only=True):
     session_id: str
     idempotency_key: str | None = None
 
+    waits: ClassVar[bool] = True
+    """Whether the command waits for its session's earlier commands, and takes a place among the pending ones."""
     uses: ClassVar[bool] = True
     """Whether the command counts as a use of its session."""
     counted_as: ClassVar[Literal["events", "restored"] | None] = None
@@ -206,11 +208,11 @@ class Advance(_Walking, frozen=True, gc=False, kw_only=True):
         labels = model.vocabulary.decode(walk.items)
         after = before.advanced(walk.target, model.fingerprint, labels, turn.now)
         answer = self.answer(turn, walk, after.step, before.state)
-        return Change(after.ended(turn.now) if self.end else after, answer)
+        return Change(after.at_end(turn.now) if self.end else after, answer)
 
     def _start(self, turn: Turn) -> Session:
         """Return the session to go on from."""
-        return turn.session.ended(turn.now) if self.start == "always" else turn.session
+        return turn.session.at_end(turn.now) if self.start == "always" else turn.session
 
     def _check_step(self, session: Session) -> None:
         expected, step = self.expected_step, session.step

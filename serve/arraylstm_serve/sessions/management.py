@@ -27,10 +27,11 @@ class Peek(Command, frozen=True, gc=False, kw_only=True):
 
 
 class Inspect(Command, frozen=True, gc=False, kw_only=True):
-    """Describe where a session stands; this does not count as a use of it."""
+    """Describe where a session stands, as committed, at once; this does not count as a use of it."""
 
     describe: Callable[[str, Session], bytes]
 
+    waits = False
     uses = False
 
     def begin(self, turn: Turn) -> Change:

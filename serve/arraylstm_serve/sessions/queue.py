@@ -27,7 +27,7 @@ from arraylstm_serve.api.problems import (
     retry_later,
 )
 from arraylstm_serve.counters import Counters
-from arraylstm_serve.engine.batcher import LateError, Walk
+from arraylstm_serve.engine.batcher import Walk
 from arraylstm_serve.engine.slots import INITIAL
 from arraylstm_serve.sessions.commands import Caller, Change, Command
 from arraylstm_serve.sessions.limits import Gate
@@ -145,6 +145,9 @@ class Queue:
         self._table.expire()
         session_id = command.session_id
         key = f"{caller.namespace}/{session_id}" if caller.namespace and session_id else session_id
+        if not command.waits:
+            self._begin(Turn(self, command, caller, key, reply))
+            return
         turns = self._waiting.get(key)
         if turns is not None and len(turns) >= self._max_turns:
             detail = (
@@ -237,6 +240,7 @@ class Queue:
                 done[place] = turn, internal()
             if turn.target not in (INITIAL, kept):
                 turn.model.slots.release(turn.target)
+        self._table.trim()
         for turn, change in done:
             if isinstance(change, Change):
                 turn.answer(change.answer)
@@ -278,8 +282,8 @@ def _repeated(command: Command, known: Remembered) -> bytes:
 def _rendered(turn: Turn, walk: Walk, now: float) -> Change | Problem:
     """Return the change that an ended walk makes, or the reason why it makes none."""
     turn.now = now
-    if walk.error is not None:
-        return late() if isinstance(walk.error, LateError) else internal()
+    if walk.fault is not None:
+        return late() if walk.fault == "late" else internal()
     try:
         return _keyed(turn, turn.command.finish(turn, walk))
     except Exception:

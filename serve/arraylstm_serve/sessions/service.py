@@ -14,10 +14,10 @@ from arraylstm_serve.counters import Counters
 from arraylstm_serve.engine.base import Engine, row_bytes
 from arraylstm_serve.sessions.commands import Caller, Command
 from arraylstm_serve.sessions.limits import Gate, Share
-from arraylstm_serve.sessions.model import Model, slot_count
+from arraylstm_serve.sessions.model import Model
 from arraylstm_serve.sessions.queue import Queue, Reply, Turn
 from arraylstm_serve.sessions.rendering import render_info
-from arraylstm_serve.sessions.session import SESSION_BYTES, Session
+from arraylstm_serve.sessions.session import Session
 from arraylstm_serve.sessions.state_file import OVERHEAD
 from arraylstm_serve.sessions.table import Table
 from arraylstm_serve.settings import Settings
@@ -60,7 +60,7 @@ class Service:
         self.sessions = Table(
             self.counters,
             self._clock,
-            release=lambda session: self.model.slots.release(session.slot),
+            release=lambda session: self._models[session.model].slots.release(session.slot),
             busy=waiting,
             max_sessions=settings.max_sessions,
             ttl=settings.session_ttl,
@@ -77,6 +77,8 @@ class Service:
             max_turns=settings.max_session_pending,
         )
         self.model = Model(bundle, engine, settings, self.counters, self._queue.finish)
+        self._models = {self.model.fingerprint: self.model}
+        """The models that sessions have slots of, by fingerprint."""
 
     def perform(self, command: Command, caller: Caller, reply: Reply) -> None:
         """Carry out a command when its turn comes.
@@ -99,13 +101,6 @@ class Service:
     def describe(self, session_id: str, session: Session) -> bytes:
         """Return an encoded SessionInfo."""
         return render_info(session_id, session, self.settings.session_ttl)
-
-    @property
-    def memory_bound(self) -> int:
-        """The most bytes that sessions and their remembered answers can take."""
-        settings = self.settings
-        rows = slot_count(settings) * row_bytes(self.model.engine.shapes)
-        return rows + settings.max_sessions * SESSION_BYTES + settings.max_answer_bytes
 
     @property
     def largest_state(self) -> int:

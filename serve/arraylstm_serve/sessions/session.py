@@ -68,7 +68,8 @@ class Session(Struct, frozen=True, gc=False):
     Attributes:
         key: its name in the server; `NAMESPACE/ID` if API keys divide sessions into namespaces.
         incarnation: 63 random bits, drawn when the session begins; 0 if it has not begun.
-        version: how often the session has changed since it began.
+        version: how often the session has changed since it began, its end included. No two values of a session have the
+            same incarnation and version.
         model: the fingerprint of the model that made its state.
         step: how many items it has consumed.
         slot: the engine's row that holds its state.
@@ -77,6 +78,7 @@ class Session(Struct, frozen=True, gc=False):
         created: when it began, in seconds since the epoch.
         last_used: when it was last used, in seconds since the epoch.
         restored: whether a client gave it its state and it has consumed no item since.
+        ended: when it ended, in seconds since the epoch; 0 if it has not.
     """
 
     key: str
@@ -90,6 +92,7 @@ class Session(Struct, frozen=True, gc=False):
     created: float = 0.0
     last_used: float = 0.0
     restored: bool = False
+    ended: float = 0.0
 
     @property
     def begun(self) -> bool:
@@ -107,7 +110,7 @@ class Session(Struct, frozen=True, gc=False):
         return Session(
             self.key,
             self.incarnation if begun else _new_incarnation(),
-            self.version + 1,
+            self.version + 1 if begun else 1,
             model,
             self.step + len(labels),
             slot,
@@ -122,7 +125,7 @@ class Session(Struct, frozen=True, gc=False):
         return Session(
             self.key,
             self.incarnation if self.step else _new_incarnation(),
-            self.version + 1,
+            self.version + 1 if self.step else 1,
             model,
             step,
             slot,
@@ -133,13 +136,24 @@ class Session(Struct, frozen=True, gc=False):
             restored=True,
         )
 
-    def ended(self, now: float) -> Session:
+    def at_end(self, now: float) -> Session:
         """Return the session after its end: it remembers its answers, and its next item begins it again."""
-        return Session(self.key, answers=self.answers, last_used=now)
+        return self._ended(self.answers, now)
 
     def forgotten(self, now: float) -> Session:
         """Return the session after its removal: it remembers no answers."""
-        return Session(self.key, last_used=now)
+        return self._ended(NO_ANSWERS, now)
+
+    def _ended(self, answers: Answers, now: float) -> Session:
+        return Session(
+            self.key,
+            self.incarnation,
+            self.version + 1,
+            answers=answers,
+            created=self.created,
+            last_used=now,
+            ended=now,
+        )
 
     def used(self, now: float) -> Session:
         """Return the session, last used at the given time."""

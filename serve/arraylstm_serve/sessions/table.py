@@ -64,18 +64,17 @@ class Table:
         return self._held.get(key) or self._ended.get(key) or Session(key)
 
     def commit(self, after: Session) -> None:
-        """Put a session's next value in the place of the one that is here now."""
+        """Put a session's next value in the place of the one that is here now; `trim` then keeps the bounds."""
         before = self.find(after.key)
-        self.answer_bytes += after.answers.nbytes - before.answers.nbytes
-        if before.slot != after.slot:
-            self._release(before)
         if after.step:
             self._hold(after)
         else:
             self._forget(after.key)
             if after.answers.by_key:
                 self._ended[after.key] = after
-        self.trim()
+        self.answer_bytes += after.answers.nbytes - before.answers.nbytes
+        if before.begun and before.slot != after.slot:
+            self._release(before)
 
     def touch(self, key: str) -> None:
         """Mark a session as used now, if it is held."""
