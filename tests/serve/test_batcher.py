@@ -177,4 +177,4 @@ async def test_a_failed_walk_leaves_nothing_behind() -> None:
     finally:
         logging.disable(logging.NOTSET)
     gc.collect()
-    assert not [thing for thing in gc.get_objects() if isinstance(thing, Walk) and thing.owner is bench]
+    assert not [thing for thing in gc.get_objects() if type(thing) is Walk and thing.owner is bench]
