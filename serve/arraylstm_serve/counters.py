@@ -1,4 +1,4 @@
-"""What the server counts of itself: plain numbers, added to where things happen, read by /metrics and /v1/stats."""
+"""The server's own counters: plain numbers, increased where things happen, read by /metrics and /v1/stats."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
 
 NO_ROUTE = "none"
-"""The route of refusals that come before any is looked for."""
+"""The route of requests that are refused before routing."""
 
 Eviction = Literal["expired", "room", "answers"]
 
 
 class Histogram:
-    """Counts values by upper bounds, the last bucket being without one.
+    """Counts values in buckets. Each bucket but the last has an upper bound.
 
     Attributes:
-        bounds: upper bounds, inclusive, rising.
-        counts: (len(bounds) + 1) how many values fell into each bucket alone.
+        bounds: the upper bounds, inclusive, in rising order.
+        counts: (len(bounds) + 1) how many values are in each bucket, not counting those in lower ones.
         total: the sum of the values.
     """
 
@@ -47,21 +47,21 @@ def _durations() -> Histogram:
 
 
 @dataclass(slots=True)
-class Figures:
-    """The counters of one server process; none but `streams` ever goes back.
+class Counters:
+    """The counters of one server process. Only `streams` can fall.
 
     Attributes:
         requests: HTTP requests answered, by route and status.
         durations: seconds from a request's head to its answer, by route.
         streams: WebSocket connections open.
-        events: requests that moved a session.
+        events: requests that advanced a session.
         batch_rows: sessions stepped by each run of the model.
-        run_seconds: each run of the model, with what is gathered, observed and stored around it.
-        queue_seconds: each walk's wait for its first run.
-        evicted: sessions closed without being asked to, by reason.
-        replays: answers given again for a repeated idempotency key.
-        conflicts: requests refused for their expected_step.
-        restored: sessions that began from a state they were given.
+        run_seconds: seconds of each run of the model, including the reading, ranking and storing of rows.
+        queue_seconds: seconds from each walk's request to its first step.
+        evicted: sessions that the server closed by itself, by reason.
+        replays: remembered answers sent again for a repeated idempotency key.
+        conflicts: requests refused because of their expected_step.
+        restored: states that clients gave to sessions.
     """
 
     requests: Counter[tuple[str, int]] = field(default_factory=Counter)
@@ -85,12 +85,12 @@ class Figures:
         histogram.observe(seconds)
 
     def count(self, name: Literal["events", "restored"] | None) -> None:
-        """Count a command."""
+        """Count a command that changed a session, under the name of its counter if it has one."""
         if name == "events":
             self.events += 1
         elif name == "restored":
             self.restored += 1
 
     def refused(self, status: int) -> None:
-        """Count a refusal that the application knows nothing of."""
+        """Count a refusal that the application does not see."""
         self.requests[NO_ROUTE, status] += 1

@@ -1,4 +1,4 @@
-"""The reference of the fuzzes: the host's engine, stepping one session's items alone, one row a run."""
+"""The reference for the fuzz tests: the host's engine steps one session's items alone, one row in each run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from arraylstm_serve.bundle.load import Bundle
 from arraylstm_serve.engine.base import Step
-from arraylstm_serve.engine.batcher import UNSEEN
+from arraylstm_serve.engine.batcher import UNPREDICTED
 from arraylstm_serve.engine.open import open_engine
 from arraylstm_serve.engine.slots import INITIAL
 from arraylstm_serve.settings import Settings
@@ -21,19 +21,22 @@ from .bundles import V, index_of
 SLOT = 1
 
 Likely = list[tuple[Any, float]]
-Seen = list[tuple[float | None, int | None]]
-Facts = tuple[Likely, Seen]
+Observed = list[tuple[float | None, int | None]]
+Facts = tuple[Likely, Observed]
 
 
 def same_likely(found: Likely, expected: Likely) -> bool:
-    """Whether predictions are the expected ones: the same bits, but for a device's, which are within 1e-5."""
+    """Return whether predictions are as expected: the same bits on the host's engine, within 1e-5 on a device's."""
     if Chosen.engine == "host":
         return found == expected
     return dict(found) == pytest.approx(dict(expected), abs=1e-5)
 
 
-def same_seen(found: Seen, expected: Seen) -> bool:
-    """Whether observations are the expected ones, likewise; ranks of nearly equal chances may differ by one."""
+def same_observed(found: Observed, expected: Observed) -> bool:
+    """Return whether observations are as expected: the same bits on the host's engine, within 1e-5 on a device's.
+
+    On a device's engine, ranks may differ by one, as items may be nearly equally likely.
+    """
     if Chosen.engine == "host":
         return found == expected
     return len(found) == len(expected) and all(
@@ -45,32 +48,32 @@ def same_seen(found: Seen, expected: Seen) -> bool:
 
 
 def same(found: Facts, expected: Facts) -> bool:
-    """Whether an answer is the expected one."""
-    return same_likely(found[0], expected[0]) and same_seen(found[1], expected[1])
+    """Return whether an answer is as expected."""
+    return same_likely(found[0], expected[0]) and same_observed(found[1], expected[1])
 
 
 class Alone:
-    """What the host's engine gives a session whose items run at batch 1, with nothing beside them."""
+    """The answers that the host's engine gives a session whose items run at batch 1, without other sessions."""
 
     def __init__(self, bundle: Bundle) -> None:
         self.engine = open_engine(bundle, Settings(device="cpu"), 2)
         self.labels = bundle.vocabulary.labels
 
     def walk(self, chunks: Sequence[Sequence[Any]]) -> list[Facts]:
-        """A session's answers to some requests, one after the other: all predictions, and what it had thought."""
+        """Return a session's answers to requests, one after the other: all predictions, and all observations."""
         answers: list[Facts] = []
         source = INITIAL
         for chunk in chunks:
-            seen: Seen = []
+            observed: Observed = []
             for item in chunk:
                 step = self.step(source, item)
-                assert step.sound.all()
-                thought = step.probabilities.item(), step.ranks.item()
-                seen.append(UNSEEN if source == INITIAL else thought)
+                assert step.finite.all()
+                found = step.probabilities.item(), step.ranks.item()
+                observed.append(UNPREDICTED if source == INITIAL else found)
                 source = SLOT
             (ranking,) = self.engine.rank(np.array([source]), V)
             labels = [self.labels[index] for index in ranking.ids]
-            answers.append((list(zip(labels, ranking.probabilities, strict=True)), seen))
+            answers.append((list(zip(labels, ranking.probabilities, strict=True)), observed))
         return answers
 
     def step(self, source: int, item: Any) -> Step:
@@ -78,7 +81,7 @@ class Alone:
         return self.engine.step(np.array([source]), np.array([SLOT]), np.array([index_of(item)]), [0])
 
     def tensors(self, items: Sequence[Any]) -> dict[str, Any]:
-        """The tensors that a session's state has after some items."""
+        """Return the tensors of a session's state after some items."""
         source = INITIAL
         for item in items:
             self.step(source, item)

@@ -31,7 +31,12 @@ from ..devices import Chosen
 
 
 class Hooks:
-    """What a test may do to an engine: look, act or raise before each step, and have an item bring no finite logits."""
+    """What a test may do to an engine.
+
+    Attributes:
+        before: called with the items before each step; it may look, act or raise.
+        poison: the id of an item for which the model gives logits that are not finite.
+    """
 
     def __init__(self) -> None:
         self.before: Callable[[Integers], None] = lambda items: None
@@ -39,7 +44,7 @@ class Hooks:
 
 
 class OnHost(Hooks, HostEngine):
-    """The host's engine."""
+    """The host's engine, with hooks."""
 
     def __init__(self, bundle: Bundle, slots: int) -> None:
         Hooks.__init__(self)
@@ -54,45 +59,45 @@ class OnHost(Hooks, HostEngine):
 
         graph.run = poisoned  # type: ignore[method-assign]
 
-    def step(self, sources: Integers, targets: Integers, items: Integers, reaches: Sequence[int]) -> Step:
+    def step(self, sources: Integers, targets: Integers, items: Integers, depths: Sequence[int]) -> Step:
         """Step, after the hook."""
         self.before(items)
-        return super().step(sources, targets, items, reaches)
+        return super().step(sources, targets, items, depths)
 
 
 class OnDevice(Hooks, DeviceEngine):
-    """The device's engine; no poisoned row reaches it, as its logits are out of reach."""
+    """The device's engine, with hooks. Poisoned rows are left out of its batches: a test cannot change its logits."""
 
     def __init__(self, bundle: Bundle, slots: int, max_batch: int) -> None:
         Hooks.__init__(self)
         place = Place("cpu", "CPU", {}) if Chosen.device == "cpu" else cuda_place(Settings())
         DeviceEngine.__init__(self, bundle, place, slots, max_batch)
 
-    def step(self, sources: Integers, targets: Integers, items: Integers, reaches: Sequence[int]) -> Step:
+    def step(self, sources: Integers, targets: Integers, items: Integers, depths: Sequence[int]) -> Step:
         """Step, after the hook."""
         self.before(items)
-        sound = items != self.poison
-        if sound.all():
-            return super().step(sources, targets, items, reaches)
+        finite = items != self.poison
+        if finite.all():
+            return super().step(sources, targets, items, depths)
         kept = super().step(
-            sources[sound],
-            targets[sound],
-            items[sound],
-            [reach for reach, fine in zip(reaches, sound, strict=True) if fine],
+            sources[finite],
+            targets[finite],
+            items[finite],
+            [depth for depth, fine in zip(depths, finite, strict=True) if fine],
         )
         rankings = iter(kept.rankings)
         step = Step(
             np.zeros(len(items)),
             np.zeros(len(items), int),
-            sound,
-            [next(rankings) if fine else NOTHING for fine in sound],
+            finite,
+            [next(rankings) if fine else NOTHING for fine in finite],
         )
-        step.probabilities[sound], step.ranks[sound], step.sound[sound] = kept[:3]
+        step.probabilities[finite], step.ranks[finite], step.finite[finite] = kept[:3]
         return step
 
 
 def make_engine(bundle: Bundle, slots: int, max_batch: int = 64) -> OnHost | OnDevice:
-    """The engine that the suite was told to test."""
+    """Return the engine that the suite is to test."""
     return OnHost(bundle, slots) if Chosen.engine == "host" else OnDevice(bundle, slots, max_batch)
 
 
@@ -103,12 +108,12 @@ class Clock:
         self.now = 1_700_000_000.0
 
     def __call__(self) -> float:
-        """Seconds since the epoch."""
+        """Return seconds since the epoch."""
         return self.now
 
 
 class Harness:
-    """An application, a client for it, and what the test may turn."""
+    """An application, a client for it, and the engine and clock that a test may control."""
 
     def __init__(self, bundle_path: Path, **settings: Any) -> None:
         bundle = Bundle.load(bundle_path)
@@ -134,12 +139,12 @@ class Harness:
 
 
 def predictions(answer: dict[str, Any]) -> list[tuple[Any, float]]:
-    """An answer's predictions as pairs."""
+    """Return an answer's predictions as pairs of item and probability."""
     return [(entry["item"], entry["probability"]) for entry in answer["predictions"]]
 
 
 def observed(answer: dict[str, Any]) -> list[tuple[float | None, int | None]]:
-    """An answer's observations as pairs of probability and rank."""
+    """Return an answer's observations as pairs of probability and rank."""
     return [(entry["probability"], entry["rank"]) for entry in answer["observed"]]
 
 
@@ -151,14 +156,14 @@ class _Listener(Server):
         self.up = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and say so."""
+        """Start, then set `up`."""
         await super().startup(sockets)
         self.up.set()
 
 
 @asynccontextmanager
 async def listening(harness: Harness) -> AsyncIterator[str]:
-    """The harness's service behind a real port, in the test's own loop: host and port."""
+    """Serve the harness's service on a real port, in the test's own loop; yield `host:port`."""
     listener = listen("127.0.0.1", 0)
     server = _Listener(harness.service, harness.keys)
     serving = asyncio.create_task(server.serve([listener]))

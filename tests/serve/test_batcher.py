@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from arraylstm_serve.arrays import Floats, Integers
-from arraylstm_serve.counters import Figures
+from arraylstm_serve.counters import Counters
 from arraylstm_serve.engine.batcher import Batcher, LateError, NonFiniteError, Walk
 from arraylstm_serve.engine.host import HostEngine
-from arraylstm_serve.engine.ranking import Ask
+from arraylstm_serve.engine.ranking import Selection
 from arraylstm_serve.engine.slots import INITIAL, Slots
 
 pytestmark = pytest.mark.anyio
@@ -21,7 +21,7 @@ WIDTH = 4
 
 
 class Recorder:
-    """A graph whose logits are its items, which notes each batch and fails where it is told to."""
+    """A graph whose logits are its items, one-hot. It notes each batch, and fails at a batch or an item if told to."""
 
     provider = "CPUExecutionProvider"
 
@@ -46,15 +46,15 @@ class Bench:
     def __init__(self, max_batch: int = 8) -> None:
         self.engine = Recorder()
         self.slots = Slots(64)
-        self.figures = Figures()
+        self.counters = Counters()
         self.host = HostEngine(self.engine, 64, [], WIDTH)  # type: ignore[arg-type]
-        self.batcher = Batcher(self.host, self.figures, max_batch, self.finished)
+        self.batcher = Batcher(self.host, self.counters, max_batch, self.finished)
         self.ended: list[Walk] = []
 
     def submit(self, *items: int, patience: float = 60) -> Walk:
         """Submit a walk on a slot of its own."""
         now = perf_counter()
-        walk = Walk(self, INITIAL, self.slots.acquire(), items, Ask.of(1, WIDTH), now, now + patience)
+        walk = Walk(self, INITIAL, self.slots.acquire(), items, Selection.of(1, WIDTH), now, now + patience)
         self.batcher.submit(walk)
         return walk
 
@@ -112,7 +112,7 @@ async def test_a_failing_batch_fails_its_own_walks_only(caplog: pytest.LogCaptur
 
 
 async def test_a_row_that_is_not_finite_fails_alone() -> None:
-    """Logits that are not numbers fail their own walk and stop it where it was; its neighbours go on."""
+    """Logits that are not finite fail their own walk and stop it where it was; the others of the batch go on."""
     bench = Bench()
     bench.engine.poison = 3
     good, bad = bench.submit(0, 1), bench.submit(0, 3, 1)
@@ -123,38 +123,38 @@ async def test_a_row_that_is_not_finite_fails_alone() -> None:
 
 
 async def test_only_the_first_item_of_a_slot_is_unforeseen() -> None:
-    """A fresh slot's first item has no probability; later ones have that of the logits before them."""
+    """A session's first item has no probability; later ones have the one that the logits before them give."""
     bench = Bench()
     walk = bench.submit(0, 0, 1)
     await bench.settle(1)
     likely = np.e / (np.e + WIDTH - 1)
-    assert walk.seen[0] == (None, None)
-    assert walk.seen[1] == (pytest.approx(likely), 1)
-    assert walk.seen[2] == (pytest.approx(likely / np.e), 2)
+    assert walk.observed[0] == (None, None)
+    assert walk.observed[1] == (pytest.approx(likely), 1)
+    assert walk.observed[2] == (pytest.approx(likely / np.e), 2)
 
 
 async def test_a_walk_leaves_where_it_began_as_it_was() -> None:
-    """A walk from another slot reads that slot and writes its own alone."""
+    """A walk from another slot reads that slot, and writes only its own."""
     bench = Bench()
     first = bench.submit(0, 1)
     await bench.settle(1)
     now = perf_counter()
     items = [1, 2]
-    second = Walk(bench, first.target, bench.slots.acquire(), items, Ask.of(1, WIDTH), now, now + 60)
+    second = Walk(bench, first.target, bench.slots.acquire(), items, Selection.of(1, WIDTH), now, now + 60)
     bench.batcher.submit(second)
     await bench.settle(2)
     rows = bench.host.read(np.array([INITIAL, first.target, second.target]))["logits"]
     assert rows.argmax(1).tolist()[1:] == [1, 2]
     assert not rows[0].any()
-    assert second.seen[0] == (pytest.approx(np.e / (np.e + WIDTH - 1)), 1)
+    assert second.observed[0] == (pytest.approx(np.e / (np.e + WIDTH - 1)), 1)
 
 
 async def test_a_walk_that_waited_too_long_does_not_begin() -> None:
-    """A walk whose deadline has passed moves nothing and is told so; one that has begun goes on."""
+    """A walk whose deadline has passed steps nothing and ends with an error; the other walk is stepped."""
     bench = Bench(max_batch=1)
     fine, late = bench.submit(0), bench.submit(1, patience=-1)
     await bench.settle(2)
     assert fine.error is None
     assert isinstance(late.error, LateError)
     assert late.position == 0
-    assert bench.figures.batch_rows.counts[0] == 1
+    assert bench.counters.batch_rows.counts[0] == 1

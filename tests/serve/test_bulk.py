@@ -1,4 +1,4 @@
-"""Many sessions' events in one request."""
+"""Events of many sessions in one request."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Event = dict[str, Any]
 
 
 def event(session_id: str, *items: Any, **fields: Any) -> Event:
-    """An entry."""
+    """Return an event of a bulk request."""
     return {"session_id": session_id, "items": list(items), **fields}
 
 
@@ -32,7 +32,7 @@ async def post(harness: Harness, *events: Event) -> httpx.Response:
 
 
 async def results(harness: Harness, *events: Event) -> list[dict[str, Any]]:
-    """The result of each event."""
+    """Post a bulk request, and return the result of each event."""
     response = await post(harness, *events)
     assert response.status_code == 200, response.text
     found: list[dict[str, Any]] = response.json()["results"]
@@ -67,7 +67,7 @@ async def test_a_request_alone_is_never_too_much_for_the_queues(bundle_path: Pat
 
 
 async def test_a_refused_event_does_not_disturb_the_others(harness: Harness) -> None:
-    """Refusals stand at their places as problems with code and status; the events around them are applied."""
+    """A refused event has a problem with code and status as its result; the events around it are applied."""
     await harness.send("held", "a")
     harness.engine.poison = 3
     found = await results(
@@ -92,7 +92,7 @@ async def test_a_refused_event_does_not_disturb_the_others(harness: Harness) -> 
 
 
 async def test_an_entry_has_its_own_key(harness: Harness) -> None:
-    """A repeated request gets the first answers again where events have keys, and moves those that have none."""
+    """In a repeated request, events with keys get their first answers again, and events without keys are applied."""
     events = [event("u", "a", idempotency_key="k"), event("v", "b"), event("u", "c", idempotency_key="l")]
     first = await results(harness, *events)
     again = await results(harness, *events)
@@ -105,7 +105,7 @@ async def test_an_entry_has_its_own_key(harness: Harness) -> None:
 
 
 async def test_a_session_can_end_and_begin_in_one_request(harness: Harness) -> None:
-    """After an entry that ends its session the next one begins it anew; the ending one can still be repeated."""
+    """After an event that ends its session, the next one begins it again; the ending one can still be repeated."""
     events = [event("u", "a"), event("u", "b", end=True, idempotency_key="k"), event("u", "c")]
     found = await results(harness, *events)
     assert [(result["step"], result["state"]) for result in found] == [(1, "new"), (2, "continued"), (1, "new")]
@@ -127,7 +127,7 @@ async def test_other_requests_get_their_turn_in_between(harness: Harness) -> Non
 
 
 async def test_bulk_requests_leave_single_events_their_places(bundle_path: Path) -> None:
-    """However many bulk requests come at once, their events wait for one another; none is refused, single or bulk."""
+    """However many bulk requests come at once, their events wait for each other, and no event is refused."""
     harness = Harness(bundle_path, max_pending=8)
     bulks = [asyncio.create_task(post(harness, *[event(f"b{n}-{m}", "a", "b") for m in range(50)])) for n in range(6)]
     singles = 0
@@ -141,15 +141,15 @@ async def test_bulk_requests_leave_single_events_their_places(bundle_path: Path)
 
 
 async def test_events_of_different_requests_and_sessions_share_batches(bundle_path: Path) -> None:
-    """Small bulk requests at once run together, and a bound on one session's events bounds no other's."""
+    """Small bulk requests sent at once run together; the bound on one session's events does not affect others."""
     harness = Harness(bundle_path, max_pending=16, max_session_pending=1)
     await asyncio.gather(*(post(harness, event(f"{n}a", "a"), event(f"{n}b", "b")) for n in range(4)))
-    assert harness.service.figures.batch_rows.count == 1
+    assert harness.service.counters.batch_rows.count == 1
     assert [result["step"] for result in await results(harness, *[event("0a", "c")] * 3)] == [2, 3, 4]
 
 
 async def test_a_request_waits_for_its_share_until_its_deadline(bundle_path: Path) -> None:
-    """Events that had to wait for other requests' beyond --request-timeout are refused and not applied."""
+    """Events that wait for other requests longer than --request-timeout are refused and not applied."""
     harness = Harness(bundle_path, max_pending=4, request_timeout=0.05, max_items=100_000)
     first = asyncio.create_task(post(harness, event("long", *["a"] * 20_000), event("other", *["a"] * 20_000)))
     while not harness.service.pending:
@@ -163,7 +163,7 @@ async def test_a_request_waits_for_its_share_until_its_deadline(bundle_path: Pat
 
 
 async def test_who_stops_to_wait_lets_the_next_one_in() -> None:
-    """Places asked for first are had first; who is cut off while waiting, or as they come, keeps none."""
+    """Places are given in the order of the requests; a request that is cancelled while it waits keeps no places."""
     share = Share(20)
     had: list[int] = []
 
@@ -185,16 +185,16 @@ async def test_who_stops_to_wait_lets_the_next_one_in() -> None:
 
 
 async def test_a_client_that_leaves_has_its_events_applied_once(bundle_path: Path) -> None:
-    """A request cut off and sent again with the same keys has moved each session once."""
+    """If a request is cut off and sent again with the same keys, each of its events is applied once."""
     harness = Harness(bundle_path, max_batch=4)
     events = [event(f"s{n}", "a", "b", idempotency_key="k") for n in range(20)]
     sending = asyncio.create_task(post(harness, *events))
-    while harness.service.figures.events < 6:
+    while harness.service.counters.events < 6:
         await asyncio.sleep(0)
     sending.cancel()
     await asyncio.gather(sending, return_exceptions=True)
     assert [result["step"] for result in await results(harness, *events)] == [2] * 20
-    assert harness.service.figures.events == 20
+    assert harness.service.counters.events == 20
     assert harness.service.pending == 0
 
 
@@ -214,7 +214,7 @@ async def test_a_client_that_leaves_has_its_events_applied_once(bundle_path: Pat
 async def test_a_malformed_request_is_refused_as_a_whole(
     harness: Harness, content: bytes, code: str, said: str
 ) -> None:
-    """What does not fit the schema, in whichever entry, is refused, and no entry is applied."""
+    """If any event does not fit the schema, the request is refused, and no event is applied."""
     whole = content.replace(b'"events": [{', b'"events": [{"session_id": "ok", "items": ["a"]}, {')
     for body in (content, whole):
         assert said in check(await harness.client.post("/v1/events", content=body), code)["detail"]
@@ -222,7 +222,7 @@ async def test_a_malformed_request_is_refused_as_a_whole(
 
 
 async def test_the_number_of_events_is_bounded(bundle_path: Path) -> None:
-    """More than max_events are refused with both numbers, and none is applied."""
+    """More events than max_events are refused with both numbers, and none is applied."""
     harness = Harness(bundle_path, max_events=3)
     assert len(await results(harness, *[event("u", "a")] * 3)) == 3
     problem = check(await post(harness, *[event("u", "a")] * 4), "invalid_request")
@@ -231,7 +231,7 @@ async def test_the_number_of_events_is_bounded(bundle_path: Path) -> None:
 
 
 async def test_a_key_of_the_whole_request_is_refused(harness: Harness) -> None:
-    """The header Idempotency-Key is refused, as keys belong to events, and no event is applied."""
+    """The header Idempotency-Key is refused, because keys belong to events, and no event is applied."""
     body = {"events": [event("u", "a")]}
     response = await harness.client.post("/v1/events", json=body, headers={"Idempotency-Key": "k"})
     assert "idempotency_key" in check(response, "invalid_request")["detail"]
@@ -239,7 +239,7 @@ async def test_a_key_of_the_whole_request_is_refused(harness: Harness) -> None:
 
 
 async def test_the_predictions_of_a_request_are_bounded(bundle_path: Path) -> None:
-    """A request that asks for more predictions than --max-predictions in all is refused; top_k counts up to V."""
+    """A request is refused if its events together ask for more than --max-predictions; each counts at most V."""
     harness = Harness(bundle_path, max_predictions=2 * V)
     assert (await post(harness, event("a", "a", top_k=10**9), event("b", "b", top_k=V))).status_code == 200
     refused = await post(harness, event("a", "a", top_k=V), event("b", "b", top_k=V), event("c", "c", top_k=1))
@@ -248,5 +248,5 @@ async def test_the_predictions_of_a_request_are_bounded(bundle_path: Path) -> No
 
 @pytest.mark.parametrize("field", ["session_id", "idempotency_key"])
 async def test_names_have_no_line_ends(harness: Harness, field: str) -> None:
-    """A name that ends in a line feed is refused here as in the path or header that it would otherwise have."""
+    """A session id or key that ends in a line feed is refused, as it is in a path or a header."""
     check(await post(harness, event("a", "a") | {field: "abc\n"}), "invalid_request")

@@ -1,4 +1,4 @@
-"""The engine whose rows lie in a device's memory, held against the host's; on the CPU unless --device cuda is given."""
+"""The device's engine, checked against the host's; it runs on the CPU unless --device cuda is given."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ from .test_events import near
 SLOTS, LARGEST = 41, 24
 FIRST = INITIAL + 1
 ONE = np.array([INITIAL]), np.array([FIRST])
-"""From where and to where a session begins."""
+"""The sources and targets of a session's first step."""
 CLOSE = 1e-6 if Chosen.device == "cpu" else 1e-5
 
 
 def on_device(path: Path, slots: int = SLOTS, max_batch: int = LARGEST) -> DeviceEngine:
-    """The device's engine over a bundle."""
+    """Open the device's engine for a bundle."""
     place = Place("cpu", "CPU", {}) if Chosen.device == "cpu" else cuda_place(Settings())
     return DeviceEngine(Bundle.load(path), place, slots, max_batch)
 
 
 def on_host(path: Path) -> HostEngine:
-    """The host's engine over a bundle."""
+    """Open the host's engine for a bundle."""
     engine = open_engine(Bundle.load(path), Settings(device="cpu"), SLOTS)
     assert isinstance(engine, HostEngine)
     return engine
 
 
 def test_it_does_what_the_hosts_engine_does(bundle_path: Path) -> None:
-    """Steps of every batch size, in place and from row to row, reads and writes give and keep the same numbers."""
+    """Steps of every batch size, in place and from row to row, reads and writes give what the host's engine gives."""
     device, host = on_device(bundle_path), on_host(bundle_path)
     device.warm_up(LARGEST)
     random = np.random.default_rng(0)
@@ -63,12 +63,12 @@ def test_it_does_what_the_hosts_engine_does(bundle_path: Path) -> None:
         others = [slot for slot in begun if slot not in targets]
         sources = np.where(np.isin(targets, begun) & (random.random(rows) < 0.5), targets, random.choice(others, rows))
         items = random.integers(0, V, rows)
-        reaches = random.integers(0, V + 1, rows).tolist()
-        one, other = (engine.step(sources, targets, items, reaches) for engine in (device, host))
+        depths = random.integers(0, V + 1, rows).tolist()
+        one, other = (engine.step(sources, targets, items, depths) for engine in (device, host))
         old = np.flatnonzero(sources != INITIAL)
         np.testing.assert_allclose(one.probabilities[old], other.probabilities[old], atol=CLOSE)
         assert one.ranks[old].tolist() == other.ranks[old].tolist()
-        assert one.sound.all()
+        assert one.finite.all()
         assert [ranking.ids for ranking in one.rankings] == [ranking.ids for ranking in other.rankings]
         for ranking, expected in zip(one.rankings, other.rankings, strict=True):
             np.testing.assert_allclose(ranking.probabilities, expected.probabilities, atol=CLOSE)
@@ -80,7 +80,7 @@ def test_it_does_what_the_hosts_engine_does(bundle_path: Path) -> None:
             host.write(pair, tensors)
             begun = sorted({*begun, *pair.tolist()})
     held = np.array(begun)
-    assert len(held) > LARGEST  # more than one read can take
+    assert len(held) > LARGEST  # more rows than one run of the graph can read
     found, kept = device.read(held), host.read(held)
     assert list(found) == list(kept)
     for name, values in kept.items():
@@ -91,7 +91,7 @@ def test_it_does_what_the_hosts_engine_does(bundle_path: Path) -> None:
 
 
 def test_a_step_moves_no_other_row(bundle_path: Path) -> None:
-    """Rows beside the targets of a batch, its sources among them, keep every bit, whatever the batch is filled with."""
+    """Rows that are not targets keep every bit, even if they are sources, whatever the batch is filled up with."""
     engine = on_device(bundle_path, slots=FIRST + 2 * LARGEST)
     sources, targets = np.split(FIRST + np.arange(2 * LARGEST), 2)
     engine.step(np.full(LARGEST, INITIAL), sources, sources % V, [0] * LARGEST)
@@ -105,21 +105,21 @@ def test_a_step_moves_no_other_row(bundle_path: Path) -> None:
 
 
 def test_a_look_repeats_what_the_step_told(bundle_path: Path) -> None:
-    """Ranking a row that was stepped gives the numbers that the step gave, to the bit."""
+    """Ranking a stepped row gives the same bits as the step gave."""
     engine = on_device(bundle_path)
     slots = FIRST + np.arange(5)
-    reach = min(TOP, V)
-    step = engine.step(np.full(5, INITIAL), slots, slots, [reach] * 5)
-    assert engine.rank(slots, reach) == step.rankings
+    depth = min(TOP, V)
+    step = engine.step(np.full(5, INITIAL), slots, slots, [depth] * 5)
+    assert engine.rank(slots, depth) == step.rankings
 
 
 @pytest.mark.parametrize(("weight", "bad"), [("E", np.nan), ("b", np.inf)])
 def test_a_row_without_finite_logits_is_told(tmp_path: Path, weight: str, bad: float) -> None:
-    """Such a row ranks nothing, and where it came from stays as it was; its neighbours go on."""
+    """A row without finite logits has no ranking, and its source does not change; other rows of the batch go on."""
     model = step_model()
     (tensor,) = (tensor for tensor in model.graph.initializer if tensor.name == weight)
     values = numpy_helper.to_array(tensor).copy()
-    values[3] = bad  # the embedding of item 3, so that its rows are lost, or the bias of item 3, so that all are
+    values[3] = bad  # item 3's embedding, which spoils rows of item 3, or its bias, which spoils all rows
     tensor.CopyFrom(numpy_helper.from_array(values, weight))
     engine = on_device(write_bundle(tmp_path / "bundle", model=model))
     sources, targets, fine = np.full(2, INITIAL), np.array([3, 4]), weight == "E"
@@ -129,7 +129,7 @@ def test_a_row_without_finite_logits_is_told(tmp_path: Path, weight: str, bad: f
             sources = np.array([1, 2])
         before = engine.read(sources)
         step = engine.step(sources, targets, np.array([3, 2]), [4, 4])
-        assert step.sound.tolist() == [False, fine]
+        assert step.finite.tolist() == [False, fine]
         assert [len(ranking.ids) for ranking in step.rankings] == [0, 4 * fine]
         after = engine.read(sources)
         assert all(np.array_equal(values, after[name]) for name, values in before.items())
@@ -137,14 +137,14 @@ def test_a_row_without_finite_logits_is_told(tmp_path: Path, weight: str, bad: f
 
 
 def test_rows_that_are_not_stepped_in_place_are_an_error(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a step in place and one apart differ the engine refuses to start."""
+    """If a step in place differs from a step on a copy of the rows, the engine refuses to start."""
     monkeypatch.setattr(BoundGraph, "run_apart", lambda self, rows, feed: [rows])
     with pytest.raises(StartupError, match="does not step 1 sessions in place; use --device cpu"):
         on_device(bundle_path)
 
 
 def test_a_graph_with_its_weights_beside_it_is_found(bundle_path: Path) -> None:
-    """A step graph whose weights lie in a file of their own, as of a model beyond 2 GB, is loaded with them."""
+    """A step graph is loaded with weights in a separate file, as models over 2 GB have them."""
     expected = on_device(bundle_path).step(*ONE, np.array([4]), [V])
     bundle = Bundle.load(bundle_path)
     onnx.save(onnx.load(bundle.step_path), bundle.step_path, save_as_external_data=True, size_threshold=100)
@@ -154,14 +154,14 @@ def test_a_graph_with_its_weights_beside_it_is_found(bundle_path: Path) -> None:
 
 
 def test_more_rows_than_there_is_memory_for_are_an_error(bundle_path: Path) -> None:
-    """Rows that the device cannot hold are told as such, with the settings to lower."""
+    """If the device cannot hold the rows, the error says so and names the settings to lower."""
     with pytest.raises(StartupError, match="cannot hold or step that many sessions: .*; lower --max-sessions or"):
         on_device(bundle_path, slots=10**13)
 
 
 @pytest.mark.anyio
 async def test_sessions_move_between_host_and_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A session's file from either engine goes on in the other one, its answers those of a session that never moved."""
+    """A session that moves between the two engines with its file gets the same answers as one that never moves."""
     servers = []
     for engine in ENGINES:
         monkeypatch.setattr(Chosen, "engine", engine)
@@ -178,7 +178,7 @@ async def test_sessions_move_between_host_and_device(tmp_path: Path, monkeypatch
 
 
 def test_cuda_asked_for_and_not_there_is_an_error(bundle_path: Path) -> None:
-    """Asked for CUDA where onnxruntime has none, nothing falls back to the CPU."""
+    """--device cuda is an error if onnxruntime has no CUDA; the server does not fall back to the CPU."""
     if CUDA in ort.get_available_providers():
         pytest.skip("onnxruntime has CUDA here")
     with pytest.raises(StartupError, match="--device cuda was asked for but onnxruntime runs on .*serve-gpu"):
@@ -187,7 +187,7 @@ def test_cuda_asked_for_and_not_there_is_an_error(bundle_path: Path) -> None:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[Any], dict[str, str]]]:
-    """A GPU that is the CPU: what sessions are opened with, providers and entries of the configuration."""
+    """Let the CPU stand in for a GPU; return the providers and configuration entries of each session opened."""
     opened: list[tuple[list[Any], dict[str, str]]] = []
 
     def record(model: bytes, providers: list[Any], threads: int, entries: dict[str, str]) -> Any:
@@ -205,7 +205,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[Any], dict[str, st
 
 
 def test_what_a_gpu_is_asked_for(bundle_path: Path, asked: list[tuple[list[Any], dict[str, str]]]) -> None:
-    """Every graph may run on CUDA alone; the step graph is captured, its memory bounded, its precision chosen."""
+    """Every graph runs on CUDA only; the step graph is captured, and has its bound on memory and its precision."""
     settings = Settings(device="cuda", tf32=True, gpu_memory=10**9, max_batch=4)
     engine = open_cuda(Bundle.load(bundle_path), settings, SLOTS)
     options = {"use_tf32": "1", "arena_extend_strategy": "kSameAsRequested"}
@@ -219,7 +219,7 @@ def test_what_a_gpu_is_asked_for(bundle_path: Path, asked: list[tuple[list[Any],
 
 @pytest.mark.usefixtures("asked")
 def test_capturing_moves_no_session(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """onnxruntime runs a graph several times to capture it; those runs are over rows that nobody holds."""
+    """onnxruntime runs a graph several times to capture it; those runs change no session's row."""
     captured: set[tuple[BoundGraph, int]] = set()
     run = BoundGraph.run
 
@@ -245,7 +245,7 @@ def test_capturing_moves_no_session(bundle_path: Path, monkeypatch: pytest.Monke
 def test_a_graph_that_cannot_be_captured_runs_as_it_is(
     bundle_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where onnxruntime cannot capture the step graph, that is said, and it runs node by node."""
+    """If onnxruntime cannot capture the step graph, the log says so, and the graph runs node by node."""
     run = BoundGraph.run
 
     def refuse(bound: BoundGraph, feed: Any, values: Any = None) -> Any:
@@ -257,7 +257,7 @@ def test_a_graph_that_cannot_be_captured_runs_as_it_is(
     engine = open_cuda(Bundle.load(bundle_path), Settings(device="cuda", max_batch=2), SLOTS)
     assert engine.device.endswith("CUDA graphs off")
     assert "not permitted when stream is capturing" in caplog.text
-    assert engine.step(*ONE, np.array([1]), [1]).sound.all()
+    assert engine.step(*ONE, np.array([1]), [1]).finite.all()
 
 
 @pytest.mark.usefixtures("asked")
@@ -265,7 +265,7 @@ def test_a_graph_that_cannot_be_captured_runs_as_it_is(
 def test_a_gpu_that_fails_is_told_in_a_sentence(
     bundle_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, device: Device
 ) -> None:
-    """Whatever onnxruntime says of the GPU, the start ends with it; --device auto takes the CPU and says why."""
+    """If the GPU fails, the start ends with onnxruntime's reason; --device auto logs it and uses the CPU."""
 
     def fail(*_: Any) -> Any:
         raise RuntimeError("CUDA failure 700: an illegal memory access\n was encountered")
@@ -281,7 +281,7 @@ def test_a_gpu_that_fails_is_told_in_a_sentence(
 
 
 def test_without_a_driver_the_gpu_cannot_be_had(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """onnxruntime for CUDA without NVIDIA's driver is told as such."""
+    """If onnxruntime has CUDA but there is no NVIDIA driver, the error says so."""
     monkeypatch.setattr(ort, "get_available_providers", lambda: [CUDA])
     monkeypatch.setattr(device_engine, "card", lambda: "")
     with pytest.raises(StartupError, match="no NVIDIA driver or no GPU; use --device cpu"):
@@ -289,7 +289,7 @@ def test_without_a_driver_the_gpu_cannot_be_had(bundle_path: Path, monkeypatch: 
 
 
 def test_rows_that_ask_for_many_items_are_read_together(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a step does not rank on the device takes one more run for the whole batch."""
+    """Rankings longer than the device computes take one more run for the whole batch."""
     monkeypatch.setattr(device_graphs, "TOP", 2)
     engine = on_device(bundle_path)
     runs: list[int] = []

@@ -1,4 +1,4 @@
-"""Promise 2: one session's events apply in order, each once, over a network that loses requests and answers."""
+"""A session's events are applied in order, each once, over a network that loses requests and answers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Fate = str
 
 
 class Network:
-    """A proxy that loses requests, answers and connections, and is slow at times; one request a connection."""
+    """A proxy that loses or repeats requests, and loses, cuts or delays answers; a connection has one request."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -36,13 +36,13 @@ class Network:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[str]:
-        """The address of the proxy."""
+        """Run the proxy, and yield its address."""
         server = await asyncio.start_server(self.carry, "127.0.0.1", 0)
         async with server:
             yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Carry one request to the server, and its answer back, or not."""
+        """Carry one request to the server and its answer back, unless the request's fate is another."""
         fate = self.chance.choice(["fine", "fine", "request lost", "answer lost", "answer cut", "twice", "hung"])
         self.fates[fate] += 1
         with suppress(OSError, asyncio.IncompleteReadError):
@@ -63,7 +63,7 @@ class Network:
         writer.close()
 
     async def ask(self, request: bytes, fate: Fate) -> bytes:
-        """The server's answer, unless the connection is cut as soon as the request is out."""
+        """Send a request to the server and return the answer; return nothing if the answer is to be lost."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         writer.write(request)
         await writer.drain()
@@ -77,7 +77,7 @@ class Network:
 
 
 async def insist(client: httpx.AsyncClient, name: str, items: list[Any], key: str, step: int) -> dict[str, Any]:
-    """The answer to an event that is sent again under its key until there is one, as a careful client does."""
+    """Send an event again under its key until it is answered, as a careful client does; return the answer."""
     body = {"items": items, "top_k": V, "expected_step": step}
     while True:
         with suppress(httpx.TransportError):
@@ -90,9 +90,9 @@ async def insist(client: httpx.AsyncClient, name: str, items: list[Any], key: st
 
 
 async def test_events_apply_once_and_in_order_over_a_bad_network(bundle_path: Path, start_server: Start) -> None:
-    """Through timeouts, hang-ups, repeats and copies at once, every session ends where its items lead, bit for bit.
+    """Despite timeouts, lost answers, repeats and copies at once, every answer has the bits that its items lead to.
 
-    Without remembered answers a retry would be applied twice, or be refused as a conflict although it had been applied.
+    Without remembered answers, a retry would be applied twice, or refused as a conflict although it had been applied.
     """
     server = start_server()
     network, alone = Network(server.port), Alone(Bundle.load(bundle_path))
@@ -119,9 +119,9 @@ async def test_events_apply_once_and_in_order_over_a_bad_network(bundle_path: Pa
 
 
 async def test_one_sessions_posts_at_once_apply_in_some_order_each_once(bundle_path: Path, start_server: Start) -> None:
-    """64 posts to one session at once, over connections of their own, make one line of steps.
+    """64 posts to one session at once, each on its own connection, are applied one after the other.
 
-    Without the session's queue two of them would step from the same state.
+    Without the session's queue, two of them would step from the same state.
     """
     server = start_server()
     async with httpx.AsyncClient(base_url=server.url, limits=httpx.Limits(max_connections=64)) as client:
@@ -138,7 +138,7 @@ async def test_one_sessions_posts_at_once_apply_in_some_order_each_once(bundle_p
 
 
 async def test_pipelined_requests_of_a_connection_apply_in_their_order(start_server: Start) -> None:
-    """Requests sent at once on one connection are answered in their order, each from where the one before it ended."""
+    """Requests sent at once on one connection are applied and answered in their order."""
     server = start_server()
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     bodies = [b'{"items":["a"],"top_k":0,"expected_step":%d}' % number for number in range(40)]

@@ -1,4 +1,4 @@
-"""Idempotency keys on everything that moves a session: events, states put, removals."""
+"""Idempotency keys on every request that changes a session: events, PUTs of a state, removals, inferences."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from arraylstm_serve.sessions.commands import Advance, Remove, Restore
+from arraylstm_serve.sessions.commands import Advance
+from arraylstm_serve.sessions.management import Remove, Restore
 from arraylstm_serve.sessions.queue import digest
 from arraylstm_serve.sessions.rendering import render_session
 
@@ -27,7 +28,7 @@ REUSED = 'Idempotency-Key "k" was sent before with another request.'
 
 
 class Requests:
-    """A request of each kind to the session u; the state is that of a session after two items."""
+    """Sends requests of each kind to the session u; the state is that of a session after two items."""
 
     def __init__(self, harness: Harness, state: bytes) -> None:
         self.client = harness.client
@@ -35,13 +36,13 @@ class Requests:
 
     @classmethod
     async def of(cls, harness: Harness, **headers: str) -> Requests:
-        """The requests, the session they are for being held or not."""
+        """Make the requests; the session u need not be held."""
         url = "/v1/sessions/other"
         await harness.client.post(f"{url}/events", json={"items": ["a", "b"]}, headers=headers)
         return cls(harness, (await harness.client.get(f"{url}/state", headers=headers)).content)
 
     async def __call__(self, kind: str, key: str | None = None, **headers: str) -> httpx.Response:
-        """Send one."""
+        """Send a request of a kind."""
         sent: dict[str, tuple[str, str, dict[str, Any]]] = {
             "event": ("POST", f"{URL}/events", {"json": {"items": ["c"]}}),
             "state": ("PUT", f"{URL}/state", {"content": self.state}),
@@ -54,37 +55,37 @@ class Requests:
 
 
 async def step_of(harness: Harness, **headers: str) -> int | None:
-    """Where the session stands, None if it is not held."""
+    """Return the step at which the session stands; None if it is not held."""
     response = await harness.client.get(URL, headers=headers)
     return response.json().get("step") if response.status_code == 200 else None
 
 
 async def test_a_repeated_state_does_not_roll_back_what_came_since(harness: Harness) -> None:
-    """The repeat of a PUT gets the first answer byte for byte, and the events of another writer stay."""
+    """A repeated PUT gets the first answer byte for byte, and events that came in between stay."""
     ask = await Requests.of(harness)
     first = await ask("state", "k")
     harness.clock.now += 7
     await ask("event")
     assert (await ask("state", "k")).content == first.content
-    assert (await step_of(harness), harness.service.figures.replays) == (3, 1)
+    assert (await step_of(harness), harness.service.counters.replays) == (3, 1)
     assert (await ask("state", "another")).json()["step"] == 2
 
 
 async def test_a_repeated_removal_does_not_remove_what_began_since(harness: Harness) -> None:
-    """The repeat of a DELETE is 204 again, whether the session is gone still or has begun anew, which it survives."""
+    """A repeated DELETE is answered 204 again; a session that has begun since is not removed."""
     ask = await Requests.of(harness)
     await ask("event")
     answers = [await ask("removal", "k") for _ in range(2)]
     assert (await ask("event")).json()["state"] == "new"
     answers.append(await ask("removal", "k"))
     assert [(answer.status_code, answer.content) for answer in answers] == [(204, b"")] * 3
-    assert (await step_of(harness), harness.service.figures.replays) == (1, 2)
+    assert (await step_of(harness), harness.service.counters.replays) == (1, 2)
     assert (await ask("removal", "another")).status_code == 204
     assert await step_of(harness) is None
 
 
 async def test_copies_sent_at_once_are_taken_once(harness: Harness) -> None:
-    """Of removals and states under one key, queued with events between them, the first alone moves the session."""
+    """If removals or states under one key are queued with events between them, only the first changes the session."""
     ask = await Requests.of(harness)
     await ask("event")
     kinds = [("removal", "r"), ("event", None), ("removal", "r"), ("state", "s"), ("event", None), ("state", "s")]
@@ -99,7 +100,7 @@ KINDS = ["event", "state", "removal", "inference"]
 
 @pytest.mark.parametrize(("first", "second"), [(one, other) for one in KINDS for other in KINDS if one != other])
 async def test_a_key_belongs_to_one_kind_of_request(harness: Harness, first: str, second: str) -> None:
-    """The key of one kind of request is refused under another kind, and the session stays as it is, held or not."""
+    """A key of one kind of request is refused for another kind, and the session does not change, held or not."""
     ask = await Requests.of(harness)
     await ask("event")
     assert (await ask(first, "k")).is_success
@@ -109,11 +110,11 @@ async def test_a_key_belongs_to_one_kind_of_request(harness: Harness, first: str
         assert (refused.status_code, refused.json()) == (400, {"error": REUSED})
     else:
         assert check(refused, "idempotency_key_reused") | {"session_id": "u", "detail": REUSED} == refused.json()
-    assert (await step_of(harness), harness.service.figures.replays) == (stood, 0)
+    assert (await step_of(harness), harness.service.counters.replays) == (stood, 0)
 
 
 def test_the_kind_is_part_of_the_request() -> None:
-    """Requests of two kinds that ask for the same differ; those of one kind do not, whoever asks and wherefore."""
+    """Requests of different kinds differ even with the same content; those of one kind do not, whatever the session."""
     asked = b"asked"
 
     def inference(session_id: str) -> Advance:
@@ -136,7 +137,7 @@ async def test_a_key_belongs_to_one_state(harness: Harness) -> None:
 
 
 async def test_a_removal_with_a_key_forgets_everything_but_that_key(harness: Harness) -> None:
-    """What was answered before the removal is forgotten, its keys free; its own key goes on with the next session."""
+    """Answers from before the removal are forgotten and their keys free; the removal's own key is still remembered."""
     ask = await Requests.of(harness)
     await ask("event", "k0")
     await ask("state", "k1")
@@ -151,7 +152,7 @@ async def test_a_removal_with_a_key_forgets_everything_but_that_key(harness: Har
 
 
 async def test_a_removal_without_a_key_keeps_nothing(harness: Harness) -> None:
-    """After it every key of the session is free, that of an earlier removal too."""
+    """After the removal every key of the session is free, even that of an earlier removal."""
     ask = await Requests.of(harness)
     await ask("event")
     await ask("removal", "k")
@@ -162,7 +163,7 @@ async def test_a_removal_without_a_key_keeps_nothing(harness: Harness) -> None:
 
 
 async def test_a_refused_removal_leaves_its_key_free(harness: Harness) -> None:
-    """A DELETE of what is not held has removed nothing; its key may remove the session later."""
+    """A DELETE of a session that is not held is refused; its key may remove the session later."""
     ask = await Requests.of(harness)
     check(await ask("removal", "k"), "unknown_session")
     await ask("event")
@@ -171,7 +172,7 @@ async def test_a_refused_removal_leaves_its_key_free(harness: Harness) -> None:
 
 
 async def test_a_refused_state_leaves_its_key_free(bundle_path: Path) -> None:
-    """A PUT for which every session was busy is applied when it is sent again."""
+    """A PUT that was refused because every session was busy is applied when it is sent again."""
     harness = Harness(bundle_path, max_sessions=1)
     ask = await Requests.of(harness)
     _, refused = await asyncio.gather(harness.send("other", *["a"] * 9), ask("state", "k"))
@@ -180,7 +181,7 @@ async def test_a_refused_state_leaves_its_key_free(bundle_path: Path) -> None:
 
 
 async def test_requests_of_all_kinds_are_among_the_last_sixteen(harness: Harness) -> None:
-    """The session that began after a removal remembers its key through 15 others, and no longer."""
+    """A session that begins after a removal remembers the removal's key through 15 others, and not through 16."""
     ask = await Requests.of(harness)
     await ask("event")
     await ask("removal", "k")
@@ -194,7 +195,7 @@ async def test_requests_of_all_kinds_are_among_the_last_sixteen(harness: Harness
 
 
 async def test_keys_of_removals_are_kept_for_their_time_and_within_the_bound(bundle_path: Path) -> None:
-    """A removal's key is known for session_ttl; of more removals than sessions may be held the last ones are known."""
+    """A removal's key is known for session_ttl seconds, and only those of the last max_sessions removals are."""
     harness = Harness(bundle_path, max_sessions=2, session_ttl=100)
     names = ["s0", "s1", "s2"]
 
@@ -213,7 +214,7 @@ async def test_keys_of_removals_are_kept_for_their_time_and_within_the_bound(bun
 
 @pytest.mark.parametrize("kind", ["state", "removal"])
 async def test_a_key_has_a_form_on_every_request(harness: Harness, kind: str) -> None:
-    """A key that cannot be one is refused before anything moves."""
+    """A malformed key is refused, and the session does not change."""
     ask = await Requests.of(harness)
     await ask("event")
     assert "Idempotency-Key" in check(await ask(kind, "x" * 256), "invalid_request")["detail"]
@@ -221,7 +222,7 @@ async def test_a_key_has_a_form_on_every_request(harness: Harness, kind: str) ->
 
 
 async def test_keys_are_each_names_own_on_every_request(guarded: Harness) -> None:
-    """Two API keys' names may use one id and one key for requests of their own, also after a removal."""
+    """Two API keys may use the same session id and idempotency key for their own requests, also after a removal."""
     ask = await Requests.of(guarded, **bearer(ALICE))
     for name in (ALICE, BOB):
         assert (await ask("state", "s", **bearer(name))).json()["step"] == 2
@@ -232,4 +233,4 @@ async def test_keys_are_each_names_own_on_every_request(guarded: Harness) -> Non
     assert (await ask("removal", "r", **bearer(BOB))).status_code == 204
     assert (await ask("removal", "r", **bearer(ALICE))).status_code == 204
     assert (await step_of(guarded, **bearer(ALICE)), await step_of(guarded, **bearer(BOB))) == (1, None)
-    assert guarded.service.figures.replays == 1
+    assert guarded.service.counters.replays == 1

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from arraylstm_serve.engine.ranking import Ask, Ranking, log_sum_exp, observe, rank, rank_each, top_ids
+from arraylstm_serve.engine.ranking import Ranking, Selection, log_sum_exp, observe, rank, rank_each, top_ids
 
 few_values = st.sampled_from([-np.inf, -2.0, -0.0, 0.0, 1.0, 1.5])
 tied_logits = arrays.arrays(np.float32, arrays.array_shapes(min_dims=2, max_dims=2), elements=few_values)
@@ -52,10 +52,10 @@ def test_each_row_is_ranked_as_far_as_it_asks() -> None:
     """Rows that ask for different numbers of items, or for none, get them in their own places."""
     logits = np.random.default_rng(2).normal(size=(6, 40)).astype(np.float32)
     log_sums = log_sum_exp(logits)
-    reaches = [3, 0, 10, 3, 40, 0]
+    depths = [3, 0, 10, 3, 40, 0]
     whole = rank(logits, log_sums, 40)
-    expected = [Ranking(row.ids[:reach], row.probabilities[:reach]) for row, reach in zip(whole, reaches, strict=True)]
-    assert rank_each(logits, log_sums, reaches) == expected
+    expected = [Ranking(row.ids[:depth], row.probabilities[:depth]) for row, depth in zip(whole, depths, strict=True)]
+    assert rank_each(logits, log_sums, depths) == expected
     assert rank_each(logits, log_sums, [40] * 6) == whole
 
 
@@ -76,12 +76,12 @@ def test_a_row_that_is_no_distribution_is_told_by_its_log_sum(bad: float) -> Non
 
 def test_excluded_items_give_way_to_the_next_ones() -> None:
     """Excluding items still answers as many others as were asked for."""
-    ask = Ask.of(2, 10, frozenset({3, 1}))
-    assert ask.reach == 4
-    assert Ask.of(2, 3, frozenset({3, 1})).reach == 3
-    assert ask.choose(Ranking([3, 0, 1, 2], [0.4, 0.3, 0.2, 0.1])) == Ranking([0, 2], [0.3, 0.1])
+    selection = Selection.of(2, 10, frozenset({3, 1}))
+    assert selection.depth == 4
+    assert Selection.of(2, 3, frozenset({3, 1})).depth == 3
+    assert selection.choose(Ranking([3, 0, 1, 2], [0.4, 0.3, 0.2, 0.1])) == Ranking([0, 2], [0.3, 0.1])
 
 
 def test_no_predictions_need_no_ranking() -> None:
     """A top_k of 0 looks at no item, whatever is excluded."""
-    assert Ask.of(0, 10, frozenset({1})).reach == 0
+    assert Selection.of(0, 10, frozenset({1})).depth == 0

@@ -1,4 +1,4 @@
-"""A session as one value."""
+"""A session as one immutable value."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import uuid
 
 import pytest
 
-from arraylstm_serve.counters import Figures
+from arraylstm_serve.counters import Counters
 from arraylstm_serve.sessions.session import RECENT, SESSION_BYTES, Answers, Session
 from arraylstm_serve.sessions.table import Table
 
@@ -17,7 +17,7 @@ SESSIONS = 1000
 
 @pytest.mark.parametrize("keys", [1, 16])
 def test_a_remembered_answer_counts_for_what_it_takes(keys: int) -> None:
-    """The bytes that answers count for cover the memory that they take, however small they are."""
+    """The bytes counted for answers cover the memory that the answers take, however small they are."""
     tracemalloc.start()
     try:
         held = {number: Answers() for number in range(SESSIONS)}
@@ -34,13 +34,13 @@ def test_a_remembered_answer_counts_for_what_it_takes(keys: int) -> None:
 
 @pytest.mark.parametrize("name", ["s{}", "n" * 60 + "/" + "x" * 120 + "{:08}"])
 def test_a_session_takes_no_more_than_it_counts_for(name: str) -> None:
-    """The bytes that a session counts for cover its value and its places in the table, answers and labels apart."""
+    """The bytes counted for a session cover its value and its entries in the table, without answers and labels."""
     labels = [f"label {number}" for number in range(RECENT)]
-    figures = Figures()
+    counters = Counters()
     tracemalloc.start()
     try:
         bounds = {"max_sessions": SESSIONS, "ttl": 60.0, "max_answer_bytes": 10**9}
-        table = Table(figures, lambda: 1e9, lambda session: None, {}, **bounds)
+        table = Table(counters, lambda: 1e9, lambda session: None, {}, **bounds)
         for number in range(SESSIONS):
             session = Session(name.format(number))
             table.commit(session, session.advanced(number + 1000, "model", labels, 1.7e9 + number))

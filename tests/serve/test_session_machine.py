@@ -1,4 +1,4 @@
-"""A random life of the session table, held against a plain model of it, every answer bit for bit."""
+"""Random requests to sessions, checked against a plain model of them; every answer must have the same bits."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ Answers = dict[str, tuple[Any, bytes]]
 
 @dataclass
 class Life:
-    """What should be known of a session."""
+    """What the server should know of a session."""
 
     items: list[Any]
     used: float
@@ -55,24 +55,24 @@ class Life:
 
 @dataclass
 class Saved:
-    """A file, and what should be in it."""
+    """A state file, and the items that should be in it."""
 
     body: bytes
     items: list[Any]
 
 
 def asked(items: list[Any], **fields: Any) -> Any:
-    """What a request asks for, so that 5 is not "5"."""
+    """Return what a request asks for, as JSON, so that 5 is not "5"."""
     return json.dumps([items, fields])
 
 
 def with_key(key: str | None) -> dict[str, str]:
-    """The header that carries a key."""
+    """Return the header that carries a key."""
     return {} if key is None else {"Idempotency-Key": key}
 
 
 class SessionMachine(RuleBasedStateMachine):
-    """All that a session can meet, in any order."""
+    """Everything that can happen to a session, in any order."""
 
     files = Shelf("files")
 
@@ -90,14 +90,14 @@ class SessionMachine(RuleBasedStateMachine):
         self.ended: OrderedDict[str, tuple[Answers, float]] = OrderedDict()
 
     def teardown(self) -> None:
-        """Give everything back."""
+        """Release what the machine holds."""
         self.patch.undo()
         self.loop.run_until_complete(self.harness.client.aclose())
         self.loop.close()
         self.folder.cleanup()
 
     def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """The answer to a request."""
+        """Send a request, and return the response."""
         return self.loop.run_until_complete(self.harness.client.request(method, f"/v1/{path}", **options))
 
     def send(self, name: str, *items: Any, **fields: Any) -> httpx.Response:
@@ -105,24 +105,24 @@ class SessionMachine(RuleBasedStateMachine):
         return self.loop.run_until_complete(self.harness.send(name, *items, top_k=V, **fields))
 
     def use(self, name: str) -> None:
-        """Note that a session was used: an event applied, an answer repeated, a look. A refusal is no use."""
+        """Note that a session was used: by an applied event, a repeated answer or a look. A refusal is no use."""
         if name in self.lives:
             self.lives[name].used = self.harness.clock.now
             self.lives.move_to_end(name)
 
     def begin(self, name: str, *, ends: bool = False) -> Life:
-        """Another life, for which the one least recently used may have to make room, unless it ends at once."""
+        """Begin a life. The least recently used one may have to make room, unless the new one ends at once."""
         if len(self.lives) == MAX_SESSIONS and not ends:
             self.lives.popitem(last=False)
         life = self.lives[name] = Life([], 0, self.ended.pop(name, ({}, 0.0))[0])
         return life
 
     def known(self, name: str) -> Answers:
-        """What was answered under keys."""
+        """Return what the session has answered under keys."""
         return self.lives[name].answers if name in self.lives else self.ended.get(name, ({}, 0.0))[0]
 
     def apply(self, name: str, items: list[Any], answer: dict[str, Any], *, ends: bool = False) -> Life:
-        """Hold an applied event against the model."""
+        """Check the answer of an applied event against the model."""
         assert "step" in answer, answer
         life = self.lives.get(name)
         assert answer["state"] == ("new" if life is None else "restored" if life.restored else "continued")
@@ -141,7 +141,7 @@ class SessionMachine(RuleBasedStateMachine):
             self.lives[name].answers[key] = (request, content)
 
     def recalls(self, name: str, key: str | None, request: Any, response: httpx.Response) -> bool:
-        """Whether a key was used before; the response is the first answer then, or refuses another request."""
+        """Return whether a key was used before; then the response must repeat the first answer, or refuse."""
         if key not in self.known(name):
             return False
         first, content = self.known(name)[key]
@@ -160,7 +160,7 @@ class SessionMachine(RuleBasedStateMachine):
         step=st.none() | st.integers(0, 6),
     )
     def event(self, name: str, items: list[Any], key: str | None, end: bool, step: int | None) -> None:
-        """An event is applied where it is expected, once under a key, and answered again; it may end its session."""
+        """An event is applied if its expected step is right, and once under a key; it may end its session."""
         request = asked(items, end=end, step=step)
         held = name in self.lives
         stands = len(self.lives[name].items) if held else 0
@@ -177,7 +177,7 @@ class SessionMachine(RuleBasedStateMachine):
                 self.finish(name)
 
     def finish(self, name: str) -> None:
-        """A session has ended; its answers are kept, of as many such sessions as may be held."""
+        """End a session; the answers of the last MAX_SESSIONS ended sessions are kept."""
         life = self.lives.pop(name)
         if life.answers:
             self.ended[name] = (life.answers, self.harness.clock.now)
@@ -191,20 +191,20 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule(name=names, items=histories, at=st.integers(0, 3), poisoned=st.booleans())
     def failing_event(self, name: str, items: list[Any], at: int, poisoned: bool) -> None:
-        """A run that fails, or a row without numbers, amid a request leaves the session as it was."""
+        """A run that fails, or logits that are not finite, in the middle of a request leave the session as it was."""
         with self.poisoning(items[at % len(items)]) if poisoned else self.failing(at % len(items)):
             assert self.send(name, *items).json()["code"] == "internal"
 
     @contextmanager
     def poisoning(self, item: Any) -> Iterator[None]:
-        """Let the model give no numbers for an item."""
+        """Let the model give logits that are not finite for an item."""
         self.harness.engine.poison = index_of(item)
         yield
         self.harness.engine.poison = None
 
     @contextmanager
     def failing(self, at: int) -> Iterator[None]:
-        """Let the run fail before which there were so many."""
+        """Let the run fail that comes after `at` others."""
         runs = count()
 
         def fail(_: object) -> None:
@@ -217,7 +217,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule(name=names, items=histories, start=st.booleans(), at=st.none() | st.integers(0, 3))
     def sequence(self, name: str, items: list[Any], start: bool, at: int | None) -> None:
-        """A start begins anew, a step goes on where there is something held, and a failure of either does nothing."""
+        """A start begins the session again, a step continues a held one, and a failure of either changes nothing."""
         tensor = {"name": "items", "shape": [len(items)], "datatype": "INT64", "data": list(map(index_of, items))}
         body = {
             "inputs": [tensor],
@@ -251,7 +251,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule(name=names, items=histories, key=keys, rounds=st.integers(0, 12))
     def abandoned_event(self, name: str, items: list[Any], key: str, rounds: int) -> None:
-        """An event whose client leaves at any time has been applied once when it is repeated under its key."""
+        """If a client leaves at any time and repeats the event under its key, the event is applied once."""
         if key in self.known(name):
             return
 
@@ -279,7 +279,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule(name=names, chunks=st.lists(st.none() | histories, min_size=1, max_size=6))
     def bulk(self, name: str, chunks: list[list[Any] | None]) -> None:
-        """A bulk request applies its events in order; refused ones among them change nothing."""
+        """A bulk request applies its events in order; refused events change nothing."""
         events = [{"session_id": name, "items": chunk or ["a", "zebra"], "top_k": V} for chunk in chunks]
         results = self.ask("POST", "events", json={"events": events}).json()["results"]
         for chunk, result in zip(chunks, results, strict=True):
@@ -290,7 +290,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule(target=files, name=names)
     def save(self, name: str) -> Any:
-        """A session's file has its step, its recent items and the reference's tensors."""
+        """A session's file has the session's recent items, and the tensors of the reference."""
         response = self.ask("GET", f"sessions/{name}/state")
         self.use(name)
         if name not in self.lives:
@@ -306,7 +306,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule(file=files, name=names, key=st.none() | keys)
     def restore(self, file: Saved, name: str, key: str | None) -> None:
-        """A file takes the place of any session, once under a key; the keys that this one has answered are kept."""
+        """A file replaces the state of any session, once under a key; the session's remembered answers are kept."""
         response = self.ask("PUT", f"sessions/{name}/state", content=file.body, headers=with_key(key))
         if self.recalls(name, key, file.body, response):
             return
@@ -327,7 +327,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule(name=names)
     def peek(self, name: str) -> None:
-        """A look answers where the session stands, or that it is unknown."""
+        """A look answers the session's predictions, or that the session is unknown."""
         response = self.ask("GET", f"sessions/{name}/predictions?top_k={V}")
         if name in self.lives:
             life = self.lives[name]
@@ -339,7 +339,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule(name=names, key=st.none() | keys)
     def remove(self, name: str, key: str | None) -> None:
-        """A removal forgets a session that is held and its answers, once under a key, which alone is kept."""
+        """A removal forgets a session and its answers, once under a key; only the answer to that key is kept."""
         response = self.ask("DELETE", f"sessions/{name}", headers=with_key(key))
         if self.recalls(name, key, "removal", response):
             return
@@ -353,7 +353,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([1, 60, TTL - 1, TTL]))
     def wait(self, seconds: int) -> None:
-        """Time passes, and what was not used for its time expires."""
+        """Time passes, and sessions that were not used for TTL seconds expire."""
         self.harness.clock.now += seconds
         horizon = self.harness.clock.now - TTL
         for name in [name for name, life in self.lives.items() if life.used <= horizon]:

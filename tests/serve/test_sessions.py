@@ -20,12 +20,12 @@ pytestmark = pytest.mark.anyio
 
 
 def refusal(response: httpx.Response) -> tuple[int, str]:
-    """A refused request's status and code."""
+    """Return a refused request's status and code."""
     return response.status_code, response.json()["code"]
 
 
 async def step_of(harness: Harness, session_id: str) -> int:
-    """Where a session stands."""
+    """Return the step at which a session stands."""
     return int((await harness.client.get(f"/v1/sessions/{session_id}")).json()["step"])
 
 
@@ -39,7 +39,7 @@ async def test_a_repeated_key_answers_again_and_moves_nothing(harness: Harness) 
 
 
 async def test_concurrent_repeats_apply_once(harness: Harness) -> None:
-    """Copies of a request sent at once under one key are applied once and answered alike."""
+    """Copies of a request sent at once under one key are applied once and all get the same answer."""
     responses = await asyncio.gather(*(harness.send("u", "a", "b", key="k") for _ in range(20)))
     assert len({response.content for response in responses}) == 1
     assert await step_of(harness, "u") == 2
@@ -76,7 +76,7 @@ async def test_a_refused_request_leaves_its_key_free(harness: Harness) -> None:
 
 
 async def test_a_wrong_expected_step_is_told_the_right_one(harness: Harness) -> None:
-    """An event expected at another step is refused with the session's step and not applied."""
+    """An event that expects another step is refused with the session's step, and not applied."""
     await harness.send("u", "a", "b")
     response = await harness.send("u", "c", expected_step=1)
     assert refusal(response) == (409, "step_conflict")
@@ -85,13 +85,13 @@ async def test_a_wrong_expected_step_is_told_the_right_one(harness: Harness) -> 
 
 
 async def test_a_step_is_expected_when_the_turn_comes(harness: Harness) -> None:
-    """Of events queued at once, each is judged by where the session stands at its own turn."""
+    """Each of several events queued at once is judged by the session's step at its own turn."""
     responses = await asyncio.gather(*(harness.send("u", "a", expected_step=step) for step in (0, 1, 1, 2, 9)))
     assert [response.status_code for response in responses] == [200, 200, 409, 200, 409]
 
 
 async def test_a_session_not_held_is_gone_for_those_who_expect_it(harness: Harness) -> None:
-    """Expecting a step of a session not held is answered 410; expecting 0 begins it."""
+    """An event that expects a step of a session that is not held is answered 410; one that expects 0 begins it."""
     assert refusal(await harness.send("u", "a", expected_step=3)) == (410, "session_gone")
     assert (await harness.client.get("/v1/sessions/u")).status_code == 404
     assert (await harness.send("u", "a", expected_step=0)).json()["state"] == "new"
@@ -131,7 +131,7 @@ async def test_a_session_exists_only_once_its_first_event_is_applied(bundle_path
 
 
 async def test_a_failing_session_does_not_stop_its_batch_or_its_queue(harness: Harness) -> None:
-    """Logits that are not finite fail one request; its neighbours and its successors are answered."""
+    """Logits that are not finite fail one request; others of its batch, and later ones of its session, are answered."""
     harness.engine.poison = 2
     responses = await asyncio.gather(
         harness.send("u", "a"), harness.send("v", "c"), harness.send("v", "b"), harness.send("u", "c", "a")
@@ -141,7 +141,7 @@ async def test_a_failing_session_does_not_stop_its_batch_or_its_queue(harness: H
 
 
 async def test_the_least_recently_used_session_makes_room(bundle_path: Path) -> None:
-    """A new session beyond the bound takes the place of the one used least recently, looks counting as use."""
+    """A new session beyond the bound takes the place of the least recently used one; a look counts as use."""
     harness = Harness(bundle_path, max_sessions=2)
     for name in ("old", "new"):
         await harness.send(name, "a")
@@ -154,7 +154,7 @@ async def test_the_least_recently_used_session_makes_room(bundle_path: Path) -> 
 
 @pytest.mark.parametrize("items", [["a"], ["b", "a"]])
 async def test_only_a_session_that_begins_makes_another_go(bundle_path: Path, items: list[str]) -> None:
-    """A first event that fails has cost no other session its place."""
+    """If the first event of a new session fails, no other session has lost its place."""
     harness = Harness(bundle_path, max_sessions=1)
     await harness.send("old", "b")
     harness.engine.poison = 0
@@ -163,7 +163,7 @@ async def test_only_a_session_that_begins_makes_another_go(bundle_path: Path, it
 
 
 async def test_sessions_that_were_too_many_go_as_they_come_to_rest(bundle_path: Path) -> None:
-    """Sessions that woke while others began exceed the bound for as long as they are busy, and no longer."""
+    """If held sessions get events while new ones begin, all are kept beyond the bound until they are idle again."""
     harness = Harness(bundle_path, max_sessions=2)
     for name in ("u", "v"):
         await harness.send(name, "a")
@@ -174,7 +174,7 @@ async def test_sessions_that_were_too_many_go_as_they_come_to_rest(bundle_path: 
 
 
 async def test_a_session_makes_room_when_it_begins(bundle_path: Path) -> None:
-    """The session that has to go is gone once the new one is held, though the new one stays busy."""
+    """The session that makes room goes as soon as the new one is held, even if the new one stays busy."""
     harness = Harness(bundle_path, max_sessions=1)
     await harness.send("old", "a")
     held: list[int] = []
@@ -193,7 +193,7 @@ async def test_no_more_sessions_begin_at_once_than_are_held(bundle_path: Path) -
 
 
 async def test_there_is_a_slot_for_everything_that_is_pending(bundle_path: Path) -> None:
-    """Sessions that began, sessions that woke and histories all walk at once, as many as may be pending."""
+    """New sessions, held sessions and histories all walk at once, up to the number of requests that may be pending."""
     harness = Harness(bundle_path, max_sessions=2, max_pending=6)
     for name in ("u", "v"):
         await harness.send(name, "a")
@@ -209,7 +209,7 @@ async def test_there_is_a_slot_for_everything_that_is_pending(bundle_path: Path)
 
 
 async def test_remembered_answers_are_bounded(bundle_path: Path) -> None:
-    """Beyond max_answer_bytes the sessions used least recently go, until the remembered answers fit."""
+    """Beyond max_answer_bytes the least recently used sessions go, until the remembered answers fit."""
     one = Harness(bundle_path)
     await one.send("s0", "a", key="k")
     size = one.service.sessions.answer_bytes
@@ -218,12 +218,12 @@ async def test_remembered_answers_are_bounded(bundle_path: Path) -> None:
         await harness.send(f"s{number}", "a", key="k")
     held = [(await harness.client.get(f"/v1/sessions/s{number}")).status_code for number in range(5)]
     assert held == [404, 404, 200, 200, 200]
-    assert harness.service.figures.evicted == {"expired": 0, "room": 0, "answers": 2}
+    assert harness.service.counters.evicted == {"expired": 0, "room": 0, "answers": 2}
     assert harness.service.sessions.answer_bytes == 3 * size
 
 
 async def test_sessions_that_remember_no_answers_make_no_room_for_answers(bundle_path: Path) -> None:
-    """Whoever sends many keys costs nobody the session that sent none."""
+    """Requests with many keys do not evict sessions that were never sent a key."""
     harness = Harness(bundle_path, max_answer_bytes=3000)
     for number in range(10):
         await harness.send(f"plain{number}", "a")
@@ -246,7 +246,7 @@ async def test_forgotten_answers_count_no_more(harness: Harness) -> None:
 
 
 async def test_a_session_expires_after_its_time_without_use(bundle_path: Path) -> None:
-    """A session lives for its time after its last use and not a moment longer; inspecting is no use."""
+    """A session expires session_ttl seconds after its last use; inspecting it is not a use."""
     harness = Harness(bundle_path, session_ttl=100)
     free = harness.service.model.slots.free
     await harness.send("u", "a")
@@ -262,7 +262,7 @@ async def test_a_session_expires_after_its_time_without_use(bundle_path: Path) -
 
 
 async def test_an_expired_session_is_not_continued(bundle_path: Path) -> None:
-    """An event is the first that a session hears of its own expiry, and others' slots are free by then."""
+    """An event to an expired session begins it again, and by then the slots of all expired sessions are free."""
     harness = Harness(bundle_path, session_ttl=100)
     free = harness.service.model.slots.free
     for name in ("u", "v", "w"):
@@ -273,7 +273,7 @@ async def test_an_expired_session_is_not_continued(bundle_path: Path) -> None:
 
 
 async def test_busy_sessions_never_make_room(bundle_path: Path) -> None:
-    """Where every session is busy a new one is refused for the moment, and accepted later."""
+    """While every session is busy, a new one is refused; later it is accepted."""
     harness = Harness(bundle_path, max_sessions=2)
     await harness.send("u", "a")
     busy = [harness.send("u", *["a"] * 20), harness.send("v", *["a"] * 20)]
@@ -299,7 +299,7 @@ async def test_pending_work_is_bounded(bundle_path: Path) -> None:
 
 @pytest.mark.parametrize("items", [["a"], ["a", "b", "c"]])
 async def test_a_client_that_leaves_loses_no_step(harness: Harness, items: list[str]) -> None:
-    """Requests whose clients have gone are applied all the same, once, and the session goes on."""
+    """Requests whose clients have gone are still applied, once, and the session goes on."""
     await harness.send("u", "d")
     requests = [asyncio.create_task(harness.send("u", *items, key=f"k{n}")) for n in range(3)]
     while not harness.service.pending:

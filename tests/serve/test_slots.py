@@ -1,4 +1,4 @@
-"""The slots of an engine, and rows that move to another one."""
+"""The slots of an engine, and rows that move to another engine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class NoGraph(StepGraph):
 
 
 def test_a_slot_is_held_once_at_a_time() -> None:
-    """Every slot but the initial one is handed out once before it is given back, freed ones first, and not one more."""
+    """Each slot except the initial one is handed out once until it is given back; freed slots are handed out first."""
     slots = Slots(5)
     assert [slots.acquire() for _ in range(3)] == [1, 2, 3]
     slots.release(2)
@@ -38,7 +38,7 @@ def test_a_slot_is_held_once_at_a_time() -> None:
 
 
 def test_the_initial_slot_is_nobodys() -> None:
-    """Giving back the initial slot, where sessions stand that have not begun, makes no slot free."""
+    """Giving back the initial slot, in which sessions stand that have not begun, makes no slot free."""
     slots = Slots(2)
     slots.release(INITIAL)
     assert slots.free == 1
@@ -46,7 +46,7 @@ def test_the_initial_slot_is_nobodys() -> None:
 
 
 def test_unused_slots_take_no_room_beside_the_arrays() -> None:
-    """What a million slots need is the engine's arrays and next to nothing else."""
+    """A million slots need the engine's arrays and next to nothing else."""
     count = 1_000_000
     tracemalloc.start()
     try:
@@ -60,7 +60,7 @@ def test_unused_slots_take_no_room_beside_the_arrays() -> None:
 @same_bits
 @pytest.mark.parametrize("steps", [1, 2, 100])
 def test_rows_go_on_in_another_engine_as_they_would_have_here(bundle_path: Path, steps: int) -> None:
-    """Rows read here and written there, a batch at a time, give the same bits afterwards."""
+    """Rows read from one engine and written to another, a batch at a time, give the same bits afterwards."""
     bundle = Bundle.load(bundle_path)
     here, there = (make_engine(bundle, 8) for _ in range(2))
     sources, mine = np.full(3, INITIAL), np.array([1, 2, 3])

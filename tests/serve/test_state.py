@@ -1,4 +1,4 @@
-"""A session's state as a file: saved, moved, given back, and refused where it is not right."""
+"""A session's state as a file: it is saved, moved and given back, and refused if it is not valid."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from arraylstm_serve.sessions.commands import Advance, Caller, Command, Remove, Restore
+from arraylstm_serve.sessions.commands import Advance, Caller, Command
+from arraylstm_serve.sessions.management import Remove, Restore
 from arraylstm_serve.sessions.rendering import render_session
 from arraylstm_serve.sessions.session import RECENT
 
@@ -30,19 +31,19 @@ URL = "/v1/sessions/u/state"
 
 
 def opened(body: bytes) -> tuple[dict[str, Any], dict[str, str]]:
-    """The tensors and the metadata of a file."""
+    """Return the tensors and the metadata of a file."""
     (size,) = struct.unpack("<Q", body[:8])
     return safetensors.numpy.load(body), json.loads(body[8 : 8 + size])["__metadata__"]
 
 
 def content(body: bytes) -> tuple[dict[str, bytes], dict[str, str]]:
-    """What a file says, to compare: the metadata's order in it is chance."""
+    """Return a file's content in a form to compare; the order of the metadata in a file varies."""
     tensors, metadata = opened(body)
     return {name: tensor.tobytes() for name, tensor in tensors.items()}, metadata
 
 
 async def saved(harness: Harness, *items: Any, name: str = "u") -> bytes:
-    """The file of a session that has consumed some items."""
+    """Let a session consume some items, and return its file."""
     await harness.send(name, *items)
     return (await harness.client.get(f"/v1/sessions/{name}/state")).content
 
@@ -71,7 +72,7 @@ async def test_a_file_has_exactly_the_promised_content(harness: Harness) -> None
 @same_bits
 @pytest.mark.parametrize("steps", [1, 31, 32, 33, 200])
 async def test_a_session_goes_on_elsewhere_as_it_would_have_here(tmp_path: Path, steps: int) -> None:
-    """On another server, under another name, a restored session's answers equal those it gets here, bit for bit."""
+    """Restored on another server under another name, a session gets the same answers as here, bit for bit."""
     here, there = (Harness(write_bundle(tmp_path / name)) for name in ("here", "there"))
     items = [LABELS[n * n % V] for n in range(steps)]
     body = await saved(here, *items)
@@ -87,7 +88,7 @@ async def test_a_session_goes_on_elsewhere_as_it_would_have_here(tmp_path: Path,
 
 
 async def test_restored_is_said_by_the_first_answer_alone(harness: Harness) -> None:
-    """Looks and refused events leave `restored` to be said; the first applied event says it, and its replay too."""
+    """The first applied event says `restored`, and so does its replay; looks and refused events do not use it up."""
     body = await saved(harness, "a", "b")
     await harness.client.put("/v1/sessions/v/state", content=body)
     look = await harness.client.get("/v1/sessions/v/predictions")
@@ -103,7 +104,7 @@ async def test_restored_is_said_by_the_first_answer_alone(harness: Harness) -> N
 
 
 async def test_a_restored_state_takes_the_place_of_a_sessions_own(harness: Harness) -> None:
-    """A session that is held goes on from the file; its idempotency keys are kept and its creation stands."""
+    """A session that is held goes on from the file; it keeps its idempotency keys and its time of creation."""
     early = await saved(harness, "a")
     created = (await harness.client.get("/v1/sessions/u")).json()["created_at"]
     kept = await harness.send("u", "b", "c", key="k")
@@ -118,7 +119,7 @@ async def test_a_restored_state_takes_the_place_of_a_sessions_own(harness: Harne
 
 
 async def test_keys_of_an_ended_session_outlive_its_restoring(harness: Harness) -> None:
-    """A session restored after its end still answers the keys from before it again."""
+    """A session restored after its end still repeats its answers to earlier keys."""
     body = await saved(harness, "a")
     last = await harness.send("u", "b", key="k", end=True)
     await harness.client.put(URL, content=body)
@@ -127,14 +128,14 @@ async def test_keys_of_an_ended_session_outlive_its_restoring(harness: Harness) 
 
 
 async def test_a_save_waits_for_its_turn(harness: Harness) -> None:
-    """A file asked for amid events has the step of the events before it, none of those after it."""
+    """A file requested between events has the step after the events before it."""
     sends = [harness.send("u", *["a"] * 9), harness.client.get(URL), harness.send("u", "b")]
     responses = await asyncio.gather(*sends)
     assert opened(responses[1].content)[1]["step"] == "9"
 
 
 async def test_what_a_restore_answers_is_its_own_session(harness: Harness) -> None:
-    """The answer of a restore tells that session at its turn, though its slot is another's by the time it is read."""
+    """A restore answers with its own session at its turn, even if another session has the slot when it is read."""
     body = await saved(harness, "a", "b", "c", name="v")
     await harness.send("secret", "e")
     caller = Caller("", perf_counter(), perf_counter() + 60)
@@ -154,7 +155,7 @@ async def test_what_a_restore_answers_is_its_own_session(harness: Harness) -> No
 
 
 async def test_a_restored_session_begins_within_the_bounds(bundle_path: Path) -> None:
-    """A restored session takes the place of the one least recently used, and there is none while all are busy."""
+    """A restored session takes the place of the least recently used one, and is refused while all are busy."""
     harness = Harness(bundle_path, max_sessions=1)
     body = await saved(harness, "a")
     assert (await harness.client.put("/v1/sessions/v/state", content=body)).status_code == 200
@@ -166,7 +167,7 @@ async def test_a_restored_session_begins_within_the_bounds(bundle_path: Path) ->
 
 
 async def test_a_file_may_be_larger_than_other_bodies(bundle_path: Path) -> None:
-    """A right file beyond max_body is taken; one that no session of this model can fill is refused."""
+    """A valid file larger than max_body is accepted; one larger than any state of this model is refused."""
     source, harness = Harness(bundle_path), Harness(bundle_path, max_body=20)
     body = await saved(source, *["a"] * 40)
     assert (await harness.client.put(URL, content=body)).json()["step"] == 40
@@ -174,7 +175,7 @@ async def test_a_file_may_be_larger_than_other_bodies(bundle_path: Path) -> None
 
 
 async def test_a_state_of_another_model_is_refused(harness: Harness, tmp_path: Path) -> None:
-    """A file that another model made answers 409 and changes nothing."""
+    """A file that another model made is answered 409, and nothing changes."""
     other = "sha256:" + "f" * 64
     model = step_model(**{"arraylstm.fingerprint": other})
     stranger = Harness(write_bundle(tmp_path / "other", model=model, fingerprint=other))
@@ -185,14 +186,14 @@ async def test_a_state_of_another_model_is_refused(harness: Harness, tmp_path: P
 
 
 async def test_a_save_or_restore_of_what_is_not_there(harness: Harness) -> None:
-    """The state of a session that is not held is unknown, and a malformed id is refused before the body is read."""
+    """A GET of the state of a session that is not held is answered 404; a malformed id is refused before the body."""
     assert check(await harness.client.get(URL), "unknown_session")["session_id"] == "u"
     for method in ("GET", "PUT"):
         check(await harness.client.request(method, "/v1/sessions/a b/state"), "invalid_session_id")
 
 
 async def test_a_sessions_version_counts_its_changes(harness: Harness) -> None:
-    """Every event and every state put adds one to the version, whatever step the session stands at after it."""
+    """Every event and every PUT of a state adds one to the version, whatever the session's step is afterwards."""
     young = await saved(harness, "a", name="v")
     sessions = []
     for items in (["a"], ["b", "c", "d"], ["e"]):
@@ -212,7 +213,7 @@ BEGUN = {
 
 @pytest.mark.parametrize("how", ["removed", "ended", "started"])
 async def test_a_session_that_begins_again_is_another_incarnation(harness: Harness, how: str) -> None:
-    """After a removal, an end or a sequence's start the session has another incarnation, its version 1 again."""
+    """After a removal, an end or the start of a sequence, the session has another incarnation, and version 1 again."""
     await harness.send("u", "a", end=how == "ended")
     first = harness.service.sessions.find("u")
     if how == "removed":

@@ -1,4 +1,4 @@
-"""Files that are not a session's state, or not quite."""
+"""Files that are not valid states of a session."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ Change = Callable[[dict[str, Any], dict[str, str]], None]
 
 
 def changed(body: bytes, change: Change) -> bytes:
-    """The file with its tensors and metadata changed in place."""
+    """Return the file with its tensors and metadata changed."""
     tensors, metadata = opened(body)
     change(tensors, metadata)
     return safetensors.numpy.save(tensors, metadata)
 
 
 def put(name: str, value: Any) -> Change:
-    """A change of one tensor."""
+    """Return a change that replaces one tensor."""
     return lambda tensors, metadata: tensors.update({name: value})
 
 
 def say(name: str, value: str) -> Change:
-    """A change of one word of the metadata."""
+    """Return a change that replaces one entry of the metadata."""
     return lambda tensors, metadata: metadata.update({name: value})
 
 
 def holed(name: str, bad: float) -> Change:
-    """A change of one number of a tensor."""
+    """Return a change that replaces the last number of a tensor."""
 
     def change(tensors: dict[str, Any], metadata: dict[str, str]) -> None:
         tensors[name] = tensors[name].copy()
@@ -101,7 +101,7 @@ WRONG: dict[str, tuple[Change, str]] = {
 
 @pytest.mark.parametrize("wrong", WRONG)
 async def test_a_file_that_is_not_right_is_refused(harness: Harness, wrong: str) -> None:
-    """Whatever is wrong with a file is told in a short text, and the session stands as it did."""
+    """The refusal says what is wrong with the file, and the session does not change."""
     change, said = WRONG[wrong]
     body = await saved(harness, "a", "b", "c")
     problem = check(await harness.client.put(URL, content=changed(body, change)), "invalid_state")
@@ -110,7 +110,7 @@ async def test_a_file_that_is_not_right_is_refused(harness: Harness, wrong: str)
 
 
 def header(document: bytes, size: int | None = None) -> bytes:
-    """A file with this header, which says that it has another length."""
+    """Return a file with this header, which may claim to have another size."""
     return struct.pack("<Q", len(document) if size is None else size) + document
 
 
@@ -136,13 +136,13 @@ NO_FILES = {
 
 @pytest.mark.parametrize("name", NO_FILES)
 async def test_a_body_that_is_no_such_file_is_refused(harness: Harness, name: str) -> None:
-    """Bytes that are not a safetensors file of a session are refused and begin none."""
+    """Bytes that are not a safetensors file of a session are refused, and no session begins."""
     check(await harness.client.put(URL, content=NO_FILES[name]), "invalid_state")
     assert len(harness.service.sessions) == 0
 
 
 async def test_no_part_of_a_file_is_a_file(harness: Harness) -> None:
-    """A file cut off at any byte, or with a byte too much, is refused."""
+    """A file that is cut off anywhere, or has a byte too many, is refused."""
     body = await saved(harness, "a", "b", "c")
     for part in (*(body[:size] for size in range(0, len(body), 7)), body[:-1], body + b"\0"):
         check(await harness.client.put(URL, content=part), "invalid_state")

@@ -1,1 +1,1 @@
-"""The exported model on disk: read, verified, and handed on as plain values."""
+"""The exported model on disk: read it, verify it, and hand it on as plain values."""

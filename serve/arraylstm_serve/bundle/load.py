@@ -1,4 +1,4 @@
-"""The exported bundle: read, verified file by file, and handed on as plain values."""
+"""Read an exported bundle, and verify each of its files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Bundle:
 
     Attributes:
         path: its directory.
-        manifest: the fields the server relies on.
+        manifest: the fields of manifest.json that the server needs.
         document: manifest.json as the exporter wrote it.
         vocabulary: item labels and ids.
         labels: vocabulary.json as the exporter wrote it.
@@ -51,10 +51,10 @@ class Bundle:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a bundle and verify every file of it.
+        """Read a bundle and verify each of its files.
 
         Raises:
-            BundleError: a file is missing, unreadable, changed, or says what the server does not understand.
+            BundleError: a file is missing, unreadable or changed, or has content that the server does not understand.
         """
         with _unreadable(path):
             if not path.is_dir():
@@ -76,18 +76,18 @@ class Bundle:
 
     @property
     def step_path(self) -> Path:
-        """The file of the graph that steps one item a row."""
+        """The path of the graph that steps each row by one item."""
         return self.path / STEP_GRAPH
 
     @property
     def step_graph(self) -> Graph:
-        """The signature the manifest promises for that graph."""
+        """The inputs and outputs that the manifest promises for the step graph."""
         return self.manifest.graphs[STEP_GRAPH]
 
 
 @contextmanager
 def _unreadable(path: Path) -> Iterator[None]:
-    """Turn what keeps a path from being read into a BundleError."""
+    """Turn an error in reading a path into a BundleError."""
     try:
         yield
     except OSError as error:
@@ -109,7 +109,7 @@ def _decode(raw: bytes, kind: type[Decoded], path: Path) -> Decoded:
 
 
 def _verify_manifest(path: Path, raw: bytes) -> None:
-    """Hold the manifest against the line that `sha256sum -c` reads."""
+    """Check the manifest against its checksum file, a line that `sha256sum -c` reads."""
     expected = f"{hashlib.sha256(raw).hexdigest()}  {MANIFEST}\n"
     if _read(path / CHECKSUM) != expected.encode():
         raise BundleError(f"{path / MANIFEST} was changed: {path / CHECKSUM} does not have its sha256.")

@@ -1,4 +1,4 @@
-"""The files of a bundle that the server reads as JSON, field by field."""
+"""The JSON files of a bundle: the fields that the server reads."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Dtype = Annotated[str, Meta(examples=["float32"])]
 
 
 class ModelConfig(Struct):
-    """What the server needs to know of the model."""
+    """The fields of the model's configuration that the server needs."""
 
     num_items: Size
     cell: Annotated[str, Meta(examples=["array"])]
 
 
 class State(Struct, frozen=True):
-    """A recurrent state: one row of `shape` a session."""
+    """A recurrent state; each session has one array of `shape`."""
 
     name: Name
     shape: Annotated[tuple[Size, ...], Meta(examples=[[4, 128]])]
@@ -36,7 +36,7 @@ class State(Struct, frozen=True):
 
 
 class Tensor(Struct, frozen=True):
-    """An input or output of a graph; a dimension is a size or the name of a free one."""
+    """An input or output of a graph. A dimension is a size, or a name if any size is allowed."""
 
     name: Name
     dtype: Dtype
@@ -44,21 +44,21 @@ class Tensor(Struct, frozen=True):
 
 
 class Graph(Struct):
-    """The signature of one ONNX file."""
+    """The inputs and outputs of one ONNX file."""
 
     inputs: list[Tensor]
     outputs: list[Tensor]
 
 
 class FileEntry(Struct):
-    """What a file of the bundle must be."""
+    """The size and checksum that a file of the bundle must have."""
 
     sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$", examples=["0f" * 32])]
     bytes: Annotated[int, Meta(ge=0)]
 
 
 class Manifest(Struct):
-    """The fields of manifest.json that the server relies on."""
+    """The fields of manifest.json that the server needs."""
 
     schema_version: Annotated[int, Meta(examples=[1])]
     fingerprint: Annotated[str, Meta(pattern="^sha256:[0-9a-f]{64}$", examples=[f"sha256:{'0f' * 32}"])]
@@ -76,6 +76,6 @@ class VocabularyFile(Struct):
 
 
 class SchemaVersion(Struct):
-    """The one field every version of manifest.json has."""
+    """The one field that every version of manifest.json has."""
 
     schema_version: Annotated[int, Meta(examples=[1])]

@@ -1,4 +1,4 @@
-"""Item labels and the ids the model knows them by."""
+"""The labels of items, and the ids by which the model knows them."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ EXAMPLES = 5
 
 
 class Vocabulary:
-    """Maps labels to ids 0..num_items-1 and back; JSON's types are kept apart, 5 is not "5".
+    """Maps labels to ids 0..num_items-1 and back. JSON's types are kept apart: 5 is not "5".
 
     Args:
         num_items: how many items the model has.
-        labels: the label of each id, or None where the ids themselves are the labels.
-        unknown: the label that stands for every item not listed, or None where such items are refused.
+        labels: the label of each id; None if the ids themselves are the labels.
+        unknown: the label that stands for every item not listed; None if unlisted items are refused.
 
     Attributes:
-        labels: the label of each id, the id itself where there are none.
-        unlabelled: whether there are none.
+        labels: the label of each id; the ids if they are the labels.
+        unlabelled: whether the ids themselves are the labels.
 
     Raises:
-        ValueError: labels are not num_items different ones, or unknown is not among them.
+        ValueError: there are not num_items labels, one is listed twice, or unknown is not a label.
     """
 
     def __init__(self, num_items: int, labels: Sequence[Item] | None, unknown: Item | None = None) -> None:
@@ -43,24 +43,24 @@ class Vocabulary:
         return len(self.labels)
 
     def strict(self) -> Vocabulary:
-        """The same items, without one that stands for those not listed."""
+        """Return a vocabulary with the same labels that refuses items not listed."""
         return self if self._unknown is None else Vocabulary(len(self), self.labels)
 
     def encode(self, items: Iterable[Item]) -> list[int]:
-        """The ids of items; those not listed become the unknown item.
+        """Return the ids of items. An item that is not listed becomes the unknown item.
 
         Raises:
-            Problem: `unknown_item`, where an item is not listed and the vocabulary has no unknown item.
+            Problem: `unknown_item`: an item is not listed, and the vocabulary has no unknown item.
         """
         if self._unknown is None:
             return self.encode_known(items)
         return [self._ids.get(item, self._unknown) for item in items]
 
     def encode_known(self, items: Iterable[Item]) -> list[int]:
-        """The ids of items that must all be listed.
+        """Return the ids of items, which must all be listed.
 
         Raises:
-            Problem: `unknown_item`, where an item is not listed.
+            Problem: `unknown_item`: an item is not listed.
         """
         ids = self._ids
         try:
@@ -69,14 +69,14 @@ class Vocabulary:
             raise Problem(UNKNOWN_ITEM, self._refusal(error.args[0])) from None
 
     def decode(self, ids: Iterable[int]) -> tuple[Item, ...]:
-        """The labels of ids that `encode` gave."""
+        """Return the labels of ids that `encode` returned."""
         return tuple(ids) if self.unlabelled else tuple(map(self.labels.__getitem__, ids))
 
     def verify(self, ids: list[int]) -> list[int]:
-        """The ids themselves.
+        """Return the ids unchanged, if all of them are ids of items.
 
         Raises:
-            Problem: `unknown_item`, where one is not an item's.
+            Problem: `unknown_item`: an id is not 0 to num_items - 1.
         """
         for index in ids:
             if not 0 <= index < len(self):
@@ -85,7 +85,7 @@ class Vocabulary:
         return ids
 
     def spelt(self, text: str) -> Item:
-        """The label that a text spells: the text itself, or an integer where the model lists that and not the text."""
+        """Return the label that a text spells: an integer if the model lists that and not the text, else the text."""
         if text not in self._ids:
             try:
                 number = int(text)

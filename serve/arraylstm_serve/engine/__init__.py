@@ -1,1 +1,1 @@
-"""What runs the model: rows of recurrent state, the step graph that moves them, batches, rankings."""
+"""The engine: it keeps rows of recurrent state, steps them with the model's graph in batches, and ranks items."""

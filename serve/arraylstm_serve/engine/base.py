@@ -1,4 +1,4 @@
-"""What the server needs of whatever runs the model: rows of recurrent state, and steps that move them."""
+"""The interface of an engine: rows of recurrent state, and steps that advance them."""
 
 from __future__ import annotations
 
@@ -15,29 +15,31 @@ LOGITS = "logits"
 
 
 class Step(NamedTuple):
-    """What one step tells of its B rows.
+    """The results of one step of B rows.
 
     Attributes:
-        probabilities: (B,) float64, of each item before it was consumed; meaningless from the initial row.
-        ranks: (B,) int64, likewise; 1 is the most likely.
-        sound: (B,) bool, whether the model gave finite logits; where it did not, the target holds garbage.
-        rankings: the most likely next items of each row, as many as were asked for.
+        probabilities: (B,) float64, the probability that each source row gave to its item. It means nothing if the
+            source is the initial row.
+        ranks: (B,) int64, the rank that each source row gave to its item; 1 is the most likely. It means nothing if the
+            source is the initial row.
+        finite: (B,) bool, whether the new logits are finite; if not, the target row holds garbage.
+        rankings: the most likely next items of each row.
     """
 
     probabilities: Doubles
     ranks: Integers
-    sound: Flags
+    finite: Flags
     rankings: list[Ranking]
 
 
 class Engine(Protocol):
-    """A device's rows of recurrent state, each with the logits that its last step gave.
+    """Keeps rows of recurrent state on a device. A row also has the logits of its last step.
 
-    Row 0 (`slots.INITIAL`) is the initial state; nothing writes it.
+    Row 0 (`slots.INITIAL`) holds the initial state; nothing writes to it.
 
     Attributes:
         provider: the onnxruntime execution provider in use.
-        device: what it runs on, in words.
+        device: a description of the device, for people.
         shapes: the shape of each tensor of a row, by name: `state_<name>` and `logits`, all float32.
     """
 
@@ -45,34 +47,34 @@ class Engine(Protocol):
     device: str
     shapes: dict[str, tuple[int, ...]]
 
-    def step(self, sources: Integers, targets: Integers, items: Integers, reaches: Sequence[int]) -> Step:
-        """Step rows by one item (B,) each, and rank the `reaches` (B) most likely next items of each.
+    def step(self, sources: Integers, targets: Integers, items: Integers, depths: Sequence[int]) -> Step:
+        """Step B rows by one item each, and rank the most likely next items.
 
         Args:
-            sources: (B,) the rows to read; they stay as they are, unless they are targets too.
-            targets: (B,) different rows to write; a row may be its own source, but not another one's.
+            sources: (B,) the rows to read. They do not change, unless they are also targets.
+            targets: (B,) the rows to write, all different. A target may be its own source, but not that of another.
             items: (B,) item ids.
-            reaches: B numbers of items to rank.
+            depths: (B) how many of the most likely next items to rank for each row.
         """
 
-    def rank(self, slots: Integers, reach: int) -> list[Ranking]:
-        """The `reach` most likely next items of each slot (B,)."""
+    def rank(self, slots: Integers, depth: int) -> list[Ranking]:
+        """Return the `depth` most likely next items of each slot (B,)."""
 
     def read(self, slots: Integers) -> dict[str, Floats]:
-        """The tensors (B, *shape) of slots (B,), by name."""
+        """Return the tensors (B, *shape) of slots (B,), by name."""
 
     def write(self, slots: Integers, tensors: dict[str, Floats]) -> None:
-        """Store tensors (B, *shape), by name, into different slots (B,)."""
+        """Store tensors (B, *shape), by name, in slots (B,), which are all different."""
 
     def warm_up(self, max_batch: int) -> None:
-        """Run batches of every size that is prepared for."""
+        """Run a batch of each size that the engine has prepared for."""
 
 
 def row_shapes(states: Sequence[State], num_items: int) -> dict[str, tuple[int, ...]]:
-    """The shape of each tensor that an engine keeps of a session, by name."""
+    """Return the shape of each tensor of an engine's row, by name."""
     return {f"state_{state.name}": state.shape for state in states} | {LOGITS: (num_items,)}
 
 
 def row_bytes(shapes: dict[str, tuple[int, ...]]) -> int:
-    """Bytes of one row: its tensors, and the log-sum-exp of its logits."""
+    """Return the bytes of one row: its tensors, and the log-sum-exp of its logits."""
     return sum(4 * int(np.prod(shape)) for shape in shapes.values()) + 8

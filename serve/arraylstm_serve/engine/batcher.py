@@ -1,4 +1,4 @@
-"""The micro-batcher: all walks that wait are stepped together, at once, without timers or threads."""
+"""The micro-batcher: it steps all waiting walks together, at once, without timers or threads."""
 
 from __future__ import annotations
 
@@ -12,54 +12,56 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
-from arraylstm_serve.counters import Figures
+from arraylstm_serve.counters import Counters
 from arraylstm_serve.engine.base import Engine
-from arraylstm_serve.engine.ranking import NOTHING, Ask, Ranking
+from arraylstm_serve.engine.ranking import NOTHING, Ranking, Selection
 from arraylstm_serve.engine.slots import INITIAL
 
-Seen = tuple[float | None, int | None]
-"""An item's probability and rank before it was consumed."""
+Observed = tuple[float | None, int | None]
+"""The probability and rank that the model gave to an item before the session consumed it."""
 
-UNSEEN: Seen = (None, None)
-"""What stands for them where an item is the first of all."""
+UNPREDICTED: Observed = (None, None)
+"""The value for a session's first item, for which the model had predicted nothing."""
 
 logger = logging.getLogger(__name__)
 
 
 class NonFiniteError(ArithmeticError):
-    """The model gave a row logits that are not finite numbers."""
+    """The model returned logits that are not finite numbers."""
 
 
 class LateError(Exception):
-    """The walk's deadline passed before its first step."""
+    """The deadline of a walk passed before its first step."""
 
 
 class Walk(Struct, gc=False):
-    """Items stepped one after the other, one a batch: the first from `source` to `target`, the others on `target`.
+    """The items of one request, stepped one after the other: one item in each batch.
+
+    The first step reads `source` and writes `target`; the later steps read and write `target`.
 
     Attributes:
-        owner: whom the walk belongs to; the batcher does not look at it.
-        source: the slot to start from, which stays as it is.
-        target: a slot that no other walk has.
+        owner: what the walk belongs to, a turn; the batcher does not look at it.
+        source: the slot to start from; it does not change.
+        target: the slot to write; no other walk uses it.
         items: item ids, at least one.
-        ask: the predictions wanted after the last step.
-        arrived: when the request came, by perf_counter.
-        deadline: the walk does not begin after this, by perf_counter.
+        selection: the predictions wanted after the last step.
+        arrived: when the request arrived, by perf_counter.
+        deadline: the latest time for the first step, by perf_counter.
         position: how many items have been stepped.
-        seen: what the model had thought of each stepped item.
-        ranking: the most likely items after the last step.
-        error: why the walk did not reach its end, if it did not.
+        observed: the probability and rank of each stepped item.
+        ranking: the most likely next items after the last step.
+        error: why the walk stopped early; None if it did not.
     """
 
     owner: Any
     source: int
     target: int
     items: Sequence[int]
-    ask: Ask
+    selection: Selection
     arrived: float
     deadline: float
     position: int = 0
-    seen: list[Seen] = []
+    observed: list[Observed] = []
     ranking: Ranking = NOTHING
     error: Exception | None = None
 
@@ -67,21 +69,21 @@ class Walk(Struct, gc=False):
 class Batcher:
     """Steps walks together and fairly: an unfinished walk goes back to the end of the queue.
 
-    The first walk submitted schedules a batch for the loop's next round, so all that the same round brings joins it.
-    A run steps one batch and schedules the next one, so the loop stays responsive.
+    The first walk submitted schedules a batch for the event loop's next round; walks submitted until then join it.
+    Each run steps one batch and schedules the next one, so the event loop stays responsive.
 
     Args:
         engine: steps the rows.
-        figures: counts runs and waiting times.
+        counters: they count runs and waiting times.
         max_batch: the most walks in one run.
-        finished: takes the walks of a run that are at their end, or have an error.
+        finished: called after a run with the walks that have ended, with or without an error.
     """
 
     def __init__(
-        self, engine: Engine, figures: Figures, max_batch: int, finished: Callable[[Sequence[Walk]], None]
+        self, engine: Engine, counters: Counters, max_batch: int, finished: Callable[[Sequence[Walk]], None]
     ) -> None:
         self._engine = engine
-        self._figures = figures
+        self._counters = counters
         self._max_batch = max_batch
         self._finished = finished
         self._queue: deque[Walk] = deque()
@@ -98,7 +100,7 @@ class Batcher:
         get_running_loop().call_soon(self._gather, 0)
 
     def _gather(self, before: int) -> None:
-        """Run a batch, or look again in the loop's next round while each round brings more walks."""
+        """Run a batch. If the loop's last round brought more walks and the batch has room, wait another round first."""
         if before < len(self._queue) < self._max_batch:
             get_running_loop().call_soon(self._gather, len(self._queue))
         else:
@@ -110,8 +112,8 @@ class Batcher:
         batch, ended = self._next_batch(began)
         if batch:
             self._step(batch)
-            self._figures.run_seconds.observe(perf_counter() - began)
-            self._figures.batch_rows.observe(len(batch))
+            self._counters.run_seconds.observe(perf_counter() - began)
+            self._counters.batch_rows.observe(len(batch))
             for walk in batch:
                 if walk.error is not None or walk.position == len(walk.items):
                     ended.append(walk)
@@ -126,8 +128,8 @@ class Batcher:
             self._schedule()
 
     def _next_batch(self, now: float) -> tuple[list[Walk], list[Walk]]:
-        """The walks to step now, and those that are too late to begin."""
-        queue, waited = self._queue, self._figures.queue_seconds
+        """Return the walks to step now, and the walks that are too late to begin."""
+        queue, waited = self._queue, self._counters.queue_seconds
         batch: list[Walk] = []
         late: list[Walk] = []
         while queue and len(batch) < self._max_batch:
@@ -148,19 +150,21 @@ class Batcher:
                 np.array([walk.target if walk.position else walk.source for walk in batch]),
                 np.array([walk.target for walk in batch]),
                 np.array([walk.items[walk.position] for walk in batch]),
-                [walk.ask.reach if walk.position + 1 == len(walk.items) else 0 for walk in batch],
+                [walk.selection.depth if walk.position + 1 == len(walk.items) else 0 for walk in batch],
             )
         except Exception as error:
             logger.exception("a batch of %d rows failed", len(batch))
             for walk in batch:
                 walk.error = error
             return
-        seen = zip(step.probabilities.tolist(), step.ranks.tolist(), strict=True)
-        for walk, thought, fine, ranking in zip(batch, seen, step.sound.tolist(), step.rankings, strict=True):
-            if not fine:
+        observations = zip(step.probabilities.tolist(), step.ranks.tolist(), strict=True)
+        for walk, observed, finite, ranking in zip(
+            batch, observations, step.finite.tolist(), step.rankings, strict=True
+        ):
+            if not finite:
                 logger.error("the model gave logits that are not finite for item id %d", walk.items[walk.position])
                 walk.error = NonFiniteError()
                 continue
-            walk.seen.append(thought if walk.position or walk.source != INITIAL else UNSEEN)
+            walk.observed.append(observed if walk.position or walk.source != INITIAL else UNPREDICTED)
             walk.position += 1
             walk.ranking = ranking

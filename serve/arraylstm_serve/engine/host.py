@@ -1,4 +1,4 @@
-"""The engine on the CPU: rows of state in the host's memory, and the step graph that moves them."""
+"""The engine on the CPU."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from arraylstm_serve.engine.step_graph import StepGraph
 
 
 class HostEngine:
-    """An engine whose rows lie in the host's memory, beside the CPU that steps them.
+    """An engine that keeps its rows in the host's memory; the CPU steps them.
 
     The operating system commits a row's memory when the row is first used.
 
     Args:
         graph: the step graph.
-        slots: how many rows.
-        states: the states a row holds.
+        slots: how many rows to keep.
+        states: the states that a row has.
         num_items: V, the width of the logits.
     """
 
@@ -35,22 +35,22 @@ class HostEngine:
         self._states = [rows for name, rows in self._rows.items() if name != LOGITS]
         self._log_sums = np.zeros(slots, np.float64)
 
-    def step(self, sources: Integers, targets: Integers, items: Integers, reaches: Sequence[int]) -> Step:
+    def step(self, sources: Integers, targets: Integers, items: Integers, depths: Sequence[int]) -> Step:
         """See `Engine.step`."""
         probabilities, ranks = observe(self._logits[sources], self._log_sums[sources], items)
         logits, states = self._graph.run(items, [rows[sources] for rows in self._states])
         log_sums = log_sum_exp(logits)
-        sound = np.isfinite(log_sums)
-        rankings = rank_each(logits, log_sums, np.where(sound, reaches, 0).tolist())
+        finite = np.isfinite(log_sums)
+        rankings = rank_each(logits, log_sums, np.where(finite, depths, 0).tolist())
         for rows, state in zip(self._states, states, strict=True):
             rows[targets] = state
         self._logits[targets] = logits
         self._log_sums[targets] = log_sums
-        return Step(probabilities, ranks, sound, rankings)
+        return Step(probabilities, ranks, finite, rankings)
 
-    def rank(self, slots: Integers, reach: int) -> list[Ranking]:
+    def rank(self, slots: Integers, depth: int) -> list[Ranking]:
         """See `Engine.rank`."""
-        return rank(self._logits[slots], self._log_sums[slots], reach)
+        return rank(self._logits[slots], self._log_sums[slots], depth)
 
     def read(self, slots: Integers) -> dict[str, Floats]:
         """See `Engine.read`."""

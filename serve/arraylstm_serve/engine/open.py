@@ -1,4 +1,4 @@
-"""Where the model runs: on the CPU, or on a GPU where there is one."""
+"""Open an engine on the device that the settings name."""
 
 from __future__ import annotations
 
@@ -16,17 +16,22 @@ logger = logging.getLogger(__name__)
 
 
 def open_engine(bundle: Bundle, settings: Settings, slots: int) -> Engine:
-    """Open the bundle's step graph on the device asked for, with memory for so many sessions.
+    """Open the bundle's step graph on the device that the settings name, with memory for `slots` rows.
 
     Raises:
-        StartupError: the graph cannot be had, or not on that device.
-        MemoryError: the host cannot hold that many rows.
+        StartupError: the graph cannot be loaded, or the device cannot be used.
+        MemoryError: the host's memory cannot hold that many rows.
     """
     return open_accelerator(bundle, settings, slots) or open_host(bundle, settings, slots)
 
 
 def open_host(bundle: Bundle, settings: Settings, slots: int) -> HostEngine:
-    """Open the bundle's step graph on the CPU; see `open_engine`."""
+    """Open the bundle's step graph on the CPU; see `open_engine`.
+
+    Raises:
+        StartupError: the settings have an option that needs a GPU, or the graph cannot be loaded.
+        MemoryError: the host's memory cannot hold that many rows.
+    """
     if settings.tf32 or settings.gpu_memory is not None:
         raise StartupError("--tf32 and --gpu-memory are for a GPU, but the model runs on the CPU; leave them out.")
     graph = open_graph(bundle, settings.threads)
@@ -34,16 +39,16 @@ def open_host(bundle: Bundle, settings: Settings, slots: int) -> HostEngine:
 
 
 def open_accelerator(bundle: Bundle, settings: Settings, slots: int) -> Engine | None:
-    """Open the bundle's step graph on the GPU, or None where the CPU is asked for, or is all that there is.
+    """Open the bundle's step graph on the GPU. Return None if the model is to run on the CPU.
 
     Raises:
-        StartupError: the GPU is asked for and cannot be had.
+        StartupError: the settings name the GPU and it cannot be used.
     """
     if settings.device == "cpu" or (settings.device == "auto" and CUDA not in ort.get_available_providers()):
         return None
-    from arraylstm_serve.engine.gpu.engine import open_cuda  # it takes what comes with the extra serve-gpu alone
+    from arraylstm_serve.engine.gpu.engine import open_cuda  # needs packages that only the extra serve-gpu installs
 
-    open_graph(bundle, settings.threads)  # which is held against the manifest, whatever is made of it for the GPU
+    open_graph(bundle, settings.threads)  # checks the graph against the manifest; the GPU runs a changed copy
     try:
         return open_cuda(bundle, settings, slots)
     except StartupError as error:

@@ -1,6 +1,6 @@
-"""From logits to what a client reads: the most likely items, and how likely an item was.
+"""Turn logits into what a client reads: the most likely items, and the probability and rank of an item.
 
-Every row is worked out by itself, so that its numbers do not depend on the rows beside it.
+Each row is computed on its own, so its numbers do not depend on the other rows of its batch.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ import numpy as np
 from arraylstm_serve.arrays import Doubles, Floats, Integers
 
 
-class Ask(NamedTuple):
+class Selection(NamedTuple):
     """Which predictions a request wants.
 
     Attributes:
-        top_k: how many at most.
-        reach: how many of the most likely items to look at so that the excluded ones can be dropped.
+        top_k: how many to return at most.
+        depth: how many of the most likely items to rank, so that top_k are left without the excluded ones.
         exclude: ids to leave out.
     """
 
     top_k: int
-    reach: int
+    depth: int
     exclude: frozenset[int] = frozenset()
 
     @classmethod
     def of(cls, top_k: int, num_items: int, exclude: frozenset[int] = frozenset()) -> Self:
-        """The ask for top_k of num_items items, without some."""
+        """Make the selection of the top_k of num_items items, without the excluded ones."""
         return cls(top_k, min(num_items, top_k + len(exclude)) if top_k else 0, exclude)
 
     def choose(self, ranking: Ranking) -> Ranking:
-        """The predictions wanted, most likely first."""
+        """Return the predictions wanted out of a ranking of `depth` items, most likely first."""
         if not self.exclude:
             return ranking
         pairs = [pair for pair in zip(*ranking, strict=True) if pair[0] not in self.exclude][: self.top_k]
-        return Ranking([index for index, _ in pairs], [chance for _, chance in pairs])
+        return Ranking([index for index, _ in pairs], [probability for _, probability in pairs])
 
 
 class Ranking(NamedTuple):
@@ -47,13 +47,13 @@ class Ranking(NamedTuple):
 
 
 GROUP = 16
-"""Logits of which the largest stands for the others where the top ones are looked for."""
+"""The search for the largest logits first takes the maximum of each group of so many logits."""
 
 NOTHING = Ranking([], [])
 
 
 def log_sum_exp(logits: Floats) -> Doubles:
-    """The log-sum-exp (B,) float64 of each row of logits (B, V); not finite where a logit is NaN or +inf."""
+    """Return the log-sum-exp (B,) float64 of each row of logits (B, V); not finite if a logit is NaN or +inf."""
     with np.errstate(invalid="ignore", over="ignore"):
         tops = logits.max(axis=1, keepdims=True)
         sums = np.exp(logits - tops).sum(axis=1, dtype=np.float64)
@@ -61,37 +61,37 @@ def log_sum_exp(logits: Floats) -> Doubles:
     return log_sums
 
 
-def chance(values: Floats | Doubles, log_sums: Doubles) -> Doubles:
-    """The probabilities that logits have in rows of some log-sum-exp."""
-    chances: Doubles = np.minimum(np.exp(values - log_sums), 1.0)
-    return chances
+def probability(values: Floats | Doubles, log_sums: Doubles) -> Doubles:
+    """Return the probabilities of logits, given the log-sum-exp of their rows."""
+    probabilities: Doubles = np.minimum(np.exp(values - log_sums), 1.0)
+    return probabilities
 
 
-def rank(logits: Floats, log_sums: Doubles, reach: int) -> list[Ranking]:
-    """The `reach` most likely items of each row of logits (B, V) whose log-sum-exp is log_sums (B,)."""
-    if reach == 0:
+def rank(logits: Floats, log_sums: Doubles, depth: int) -> list[Ranking]:
+    """Return the `depth` most likely items of each row of logits (B, V); log_sums (B,) are the rows' log-sum-exp."""
+    if depth == 0:
         return [NOTHING] * len(logits)
-    ids = top_ids(logits, reach)
-    chances = chance(logits[np.arange(len(logits))[:, None], ids], log_sums[:, None])
-    return [Ranking(*row) for row in zip(ids.tolist(), chances.tolist(), strict=True)]
+    ids = top_ids(logits, depth)
+    probabilities = probability(logits[np.arange(len(logits))[:, None], ids], log_sums[:, None])
+    return [Ranking(*row) for row in zip(ids.tolist(), probabilities.tolist(), strict=True)]
 
 
-def rank_each(logits: Floats, log_sums: Doubles, reaches: Sequence[int]) -> list[Ranking]:
-    """The reaches[n] most likely items of each row n; rows of equal reach are ranked together."""
+def rank_each(logits: Floats, log_sums: Doubles, depths: Sequence[int]) -> list[Ranking]:
+    """Return the depths[n] most likely items of each row n; rows of equal depth are ranked together."""
     groups: dict[int, list[int]] = {}
-    for row, reach in enumerate(reaches):
-        groups.setdefault(reach, []).append(row)
+    for row, depth in enumerate(depths):
+        groups.setdefault(depth, []).append(row)
     if len(groups) == 1:
-        return rank(logits, log_sums, reaches[0])
-    rankings = [NOTHING] * len(reaches)
-    for reach, rows in groups.items():
-        for row, ranking in zip(rows, rank(logits[rows], log_sums[rows], reach), strict=True):
+        return rank(logits, log_sums, depths[0])
+    rankings = [NOTHING] * len(depths)
+    for depth, rows in groups.items():
+        for row, ranking in zip(rows, rank(logits[rows], log_sums[rows], depth), strict=True):
             rankings[row] = ranking
     return rankings
 
 
 def top_ids(logits: Floats, k: int) -> Integers:
-    """The ids (B, k) of the k largest logits of each row (B, V), largest first, ties by id; 1 <= k <= V."""
+    """Return the ids (B, k) of the k largest logits of each row (B, V), largest first, ties by id; 1 <= k <= V."""
     rows, width = logits.shape
     owners, ids = np.divmod(np.flatnonzero(logits >= _lower_bounds(logits, k)[:, None]), width)
     order = np.lexsort((-logits[owners, ids], owners))
@@ -101,10 +101,10 @@ def top_ids(logits: Floats, k: int) -> Integers:
 
 
 def _lower_bounds(logits: Floats, k: int) -> Floats:
-    """For each row of logits (B, V) a value (B,) that at least k of its logits reach, and not many more."""
+    """Return a lower bound (B,) of the k largest logits of each row (B, V); few other logits are above it."""
     rows, width = logits.shape
     groups = width // GROUP
-    if groups > 2 * k:  # the k largest of the groups' maxima are k logits: sorting those is a fraction of the work
+    if groups > 2 * k:  # the k largest maxima of groups are k logits too, and there are far fewer maxima to search
         logits = logits[:, : groups * GROUP].reshape(rows, GROUP, groups).max(axis=1)
     place = logits.shape[1] - k
     bounds: Floats = np.partition(logits, place, axis=1)[:, place]
@@ -112,7 +112,10 @@ def _lower_bounds(logits: Floats, k: int) -> Floats:
 
 
 def observe(logits: Floats, log_sums: Doubles, items: Integers) -> tuple[Doubles, Integers]:
-    """Probabilities (B,) and ranks (B,) that rows of logits (B, V) give to items (B,); rank 1 is the top."""
+    """Return the probabilities (B,) and ranks (B,) that rows of logits (B, V) give to items (B,).
+
+    Rank 1 is the most likely item.
+    """
     values = logits[np.arange(len(items)), items]
     ranks: Integers = 1 + (logits > values[:, None]).sum(axis=1)
-    return chance(values, log_sums), ranks
+    return probability(values, log_sums), ranks

@@ -1,4 +1,4 @@
-"""onnxruntime, told before it is loaded to send nothing home."""
+"""onnxruntime, with its telemetry switched off before it is loaded."""
 
 import os
 

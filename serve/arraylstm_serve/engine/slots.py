@@ -1,9 +1,9 @@
-"""Which rows of an engine are taken."""
+"""Slots: the numbers of an engine's rows, and which of them are in use."""
 
 from __future__ import annotations
 
 INITIAL = 0
-"""The slot that always holds the initial state; every new session is stepped from it."""
+"""The slot that always holds the initial state; every new session starts from it."""
 
 
 class Slots:
@@ -20,14 +20,14 @@ class Slots:
 
     @property
     def free(self) -> int:
-        """How many slots nobody has."""
+        """How many slots are not in use."""
         return self._count - self._untouched + len(self._returned)
 
     def acquire(self) -> int:
         """Take a free slot; its row may hold anything.
 
         Raises:
-            IndexError: every slot is taken.
+            IndexError: every slot is in use.
         """
         if self._returned:
             return self._returned.pop()
@@ -37,6 +37,6 @@ class Slots:
         return slot
 
     def release(self, slot: int) -> None:
-        """Give a slot back; giving back the initial one does nothing."""
+        """Give a slot back. Giving back the initial slot does nothing."""
         if slot != INITIAL:
             self._returned.append(slot)

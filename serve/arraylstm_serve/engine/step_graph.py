@@ -1,4 +1,4 @@
-"""The step graph in onnxruntime: opened, held against the manifest, run on the CPU."""
+"""The step graph in onnxruntime: load it, check it against the manifest, run it on the CPU."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ DTYPES = {"tensor(float)": "float32", "tensor(int64)": "int64"}
 
 
 class StepGraph:
-    """Runs one step for a batch of rows on the CPU; it keeps nothing between runs.
+    """Steps a batch of rows by one item each, on the CPU; it keeps nothing between runs.
 
     Args:
-        step_path: the step graph, `items` and `state_<name>` to `logits` and `next_state_<name>`.
-        threads: threads one run may use.
-        states: the states in the order in which `run` takes and gives them.
+        step_path: the ONNX file; its graph maps `items` and `state_<name>` to `logits` and `next_state_<name>`.
+        threads: threads that one run may use.
+        states: the states, in the order in which `run` takes and returns them.
 
     Raises:
         StartupError: onnxruntime cannot load the graph.
@@ -51,20 +51,20 @@ class StepGraph:
 
         Args:
             items: (B,) int64 item ids; B may be 0.
-            states: for each state (B, *shape) float32.
+            states: an array (B, *shape) float32 for each state.
 
         Returns:
-            Logits (B, V) float32 and the next states, shaped like states.
+            Logits (B, V) float32 and the next states, shaped like `states`.
         """
         feeds = {"items": items, **dict(zip(self._inputs, states, strict=True))}
         logits, *next_states = self._session.run(self._outputs, feeds)
         return logits, next_states
 
     def warm_up(self, max_batch: int) -> None:
-        """Run batches of every size in `batch_sizes`.
+        """Run a batch of each size in `batch_sizes`.
 
         Raises:
-            StartupError: the machine cannot run that many rows at once.
+            StartupError: the machine cannot run a batch of that size.
         """
         for rows in batch_sizes(max_batch):
             with batch_faults(rows, max_batch):
@@ -72,19 +72,19 @@ class StepGraph:
                 self.run(np.zeros(rows, np.int64), states)
 
     def signature(self) -> Graph:
-        """Inputs and outputs as the loaded graph itself states them."""
+        """Return the inputs and outputs that the loaded graph declares."""
         return Graph(_tensors(self._session.get_inputs()), _tensors(self._session.get_outputs()))
 
     def metadata(self) -> dict[str, str]:
-        """The graph's metadata_props."""
+        """Return the graph's metadata_props."""
         return dict(self._session.get_modelmeta().custom_metadata_map)
 
 
 def open_graph(bundle: Bundle, threads: int) -> StepGraph:
-    """Load a bundle's step graph and hold it against the manifest.
+    """Load a bundle's step graph and check it against the manifest.
 
     Raises:
-        BundleError: the graph's signature or metadata differ from the manifest.
+        BundleError: the graph's signature or metadata differ from the manifest's.
         StartupError: see `StepGraph`.
     """
     graph = StepGraph(bundle.step_path, threads, bundle.manifest.states)
@@ -93,14 +93,14 @@ def open_graph(bundle: Bundle, threads: int) -> StepGraph:
     _compare(bundle, "outputs", seen.outputs, promised.outputs)
     _compare(bundle, "inputs", _expected_inputs(bundle), promised.inputs)
     needed = _expected_outputs(bundle)
-    names = {tensor.name for tensor in needed}  # a graph may have further outputs, which show what a cell did
+    names = {tensor.name for tensor in needed}  # a graph may have more outputs, which show what a cell did
     _compare(bundle, "outputs", needed, [tensor for tensor in promised.outputs if tensor.name in names])
     _verify_metadata(bundle, graph.metadata())
     return graph
 
 
 def refuse_two_runtimes() -> None:
-    """Raise StartupError where onnxruntime and onnxruntime-gpu are both installed; the CPU one would win."""
+    """Raise StartupError if onnxruntime and onnxruntime-gpu are both installed; the one for the CPU would win."""
     if _installed("onnxruntime") and _installed("onnxruntime-gpu"):
         raise StartupError(
             "onnxruntime and onnxruntime-gpu are both installed and hide each other; run "
@@ -117,13 +117,13 @@ def _installed(name: str) -> bool:
 
 
 def batch_sizes(max_batch: int) -> list[int]:
-    """The batch sizes that are prepared for: the powers of two below max_batch, and max_batch."""
+    """Return the batch sizes to prepare for: the powers of two below max_batch, and max_batch."""
     return [*(1 << power for power in range(max_batch.bit_length()) if 1 << power < max_batch), max_batch]
 
 
 @contextmanager
 def batch_faults(rows: int, max_batch: int) -> Iterator[None]:
-    """Raise StartupError where a batch cannot be run, and say which."""
+    """Turn an error of a run into a StartupError that names the size of the batch."""
     try:
         yield
     except Exception as error:  # onnxruntime's exception classes share no narrower base
@@ -139,13 +139,13 @@ def open_session(
     """Load a graph.
 
     Args:
-        model: its file, or what would be in one.
+        model: the path of an ONNX file, or the content of one.
         providers: onnxruntime's execution providers, in the order in which they may take nodes.
-        threads: threads that one run may use, on the CPU.
-        entries: further entries of the session's configuration.
+        threads: threads that one run may use on the CPU.
+        entries: more entries for the configuration of the session.
 
     Raises:
-        StartupError: onnxruntime cannot load it.
+        StartupError: onnxruntime cannot load the graph.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads

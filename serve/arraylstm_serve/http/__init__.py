@@ -1,1 +1,1 @@
-"""HTTP and WebSocket: requests decoded for the sessions, and their answers sent."""
+"""HTTP and WebSocket: decode requests into commands, and send the answers."""

@@ -1,4 +1,4 @@
-"""Many sessions' events in one request."""
+"""The bulk route: events of many sessions in one request."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ ADVANCE_ALL = Operation(
 
 
 async def advance_all(service: Service, call: Call, request: BulkRequest) -> bytes:
-    """Consume every event, a chunk at a time; an encoded BulkAnswer.
+    """Carry out every event, chunk by chunk, and return an encoded BulkAnswer.
 
-    Other requests' turns come in between.
+    Between two chunks, other requests get their turns.
 
     Raises:
-        Problem: `invalid_request`, where there are too many events, they ask for too many predictions, or the request
-            as a whole has an Idempotency-Key.
+        Problem: `invalid_request`: there are too many events, they ask for too many predictions, or the request as a
+            whole has an Idempotency-Key.
     """
     if call.idempotency_key() is not None:
         detail = "A bulk request has no Idempotency-Key header; give each event an idempotency_key."
@@ -91,7 +91,7 @@ async def advance_all(service: Service, call: Call, request: BulkRequest) -> byt
 
 
 def _chunks(events: Sequence[BulkEvent], size: int, of_a_session: int) -> Iterator[list[BulkEvent]]:
-    """The events in their order, so many at a time at most, and no more of one session than may wait for it."""
+    """Split events, in their order, into chunks of at most `size`, with at most `of_a_session` of any session."""
     chunk: list[BulkEvent] = []
     counts: Counter[str] = Counter()
     for event in events:
@@ -104,12 +104,12 @@ def _chunks(events: Sequence[BulkEvent], size: int, of_a_session: int) -> Iterat
 
 
 class _Chunk:
-    """Events that are under way together, and what was answered so far.
+    """Events that are carried out together, and their results so far.
 
     Args:
         events: the events.
-        held_back: sessions of which an event was refused that may be sent again, with the refusal: a later event of
-            theirs must not overtake it, so it is refused likewise.
+        held_back: the last retryable refusal of each session that has one. Later events of such a session get the same
+            refusal, because they must not overtake the refused event when it is sent again.
     """
 
     def __init__(self, events: Sequence[BulkEvent], held_back: dict[str, Problem]) -> None:
@@ -120,7 +120,7 @@ class _Chunk:
         self._answered: Future[None] = get_running_loop().create_future()
 
     async def advance(self, service: Service, caller: Caller) -> list[bytes]:
-        """The answer or refusal of each event."""
+        """Carry out the events, and return the answer or refusal of each."""
         for place, event in enumerate(self._events):
             reply = _Place(self, place)
             try:
@@ -133,27 +133,27 @@ class _Chunk:
         return self._results
 
     def refuse_all(self, problem: Problem) -> list[bytes]:
-        """The refusal of each event, none of which was begun."""
+        """Refuse all events before any of them has begun, and return the refusals."""
         for place in range(len(self._events)):
             self.refuse(place, problem)
         return self._results
 
     def fill(self, place: int, result: bytes) -> None:
-        """Take one result."""
+        """Store the result of the event at a place."""
         self._results[place] = result
         self._left -= 1
         if not self._left and not self._answered.done():
             self._answered.set_result(None)
 
     def refuse(self, place: int, problem: Problem) -> None:
-        """Take one refusal."""
+        """Store the refusal of the event at a place."""
         if problem.kind.status in RETRYABLE:
             self._held_back[self._events[place].session_id] = problem
         self.fill(place, problem.body())
 
 
 class _Place:
-    """Where one event's outcome goes; see `queue.Reply`."""
+    """Takes the outcome of one event of a chunk; see `queue.Reply`."""
 
     __slots__ = ("_chunk", "_place")
 
@@ -162,7 +162,7 @@ class _Place:
         self._place = place
 
     def done(self) -> bool:
-        """A place always waits."""
+        """Return False: a chunk always waits for its outcomes."""
         return False
 
     def set_result(self, result: bytes, /) -> None:

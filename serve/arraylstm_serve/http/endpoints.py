@@ -1,4 +1,4 @@
-"""What the endpoints of the API have in common."""
+"""What the endpoints of the API share."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ Handler = Callable[[Service, Call, Request], Awaitable[Response]]
 
 
 class Endpoint(NamedTuple):
-    """An operation, and what answers it."""
+    """An operation, and the function that answers it."""
 
     operation: Operation
     handler: Handler
 
 
 def ask(service: Service, call: Call, command: Command) -> Awaitable[bytes]:
-    """Ask the service, as the caller of a request.
+    """Carry out a command for the caller of a request, and return its answer.
 
     Raises:
-        Problem: the command is refused.
+        Problem: the command is refused at once; a later refusal is raised when the answer is awaited.
     """
     return service.ask(command, call.caller(service.settings.request_timeout))
 

@@ -1,4 +1,4 @@
-"""The busiest route, answered as raw ASGI before FastAPI's layers."""
+"""The busiest route, POST events. It is answered as raw ASGI, without FastAPI's layers."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ ADVANCE = Operation(
 
 
 def concerns(path: str) -> bool:
-    """Whether a request is for this route."""
+    """Return whether a path is of this route."""
     return path.endswith(SUFFIX) and path.startswith(PREFIX) and len(path) >= _SHORTEST
 
 
@@ -61,7 +61,7 @@ async def answer(service: Service, call: Call, scope: Scope, receive: Receive) -
 
     Raises:
         Problem: the request is refused.
-        ClientDisconnect: the client has gone before all of it came.
+        ClientDisconnect: the client has gone before the whole request arrived.
     """
     if scope["method"] != "POST":
         detail = f"{scope['method']} is not allowed here; allowed is POST."
@@ -73,7 +73,7 @@ async def answer(service: Service, call: Call, scope: Scope, receive: Receive) -
 
 
 def advance(session_id: str, idempotency_key: str | None, request: EventsRequest) -> Advance:
-    """The command in a request."""
+    """Return the command that a request asks for."""
     return Advance(
         session_id=session_id,
         idempotency_key=idempotency_key,

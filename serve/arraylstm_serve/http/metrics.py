@@ -1,4 +1,4 @@
-"""The figures in Prometheus' words."""
+"""The server's counters in the format of Prometheus."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PREFIX = "arraylstm_"
 
 
 class Metrics:
-    """What /metrics answers about a service."""
+    """The metrics of a service."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -28,11 +28,11 @@ class Metrics:
         ProcessCollector(registry=self._registry)
 
     def exposition(self) -> bytes:
-        """The metrics of now as text."""
+        """Return the current metrics as text."""
         return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
-        """See prometheus_client's Collector."""
+        """Yield the current metrics; see prometheus_client's Collector."""
         yield from self._requests()
         yield from self._model_runs()
         yield from self._sessions()
@@ -47,40 +47,40 @@ class Metrics:
         yield InfoMetricFamily(f"{PREFIX}model", "The model served.", facts)
 
     def _requests(self) -> Iterator[Metric]:
-        figures = self._service.figures
+        counters = self._service.counters
         requests = CounterMetricFamily(
             f"{PREFIX}requests",
             "HTTP requests and WebSocket handshakes answered.",
             labels=("route", "code"),
         )
-        for (route, status), count in figures.requests.items():
+        for (route, status), count in counters.requests.items():
             requests.add_metric((route, str(status)), count)
         yield requests
         durations = HistogramMetricFamily(
             f"{PREFIX}request_duration_seconds", "From a request's head to its answer.", labels=("route",)
         )
-        for route, histogram in figures.durations.items():
+        for route, histogram in counters.durations.items():
             durations.add_metric((route,), _buckets(histogram), histogram.total)
         yield durations
-        yield GaugeMetricFamily(f"{PREFIX}streams_active", "WebSocket connections open.", figures.streams)
+        yield GaugeMetricFamily(f"{PREFIX}streams_active", "WebSocket connections open.", counters.streams)
         yield GaugeMetricFamily(f"{PREFIX}requests_pending", "Requests that wait or run.", self._service.pending)
         yield CounterMetricFamily(
-            f"{PREFIX}idempotent_replays", "Answers given again for a repeated idempotency key.", figures.replays
+            f"{PREFIX}idempotent_replays", "Answers given again for a repeated idempotency key.", counters.replays
         )
         yield CounterMetricFamily(
-            f"{PREFIX}step_conflicts", "Requests refused for their expected_step.", figures.conflicts
+            f"{PREFIX}step_conflicts", "Requests refused for their expected_step.", counters.conflicts
         )
 
     def _model_runs(self) -> Iterator[Metric]:
-        figures = self._service.figures
-        yield _histogram("batch_size", "Sessions stepped by one run of the model.", figures.batch_rows)
-        yield _histogram("queue_wait_seconds", "From a request's head to its first run.", figures.queue_seconds)
+        counters = self._service.counters
+        yield _histogram("batch_size", "Sessions stepped by one run of the model.", counters.batch_rows)
+        yield _histogram("queue_wait_seconds", "From a request's head to its first run.", counters.queue_seconds)
         yield _histogram(
-            "inference_duration_seconds", "One run of the model, with what is stored around it.", figures.run_seconds
+            "inference_duration_seconds", "One run of the model, with what is stored around it.", counters.run_seconds
         )
 
     def _sessions(self) -> Iterator[Metric]:
-        service, figures = self._service, self._service.figures
+        service, counters = self._service, self._service.counters
         service.sessions.expire()
         yield GaugeMetricFamily(f"{PREFIX}sessions_active", "Sessions held.", len(service.sessions))
         yield GaugeMetricFamily(f"{PREFIX}sessions_limit", "Sessions held at most.", service.settings.max_sessions)
@@ -89,12 +89,12 @@ class Metrics:
             "Answers remembered for idempotency keys.",
             service.sessions.answer_bytes,
         )
-        yield CounterMetricFamily(f"{PREFIX}session_events", "Requests that moved a session.", figures.events)
-        yield CounterMetricFamily(f"{PREFIX}sessions_restored", "Sessions given a state.", figures.restored)
+        yield CounterMetricFamily(f"{PREFIX}session_events", "Requests that moved a session.", counters.events)
+        yield CounterMetricFamily(f"{PREFIX}sessions_restored", "Sessions given a state.", counters.restored)
         evicted = CounterMetricFamily(
-            f"{PREFIX}sessions_evicted", "Sessions closed without being asked to.", labels=("reason",)
+            f"{PREFIX}sessions_evicted", "Sessions that the server closed by itself.", labels=("reason",)
         )
-        for reason, count in figures.evicted.items():
+        for reason, count in counters.evicted.items():
             evicted.add_metric((reason,), count)
         yield evicted
 
@@ -104,7 +104,7 @@ def _histogram(name: str, text: str, histogram: Histogram) -> Metric:
 
 
 def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
-    """Upper bounds and how many values were at most that, as the format wants them."""
+    """Return each upper bound, with the number of values that are at most as large."""
     buckets, below = [], 0
     for bound, count in zip((*histogram.bounds, float("inf")), histogram.counts, strict=True):
         below += count

@@ -1,4 +1,4 @@
-"""The endpoints of the server itself: figures, metrics, liveness, readiness."""
+"""The endpoints about the server itself: statistics, metrics, liveness, readiness."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class Responder:
 def record(service: Service, call: Call, scope: Scope, route: str, status: int) -> None:
     """Count an answer; log it if --access-log is given."""
     seconds = perf_counter() - call.arrived
-    service.figures.answered(route, status, seconds)
+    service.counters.answered(route, status, seconds)
     if service.settings.access_log:
         log_access(scope, call, status, seconds)
 

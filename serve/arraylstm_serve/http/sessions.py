@@ -1,4 +1,4 @@
-"""The endpoints of one session; the busiest one, `events`, is in a module of its own."""
+"""The endpoints of one session, except the busiest one, which is in `events`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from arraylstm_serve.http.endpoints import KEY_PROBLEMS, TURN_PROBLEMS, Endpoint
 from arraylstm_serve.http.request import Call
 from arraylstm_serve.http.response import json_response
 from arraylstm_serve.sessions import state_file
-from arraylstm_serve.sessions.commands import Inspect, Peek, Remove, Restore, Save
+from arraylstm_serve.sessions.management import Inspect, Peek, Remove, Restore, Save
 from arraylstm_serve.sessions.rendering import render_session
 from arraylstm_serve.sessions.service import Service
 

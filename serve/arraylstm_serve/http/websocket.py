@@ -1,4 +1,4 @@
-"""Events over a WebSocket: a message each, answered in the order in which they came."""
+"""Events over a WebSocket: one in each message, answered in the order of the messages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from arraylstm_serve.text import shown
 
 PATH = "/v1/stream"
 IN_FLIGHT = 64
-"""Messages of one connection that may be under way; further ones wait in the network."""
+"""The most messages of one connection that are pending; further ones wait in the network."""
 
 logger = logging.getLogger(__name__)
 _decoder = msgspec.json.Decoder(BulkEvent)
@@ -46,26 +46,26 @@ STREAM = Operation(
 
 
 async def handle(service: Service, keys: Keys | None, scope: Scope, receive: Receive, send: Send) -> None:
-    """Serve one WebSocket until the client closes it, or the server is going down."""
+    """Serve one WebSocket until the client closes it or the server stops."""
     call = Call(scope)
-    await receive()  # the client's wish to connect
+    await receive()  # the request to connect
     status = CLIENT_GONE
     try:
         status = await _shake_hands(service, keys, call, scope, receive, send)
     finally:
         record(service, call, scope, PATH if scope["path"] == PATH else OTHER, status)
     if status == HTTPStatus.SWITCHING_PROTOCOLS:
-        service.figures.streams += 1
+        service.counters.streams += 1
         try:
             await _converse(service, call, receive, send)
         finally:
-            service.figures.streams -= 1
+            service.counters.streams -= 1
 
 
 async def _shake_hands(
     service: Service, keys: Keys | None, call: Call, scope: Scope, receive: Receive, send: Send
 ) -> int:
-    """Accept a connection, or refuse it; the status that the client is told."""
+    """Accept a connection or refuse it. Return the status that the client gets."""
     try:
         call.check_origin(scope, service.settings.cors_origin)
         call.authorise(keys)
@@ -86,7 +86,7 @@ def _check_path(path: str) -> None:
 
 
 async def _converse(service: Service, call: Call, receive: Receive, send: Send) -> None:
-    """Answer messages until the client closes the connection, or the server is going down."""
+    """Answer messages until the client closes the connection or the server stops."""
     settings = service.settings
     places = Semaphore(min(IN_FLIGHT, settings.max_session_pending, settings.max_pending))
     replies: Replies = Queue()
@@ -99,14 +99,14 @@ async def _converse(service: Service, call: Call, receive: Receive, send: Send) 
         await answering
         if message["code"] == GOING_DOWN:
             await _say(send, {"type": "websocket.close", "code": GOING_DOWN})
-    except CancelledError:  # the server has waited long enough; it hangs up
+    except CancelledError:  # --shutdown-timeout is over: the connection is closed without more answers
         pass
     finally:
         answering.cancel()
 
 
 def _advance(service: Service, call: Call, message: Message) -> Future[bytes]:
-    """The reply to one message."""
+    """Carry out the event in a message, and return its reply."""
     reply: Future[bytes] = get_running_loop().create_future()
     try:
         event = decode(_decoder, message.get("bytes") or message.get("text") or b"")
@@ -121,7 +121,7 @@ def _advance(service: Service, call: Call, message: Message) -> Future[bytes]:
 
 
 async def _answer(replies: Replies, places: Semaphore, send: Send) -> None:
-    """Send replies in their order, and give their places back."""
+    """Send replies in their order, and free a place after each."""
     while (reply := await replies.get()) is not None:
         try:
             answer = await reply
@@ -132,13 +132,13 @@ async def _answer(replies: Replies, places: Semaphore, send: Send) -> None:
 
 
 async def _say(send: Send, message: Message) -> None:
-    """Send, unless the client has gone; uvicorn has two words for that."""
+    """Send a message, unless the client has gone; then uvicorn raises one of these two errors."""
     with suppress(OSError, RuntimeError):
         await send(message)
 
 
 async def stream_upgrade(service: Service, call: Call, request: Request) -> Response:
-    """Answer GET /v1/stream without an upgrade."""
+    """Answer a GET /v1/stream that does not ask for a WebSocket."""
     detail = f"{PATH} is a WebSocket; connect to it with one."
     return problem_response(Problem(UPGRADE_REQUIRED, detail, headers={"Upgrade": "websocket"}))
 

@@ -1,4 +1,4 @@
-"""The memory there is, and what the settings' bounds take of it: too much is refused before any of it is used."""
+"""How much memory there is, and how much the settings' bounds need; the server does not start if they need too much."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from arraylstm_serve.sessions.session import SESSION_BYTES
 from arraylstm_serve.settings import Settings
 
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-"""Where a container's control group, of version 2 and of version 1, has its share."""
+"""The files with the memory limit of a container's control group, of version 2 and of version 1."""
 
 
 def memory_limit() -> int:
-    """Bytes that this process can use: the machine's memory, or its control group's share where that is less."""
+    """Return the bytes that this process can use: the machine's memory, or its control group's limit if lower."""
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return min([machine, *_control_group_limits()])
 
@@ -35,20 +35,20 @@ def _control_group_limits() -> Iterator[int]:
 
 
 STATE_COPIES, LOGITS_COPIES = 32, 4
-"""How often a run holds a row's states and its logits over, rounded up.
+"""How many copies of a row's states, and of its logits, a run has in memory at most.
 
-Measured over every cell at k=4: the states 28 times for `markov` and at most 13 times for others, the logits 3 times.
-What a graph works out in between is its cell's affair, of which the server knows the states alone.
+Measured over every cell at k=4, then rounded up: 28 copies of the states for `markov`, at most 13 for other cells, and
+3 of the logits. The server cannot compute this: it knows only the states of a cell, not what its graph computes.
 """
 
 
 def demands(bundle: Bundle, settings: Settings, *, on_host: bool = True) -> dict[str, int]:
-    """Bytes of the host's memory that each bound takes once it is reached, by the setting's name.
+    """Return how many bytes of the host's memory each bound takes once it is reached, by the setting's name.
 
     Args:
         bundle: the model.
         settings: the bounds.
-        on_host: whether rows lie and runs happen there, and not on a device that has memory of its own.
+        on_host: whether the rows and runs use the host's memory, not that of a device.
     """
     shapes = row_shapes(bundle.manifest.states, len(bundle.vocabulary)) if on_host else {}
     row = row_bytes(shapes)
@@ -61,13 +61,13 @@ def demands(bundle: Bundle, settings: Settings, *, on_host: bool = True) -> dict
 
 
 def run_bytes(shapes: dict[str, tuple[int, ...]]) -> int:
-    """About as many bytes as a run of the model takes for each row, whose tensors have these shapes."""
+    """Estimate how many bytes a run of the model takes for each row, from the shapes of a row's tensors."""
     copies = {name: LOGITS_COPIES if name == LOGITS else STATE_COPIES for name in shapes}
     return sum(4 * copies[name] * int(np.prod(shape)) for name, shape in shapes.items())
 
 
 def too_much(needed: dict[str, int], settings: Settings) -> StartupError:
-    """What is said where the machine cannot hold what the bounds need: the one that takes most is named."""
+    """Return the error for bounds that need more memory than there is; it names the bound that takes most."""
     most = max(needed, key=needed.__getitem__)
     flag = f"--{most.replace('_', '-')}"
     everything, largest, limit = (

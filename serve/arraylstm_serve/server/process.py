@@ -1,4 +1,4 @@
-"""One server process: the socket, uvicorn, and a clean way out."""
+"""One server process: the socket, uvicorn, and a clean end."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ from arraylstm_serve.sessions.service import Service
 from arraylstm_serve.settings import Settings, tell_what_is_no_setting
 
 YOUNG_OBJECTS = 50_000
-"""Allocations between two collections of the youngest generation.
+"""How many allocations lie between two garbage collections of the youngest generation.
 
-An answered request leaves no cycles behind; a refused one may.
+Collections can be rare: an answered request leaves no reference cycles behind, only a refused one may.
 """
 
 SPARE_FILES = 64
-"""Open files beside those of connections; connections that are being refused are among them."""
+"""Open files in addition to those of accepted connections; connections that are being refused need some of them."""
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server that says where it listens and stops being ready when told to stop.
+    """A uvicorn server that prints where it listens, and is no longer ready after a signal to stop.
 
     Args:
         config: uvicorn's own settings.
-        service: told when the server is on its way out.
+        service: the service; its `draining` is set when the server begins to stop.
         greeting: printed once connections are accepted.
-        signals: those that came before uvicorn handles them; the server does not start where there are any.
+        signals: the signals received before uvicorn handles them; if there are any, the server does not start.
     """
 
     def __init__(self, config: uvicorn.Config, service: Service, greeting: str, signals: Sequence[int]) -> None:
@@ -61,7 +61,7 @@ class Server(uvicorn.Server):
         """Start to accept connections, then say so.
 
         Raises:
-            StartupError: another process listens there by now.
+            StartupError: another process has begun to listen on the address.
         """
         if self._signals:
             self.should_exit = True
@@ -78,22 +78,22 @@ class Server(uvicorn.Server):
         print(self._greeting, flush=True)  # noqa: T201 - a command line prints
 
     def _listen(self, listener: socket.socket, context: ssl.SSLContext) -> Listener:
-        """Accept connections that are to be encrypted."""
+        """Accept encrypted connections."""
         config, state = self.config, self.server_state
         new_protocol = partial(config.http_protocol_class, config, state, self.lifespan.state)  # type: ignore[call-arg]
         return Listener(listener, context, new_protocol, state.connections, self._service.settings)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to stop."""
+        """Begin to stop, and say on /readyz that the server is draining."""
         self._service.draining = True
         super().handle_exit(sig, frame)
 
 
 def serve(path: Path, settings: Settings) -> None:
-    """Serve the bundle at path until SIGTERM or SIGINT, which may also come before it is served.
+    """Serve the bundle at `path` until SIGTERM or SIGINT, which may also come while the server starts.
 
     Raises:
-        StartupError: the bundle, the device, the memory or the address cannot be had.
+        StartupError: the bundle, the device or the address cannot be used, or the memory is not enough.
     """
     signals = record_signals()
     logs.configure(settings)
@@ -110,27 +110,27 @@ def serve(path: Path, settings: Settings) -> None:
 
 
 def allow_files(connections: int) -> None:
-    """Raise this process's limit of open files so that so many connections fit.
+    """Raise this process's limit of open files, so that it can have so many connections.
 
     Raises:
-        StartupError: the machine's own limit is lower.
+        StartupError: the machine does not allow that many open files.
     """
     needed = connections + SPARE_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < needed:
         raise StartupError(
             f"--max-connections {connections} needs {needed} open files, but at most {hard} are allowed (ulimit -Hn); "
-            "lower the one or raise the other."
+            "lower --max-connections or raise that limit."
         )
     if soft != resource.RLIM_INFINITY and soft < needed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def allocate(bundle: Bundle, settings: Settings) -> Engine:
-    """The engine, with memory for all that the settings allow.
+    """Open the engine, with memory for everything that the settings allow.
 
     Raises:
-        StartupError: the machine cannot hold what the bounds need, or the graph cannot be had.
+        StartupError: the machine cannot hold what the bounds need, or the engine cannot be opened.
     """
     engine = open_accelerator(bundle, settings, slot_count(settings))
     needed = demands(bundle, settings, on_host=engine is None)
@@ -143,7 +143,7 @@ def allocate(bundle: Bundle, settings: Settings) -> Engine:
 
 
 def configure(service: Service, keys: Keys | None) -> uvicorn.Config:
-    """Uvicorn's settings for a service.
+    """Return uvicorn's settings for a service.
 
     Raises:
         StartupError: the certificate or its key cannot be used.
@@ -152,7 +152,7 @@ def configure(service: Service, keys: Keys | None) -> uvicorn.Config:
     config = Config(
         Application(service, keys),
         settings,
-        service.figures,
+        service.counters,
         loop="uvloop",
         http=Protocol,
         ws=StreamProtocol,
@@ -171,7 +171,7 @@ def configure(service: Service, keys: Keys | None) -> uvicorn.Config:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A bound socket; connections are refused until the server accepts them.
+    """Return a socket bound to the address; connections are refused until the server listens on it.
 
     Raises:
         StartupError: the address cannot be bound.
@@ -192,7 +192,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 @contextmanager
 def address_faults(host: str, port: int) -> Iterator[None]:
-    """Turn what keeps an address from being had into a StartupError."""
+    """Turn an error in using an address into a StartupError."""
     try:
         yield
     except (OSError, UnicodeError) as error:
@@ -202,7 +202,7 @@ def address_faults(host: str, port: int) -> Iterator[None]:
 
 
 def greeting(service: Service, keys: Keys | None, listener: socket.socket) -> str:
-    """What the person who started the server reads."""
+    """Return the text for the person who started the server."""
     model, settings = service.model, service.settings
     host, port = listener.getsockname()[:2]
     scheme = "https" if settings.tls_certificate else "http"
@@ -226,16 +226,17 @@ def greeting(service: Service, keys: Keys | None, listener: socket.socket) -> st
 
 
 def settle_memory() -> None:
-    """Keep the garbage collector away from everything loaded so far, and let it run seldom."""
+    """Exempt everything loaded so far from garbage collection, and make collections rare."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS)
 
 
 def record_signals() -> list[int]:
-    """Collect the signals that uvicorn does not handle yet, and those it raises again once it has stopped.
+    """Record SIGINT and SIGTERM in the list returned, for as long as uvicorn does not handle them.
 
-    Neither kind ends the process, so its exit status stays 0.
+    They may arrive before uvicorn starts, and uvicorn raises those that it handled again once it has stopped. Neither
+    ends the process, so its exit status stays 0.
     """
     signals: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):

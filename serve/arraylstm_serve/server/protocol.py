@@ -22,7 +22,7 @@ from arraylstm_serve.api.problems import (
     Problem,
     retry_later,
 )
-from arraylstm_serve.counters import Figures
+from arraylstm_serve.counters import Counters
 from arraylstm_serve.http.request import REQUEST_ID, new_request_id
 from arraylstm_serve.http.uvicorn_hooks import CYCLE, GOING_DOWN, REFUSED
 from arraylstm_serve.settings import Settings
@@ -40,15 +40,15 @@ class Config(uvicorn.Config):
     Args:
         app: the application.
         settings: the bounds on connections.
-        figures: counts the refusals that the application does not hear of.
+        counters: they count the refusals that the application does not see.
         options: uvicorn's own.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, figures: Figures, **options: Any) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, counters: Counters, **options: Any) -> None:
         super().__init__(app, **options)
         self.max_connections = settings.max_connections
         self.request_timeout = settings.request_timeout
-        self.figures = figures
+        self.counters = counters
 
 
 class Phase(Enum):
@@ -223,7 +223,7 @@ class Protocol(HttpToolsProtocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         if self._running is None or self._running.response_complete:
-            self.config.figures.refused(kind.status)
+            self.config.counters.refused(kind.status)
         else:  # the application counts it
             cast(Scope, self._running.scope)[REFUSED] = kind.status
         self._drop_requests()
@@ -278,7 +278,7 @@ class StreamProtocol(WebSocketsSansIOProtocol):
         """Begin the handshake, or refuse an invalid one."""
         super().handle_connect(event)
         if self.response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
-            self.config.figures.refused(self.response.status_code)
+            self.config.counters.refused(self.response.status_code)
 
     def shutdown(self) -> None:
         """Tell the application that the server stops; end a handshake that is not complete."""

@@ -1,1 +1,1 @@
-"""Sessions: what one is, whose turn it is, and what can be asked of it. Nothing here knows HTTP."""
+"""Sessions: what a session is, whose turn it is, and what can be asked of it. Nothing here knows HTTP."""

@@ -1,4 +1,4 @@
-"""The bound on work: how many requests may wait or run at once, and how many of them bulk requests may bring."""
+"""The bounds on pending requests: how many there may be at once, and how many of them bulk requests may bring."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from arraylstm_serve.api.problems import OVERLOADED, retry_later
 
 
 class Gate:
-    """Counts the requests inside and refuses those beyond a limit."""
+    """Counts the pending requests, and refuses those beyond a limit.
+
+    Attributes:
+        inside: how many requests are pending: they wait or run.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -21,10 +25,10 @@ class Gate:
         """Let a request in.
 
         Raises:
-            Problem: `overloaded`, where the limit is reached.
+            Problem: `overloaded`: the limit is reached.
         """
         if self.inside >= self._limit:
-            raise retry_later(OVERLOADED, f"{self._limit} requests are pending, as many as are allowed.")
+            raise retry_later(OVERLOADED, f"{self.inside} requests are pending; at most {self._limit} are allowed.")
         self.inside += 1
 
     def leave(self) -> None:
@@ -33,15 +37,15 @@ class Gate:
 
 
 class Share:
-    """Half of a gate's places, for what bulk requests have under way; who asks first has them first.
+    """The half of a gate's places that bulk requests may use, first come, first served.
 
-    Bulk requests wait where a single event would be refused, and leave single events the other half.
+    A bulk request waits for places, where a single event would be refused. The other half is left to single events.
 
     Args:
-        limit: the gate's.
+        limit: the limit of the gate.
 
     Attributes:
-        size: how many places there are.
+        size: how many places bulk requests may use together.
     """
 
     def __init__(self, limit: int) -> None:
@@ -51,10 +55,10 @@ class Share:
 
     @asynccontextmanager
     async def places(self, count: int, patience: float) -> AsyncIterator[None]:
-        """Have so many places, `size` at most, for the time of the context, after so many seconds of waiting at most.
+        """Wait at most `patience` seconds for `count` places, at most `size`; hold them during the context.
 
         Raises:
-            TimeoutError: they could not be had in that time.
+            TimeoutError: the places did not become free in that time.
         """
         await self._take(count, patience)
         try:
@@ -72,7 +76,7 @@ class Share:
             async with timeout(patience):
                 await turn
         except BaseException:
-            if turn.done() and not turn.cancelled():  # the places came at the same moment
+            if turn.done() and not turn.cancelled():  # the places were granted at the same moment
                 self._give(count)
             else:
                 turn.cancel()

@@ -1,4 +1,4 @@
-"""A model that is served: all that belongs to one bundle."""
+"""A served model: everything that belongs to one bundle."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from arraylstm_serve.api.problems import INVALID_REQUEST, Problem
 from arraylstm_serve.api.schemas import Item
 from arraylstm_serve.arrays import Floats
 from arraylstm_serve.bundle.load import Bundle
-from arraylstm_serve.counters import Figures
+from arraylstm_serve.counters import Counters
 from arraylstm_serve.engine.base import LOGITS, Engine
 from arraylstm_serve.engine.batcher import Batcher, Walk
-from arraylstm_serve.engine.ranking import Ask, Ranking
+from arraylstm_serve.engine.ranking import Ranking, Selection
 from arraylstm_serve.engine.slots import Slots
 from arraylstm_serve.settings import Settings
 
 
 class Model:
-    """A bundle, the engine that runs it with its slots and batches, and the items it knows.
+    """A bundle with the engine that runs it, the engine's slots, a batcher and the vocabulary.
 
     Args:
         bundle: the model, verified.
-        engine: has `slot_count(settings)` rows.
+        engine: an engine with `slot_count(settings)` rows.
         settings: the bounds.
-        figures: counts runs.
-        finished: takes walks that have ended; see `Batcher`.
+        counters: they count the runs of the model.
+        finished: called with walks that have ended; see `Batcher`.
 
     Attributes:
-        fingerprint: the model's.
-        vocabulary: the items it takes.
-        slots: the engine's rows.
-        batcher: steps walks on them.
+        fingerprint: the model's fingerprint.
+        vocabulary: the items that the model accepts.
+        slots: hands out the engine's rows.
+        batcher: steps walks on those rows.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Model:
         bundle: Bundle,
         engine: Engine,
         settings: Settings,
-        figures: Figures,
+        counters: Counters,
         finished: Callable[[Sequence[Walk]], None],
     ) -> None:
         self.bundle = bundle
@@ -49,55 +49,55 @@ class Model:
         self.fingerprint = bundle.fingerprint
         self.vocabulary = bundle.vocabulary if settings.unknown_items == "model" else bundle.vocabulary.strict()
         self.slots = Slots(slot_count(settings))
-        self.batcher = Batcher(engine, figures, settings.max_batch, finished)
+        self.batcher = Batcher(engine, counters, settings.max_batch, finished)
         self._max_items = settings.max_items
-        self._plain_ask = lru_cache(64)(partial(Ask.of, num_items=len(self.vocabulary)))
+        self._plain_selection = lru_cache(64)(partial(Selection.of, num_items=len(self.vocabulary)))
 
     def check_count(self, count: int) -> None:
-        """Raise Problem `invalid_request` where a request carries more items than are allowed."""
+        """Raise Problem `invalid_request` if a request carries more items than are allowed."""
         if count > self._max_items:
             raise Problem(INVALID_REQUEST, f"The request carries {count} items; at most {self._max_items} are allowed.")
 
     def encode(self, items: Sequence[Item]) -> list[int]:
-        """The ids of a request's items.
+        """Return the ids of a request's items.
 
         Raises:
-            Problem: `invalid_request` for too many, `unknown_item`.
+            Problem: `invalid_request`: there are too many items; `unknown_item`: the model does not accept an item.
         """
         self.check_count(len(items))
         return self.vocabulary.encode(items)
 
-    def ask(self, top_k: int, exclude: Sequence[Item] = ()) -> Ask:
-        """Which predictions to rank for a request.
+    def selection(self, top_k: int, exclude: Sequence[Item] = ()) -> Selection:
+        """Return which predictions to rank for a request.
 
         Raises:
-            Problem: `unknown_item`.
+            Problem: `unknown_item`: the model has no item that is to be excluded.
         """
         if not exclude:
-            return self._plain_ask(top_k)
-        return Ask.of(top_k, len(self.vocabulary), frozenset(self.vocabulary.encode_known(exclude)))
+            return self._plain_selection(top_k)
+        return Selection.of(top_k, len(self.vocabulary), frozenset(self.vocabulary.encode_known(exclude)))
 
-    def rank(self, slot: int, reach: int) -> Ranking:
-        """The `reach` most likely next items of a slot."""
-        (ranking,) = self.engine.rank(np.array([slot]), reach)
+    def rank(self, slot: int, depth: int) -> Ranking:
+        """Return the `depth` most likely next items of a slot."""
+        (ranking,) = self.engine.rank(np.array([slot]), depth)
         return ranking
 
     def logits(self, slot: int) -> Floats:
-        """The scores (V,) of a slot's next item, as its last step gave them."""
+        """Return the logits (V,) of a slot's last step."""
         return self.read(slot)[LOGITS]
 
     def read(self, slot: int) -> dict[str, Floats]:
-        """The tensors of a slot, by name."""
+        """Return the tensors of a slot, by name."""
         return {name: values[0] for name, values in self.engine.read(np.array([slot])).items()}
 
     def write(self, slot: int, tensors: dict[str, Floats]) -> None:
-        """Store tensors, by name, into a slot."""
+        """Store tensors, by name, in a slot."""
         self.engine.write(np.array([slot]), {name: values[None] for name, values in tensors.items()})
 
 
 def slot_count(settings: Settings) -> int:
-    """Slots that the bounds need: the initial one, one for each session, and two for each pending request.
+    """Return how many slots the bounds need: the initial one, one for each session, and two for each pending request.
 
-    A pending request has one to walk on. The session that it keeps busy may be one more than `max_sessions`.
+    A pending request needs one slot to walk to. It may also keep a session busy beyond `max_sessions`, which needs one.
     """
     return 1 + settings.max_sessions + 2 * settings.max_pending

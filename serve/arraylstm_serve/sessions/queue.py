@@ -1,7 +1,7 @@
-"""Whose turn it is: every session has a queue of turns, which begin one after the other.
+"""Turns: each session has a queue of them. A turn begins when the one before it has ended.
 
-A turn goes one way: its session is found in the table, its command begins, its walk is stepped, its answer rendered,
-its change committed, and its reply sent. What fails before the commit leaves the session as it was.
+A turn finds its session in the table, begins its command, waits for the walk, renders the answer, commits the change
+and sends the reply, in this order. If it fails before the commit, the session stays as it was.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from arraylstm_serve.api.problems import (
     late,
     retry_later,
 )
-from arraylstm_serve.counters import Figures
+from arraylstm_serve.counters import Counters
 from arraylstm_serve.engine.batcher import LateError, Walk
 from arraylstm_serve.engine.slots import INITIAL
 from arraylstm_serve.sessions.commands import Caller, Change, Command
@@ -42,10 +42,10 @@ logger = logging.getLogger(__name__)
 
 
 class Reply(Protocol):
-    """Where the outcome of a command goes; asyncio's futures are such."""
+    """Takes the outcome of a command, for example an asyncio future."""
 
     def done(self) -> bool:
-        """Whether nobody waits any more."""
+        """Return whether nobody waits for the outcome any more."""
 
     def set_result(self, result: bytes, /) -> None:
         """Take the answer."""
@@ -55,14 +55,14 @@ class Reply(Protocol):
 
 
 class Turn:
-    """A command's place in its session's queue; see `commands.Turn` for what the command sees of it.
+    """A command's place in its session's queue. `commands.Turn` is the part of it that the command sees.
 
     Args:
-        queue: whose turn it is.
+        queue: the queue that the turn is in.
         command: what is asked.
         caller: who asks.
-        key: the session's name in the table, empty where the command is for no session.
-        reply: gets the outcome, whether or not anybody still waits for it.
+        key: the session's name in the table; empty if the command has no session.
+        reply: takes the outcome.
     """
 
     __slots__ = ("_queue", "caller", "command", "key", "model", "now", "reply", "session", "target")
@@ -98,28 +98,28 @@ class Turn:
 
 
 Done = tuple[Turn, Change | Problem]
-"""A turn, and the change that it makes or the reason why it makes none."""
+"""A turn that is over, and the change that it makes, or the reason why it makes none."""
 
 
 class Queue:
-    """The turns of all sessions, first in, first out for each session.
+    """The turns of all sessions; each session's turns are first in, first out.
 
     Args:
         table: the sessions.
-        waiting: where the queue keeps the turns of each session; a session with turns is busy.
-        figures: counts what commands did.
+        waiting: the dict in which the queue keeps the turns of each session. A session with turns is busy.
+        counters: they count what commands did.
         gate: counts the turns that have not ended.
-        clock: seconds since the epoch, never going back.
-        choose: the model for a session's turn.
-        max_sessions: how many sessions may be busy before a further one can begin.
-        max_turns: how many turns may wait for one session.
+        clock: returns seconds since the epoch, and never goes back.
+        choose: returns the model for a session's turn.
+        max_sessions: the most sessions that may be busy when a session begins, that session included.
+        max_turns: the most turns of one session that may wait or run.
     """
 
     def __init__(
         self,
         table: Table,
         waiting: dict[str, deque[Turn]],
-        figures: Figures,
+        counters: Counters,
         gate: Gate,
         clock: Callable[[], float],
         choose: Callable[[Session], Model],
@@ -129,7 +129,7 @@ class Queue:
     ) -> None:
         self._table = table
         self._waiting = waiting
-        self._figures = figures
+        self._counters = counters
         self._gate = gate
         self._clock = clock
         self._choose = choose
@@ -137,17 +137,19 @@ class Queue:
         self._max_turns = max_turns
 
     def submit(self, command: Command, caller: Caller, reply: Reply) -> None:
-        """Queue a command; one for no session begins at once.
+        """Queue a command. A command without a session begins at once.
 
         Raises:
-            Problem: `overloaded` or `session_busy`, where too many requests are pending, at all or for this session.
+            Problem: `overloaded`: too many requests are pending; `session_busy`: too many are pending for the session.
         """
         self._table.expire()
         session_id = command.session_id
         key = f"{caller.namespace}/{session_id}" if caller.namespace and session_id else session_id
         turns = self._waiting.get(key)
         if turns is not None and len(turns) >= self._max_turns:
-            detail = f"{self._max_turns} requests are pending for session {session_id}, as many as are allowed."
+            detail = (
+                f"{len(turns)} requests are pending for session {session_id}; at most {self._max_turns} are allowed."
+            )
             raise retry_later(SESSION_BUSY, detail, session_id=session_id)
         self._gate.enter()
         turn = Turn(self, command, caller, key, reply)
@@ -161,7 +163,7 @@ class Queue:
             self._proceed(key, turns)
 
     def finish(self, walks: Sequence[Walk]) -> None:
-        """Take walks that have ended: render their answers, commit their changes, and let the next turns begin."""
+        """Take walks that have ended: render their answers, commit their changes, and begin the next turns."""
         now = self._clock()
         done: list[Done] = [(walk.owner, _rendered(walk.owner, walk, now)) for walk in walks]
         self._commit(done)
@@ -173,12 +175,12 @@ class Queue:
                 self._proceed(turn.key, turns)
 
     def check_capacity(self) -> None:
-        """Raise Problem `capacity` where a session is to begin and as many others are busy as may be held."""
+        """Raise Problem `capacity` if as many other sessions are busy as may be held."""
         if len(self._waiting) > self._max_sessions:
             raise retry_later(CAPACITY, f"All {self._max_sessions} sessions are busy.")
 
     def _proceed(self, key: str, turns: deque[Turn]) -> None:
-        """Begin a session's turns until one has to wait for its walk, or none is left."""
+        """Begin a session's turns until one waits for its walk, or none is left."""
         while turns:
             if self._begin(turns[0]):
                 return
@@ -188,7 +190,7 @@ class Queue:
         self._table.trim()
 
     def _begin(self, turn: Turn) -> bool:
-        """Begin a turn; whether it waits for a walk now, and has not ended."""
+        """Begin a turn. Return True if it waits for a walk now, False if it has ended."""
         change: Change | Problem
         try:
             begun = self._start(turn)
@@ -205,7 +207,11 @@ class Queue:
         return False
 
     def _start(self, turn: Turn) -> Walk | Change:
-        """Let a turn's command begin, unless it comes too late or has its answer already."""
+        """Find the session and begin the command; if the command is a repeat, return the first answer instead.
+
+        Raises:
+            Problem: the command is too late, or refused.
+        """
         command = turn.command
         if turn.caller.deadline < perf_counter():
             raise late()
@@ -215,13 +221,13 @@ class Queue:
             known = session.answers.by_key.get(command.idempotency_key)
             if known is not None:
                 answer = _repeated(command, known)
-                self._figures.replays += 1
+                self._counters.replays += 1
                 return Change(None, answer)
         turn.model = self._choose(session)
         return command.begin(turn)
 
     def _commit(self, done: list[Done]) -> None:
-        """Commit changes, then answer. One that fails must not keep the others from being answered."""
+        """Commit changes, then answer. If one commit fails, the other turns are still answered."""
         for place, (turn, change) in enumerate(done):
             kept = INITIAL
             try:
@@ -238,14 +244,14 @@ class Queue:
                 turn.refuse(change)
 
     def _apply(self, turn: Turn, change: Change | Problem) -> int:
-        """Apply a change to the table; return the slot that the session has gained with it, if any."""
+        """Apply a change to the table. Return the session's slot if the session changed, else the initial slot."""
         command = turn.command
         if isinstance(change, Problem):
             if change.kind in CONFLICTS:
-                self._figures.conflicts += 1
+                self._counters.conflicts += 1
         elif change.session is not None:
             self._table.commit(turn.session, change.session)
-            self._figures.count(command.counted_as)
+            self._counters.count(command.counted_as)
             return change.session.slot
         elif command.uses:
             self._table.touch(turn.key)
@@ -253,15 +259,15 @@ class Queue:
 
 
 def digest(command: Command) -> bytes:
-    """The SHA-256 of what a command asks for."""
+    """Return the SHA-256 of what a command asks for."""
     return hashlib.sha256(msgspec.json.encode(command.asked)).digest()
 
 
 def _repeated(command: Command, known: Remembered) -> bytes:
-    """The answer that an earlier command got under the same key.
+    """Return the answer that an earlier command got under the same key.
 
     Raises:
-        Problem: `idempotency_key_reused`, where that one asked for something else.
+        Problem: `idempotency_key_reused`: the earlier command asked for something else.
     """
     if known.digest != digest(command):
         detail = f"Idempotency-Key {shown(command.idempotency_key)} was sent before with another request."
@@ -270,7 +276,7 @@ def _repeated(command: Command, known: Remembered) -> bytes:
 
 
 def _rendered(turn: Turn, walk: Walk, now: float) -> Change | Problem:
-    """The change that a walk makes, or why there is none."""
+    """Return the change that an ended walk makes, or the reason why it makes none."""
     turn.now = now
     if walk.error is not None:
         return late() if isinstance(walk.error, LateError) else internal()
@@ -282,7 +288,7 @@ def _rendered(turn: Turn, walk: Walk, now: float) -> Change | Problem:
 
 
 def _keyed(turn: Turn, change: Change) -> Change:
-    """The change, with the answer remembered where the command has an idempotency key."""
+    """Return the change; if the command has an idempotency key, with a session that remembers the answer."""
     command, session = turn.command, change.session
     if command.idempotency_key is None or session is None:
         return change

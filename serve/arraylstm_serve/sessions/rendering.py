@@ -1,4 +1,4 @@
-"""From what the model says to what a client of /v1 reads."""
+"""Write the answers that clients of /v1 read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from arraylstm_serve.api.schemas import (
     SessionInfo,
     encode,
 )
-from arraylstm_serve.engine.batcher import Seen
+from arraylstm_serve.engine.batcher import Observed
 from arraylstm_serve.engine.ranking import Ranking
 from arraylstm_serve.sessions.commands import Outcome
 from arraylstm_serve.sessions.model import Model
@@ -22,7 +22,7 @@ from arraylstm_serve.sessions.session import Session
 
 
 def render_session(model: Model, outcome: Outcome) -> bytes:
-    """An encoded SessionAnswer."""
+    """Return an encoded SessionAnswer."""
     return encode(
         SessionAnswer(
             outcome.session_id,
@@ -30,19 +30,19 @@ def render_session(model: Model, outcome: Outcome) -> bytes:
             outcome.state,
             model.fingerprint,
             _predictions(model, outcome.predictions),
-            _observed(outcome.items, outcome.seen),
+            _observed(outcome.items, outcome.observed),
         )
     )
 
 
 def render_prediction(model: Model, outcome: Outcome) -> bytes:
-    """An encoded PredictAnswer."""
+    """Return an encoded PredictAnswer."""
     predictions = _predictions(model, outcome.predictions)
-    return encode(PredictAnswer(model.fingerprint, predictions, _observed(outcome.items, outcome.seen)))
+    return encode(PredictAnswer(model.fingerprint, predictions, _observed(outcome.items, outcome.observed)))
 
 
 def render_info(session_id: str, session: Session, ttl: float) -> bytes:
-    """An encoded SessionInfo of a session that expires after so many seconds without use."""
+    """Return an encoded SessionInfo of a session that expires after `ttl` seconds without use."""
     return encode(
         SessionInfo(
             session_id=session_id,
@@ -61,8 +61,8 @@ def _predictions(model: Model, ranking: Ranking) -> list[Prediction]:
     return list(map(Prediction, map(labels.__getitem__, ranking.ids), ranking.probabilities))
 
 
-def _observed(items: Sequence[Item], seen: Sequence[Seen]) -> list[Observation]:
-    return [Observation(item, *thought) for item, thought in zip(items, seen, strict=True)]
+def _observed(items: Sequence[Item], observed: Sequence[Observed]) -> list[Observation]:
+    return [Observation(item, *pair) for item, pair in zip(items, observed, strict=True)]
 
 
 def _time(seconds: float) -> datetime:

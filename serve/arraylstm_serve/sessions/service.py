@@ -1,4 +1,4 @@
-"""The service: everything one server process serves, and the one door to it."""
+"""The service: everything that one server process serves, and the one door to it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from arraylstm_serve import __version__
 from arraylstm_serve.api.schemas import Stats, encode
 from arraylstm_serve.bundle.load import Bundle
-from arraylstm_serve.counters import Figures
+from arraylstm_serve.counters import Counters
 from arraylstm_serve.engine.base import Engine, row_bytes
 from arraylstm_serve.sessions.commands import Caller, Command
 from arraylstm_serve.sessions.limits import Gate, Share
@@ -26,39 +26,39 @@ Clock = Callable[[], float]
 
 
 def steady_clock() -> Clock:
-    """A clock that reads seconds since the epoch but never jumps, whatever happens to the machine's time."""
+    """Return a clock of seconds since the epoch that never jumps, even if somebody sets the machine's time."""
     offset = time.time() - time.monotonic()
     return lambda: time.monotonic() + offset
 
 
 class Service:
-    """Sessions over a model; the methods are called from the event loop.
+    """The sessions and their model. Call its methods from the event loop.
 
     Args:
         bundle: the model, verified.
-        engine: has `slot_count(settings)` rows.
+        engine: an engine with `slot_count(settings)` rows.
         settings: the bounds.
-        clock: seconds since the epoch, never going back.
+        clock: returns seconds since the epoch, and never goes back.
 
     Attributes:
-        figures: what the server counts.
+        counters: the server's counters.
         sessions: the table of sessions.
         model: the model that answers.
-        bulk_share: what bulk requests may have of the places of pending requests.
-        draining: set once the server is on its way out.
+        bulk_share: the places for pending requests that bulk requests may use.
+        draining: whether the server has begun to stop.
     """
 
     def __init__(self, bundle: Bundle, engine: Engine, settings: Settings, clock: Clock | None = None) -> None:
         self.settings = settings
         self.draining = False
-        self.figures = Figures()
+        self.counters = Counters()
         self.bulk_share = Share(settings.max_pending)
         self._clock = clock or steady_clock()
         self._began = self._clock()
         self._gate = Gate(settings.max_pending)
         waiting: dict[str, deque[Turn]] = {}
         self.sessions = Table(
-            self.figures,
+            self.counters,
             self._clock,
             release=lambda session: self.model.slots.release(session.slot),
             busy=waiting,
@@ -69,47 +69,47 @@ class Service:
         self._queue = Queue(
             self.sessions,
             waiting,
-            self.figures,
+            self.counters,
             self._gate,
             self._clock,
             choose=lambda session: self.model,
             max_sessions=settings.max_sessions,
             max_turns=settings.max_session_pending,
         )
-        self.model = Model(bundle, engine, settings, self.figures, self._queue.finish)
+        self.model = Model(bundle, engine, settings, self.counters, self._queue.finish)
 
     def perform(self, command: Command, caller: Caller, reply: Reply) -> None:
-        """Carry a command out in its turn.
+        """Carry out a command when its turn comes.
 
         Raises:
-            Problem: the command is refused; the reply may get further refusals.
+            Problem: the command is refused at once; a later refusal goes to the reply.
         """
         self._queue.submit(command, caller, reply)
 
     def ask(self, command: Command, caller: Caller) -> Awaitable[bytes]:
-        """The answer to a command.
+        """Carry out a command when its turn comes, and return its answer.
 
         Raises:
-            Problem: the command is refused; the reply may raise further refusals.
+            Problem: the command is refused at once; a later refusal is raised when the answer is awaited.
         """
         reply: Future[bytes] = get_running_loop().create_future()
         self.perform(command, caller, reply)
         return reply
 
     def describe(self, session_id: str, session: Session) -> bytes:
-        """An encoded SessionInfo."""
+        """Return an encoded SessionInfo."""
         return render_info(session_id, session, self.settings.session_ttl)
 
     @property
     def memory_bound(self) -> int:
-        """Bytes that sessions and their remembered answers are bound to."""
+        """The most bytes that sessions and their remembered answers can take."""
         settings = self.settings
         rows = slot_count(settings) * row_bytes(self.model.engine.shapes)
         return rows + settings.max_sessions * SESSION_BYTES + settings.max_answer_bytes
 
     @property
     def largest_state(self) -> int:
-        """Bytes that the file of a session's state can have at most."""
+        """The most bytes that the file of a session's state can have."""
         return row_bytes(self.model.engine.shapes) + OVERHEAD
 
     @property
@@ -118,9 +118,9 @@ class Service:
         return self._gate.inside
 
     def stats(self) -> bytes:
-        """Encoded Stats of now."""
+        """Return the current Stats, encoded."""
         self.sessions.expire()
-        figures, model = self.figures, self.model
+        counters, model = self.counters, self.model
         return encode(
             Stats(
                 version=__version__,
@@ -133,13 +133,13 @@ class Service:
                 sessions=len(self.sessions),
                 max_sessions=self.settings.max_sessions,
                 pending=self.pending,
-                requests_total=figures.requests.total(),
-                events_total=figures.events,
-                batches_total=figures.batch_rows.count,
-                steps_total=int(figures.batch_rows.total),
-                busy_seconds_total=figures.run_seconds.total,
-                replays_total=figures.replays,
-                conflicts_total=figures.conflicts,
-                evicted=figures.evicted,
+                requests_total=counters.requests.total(),
+                events_total=counters.events,
+                batches_total=counters.batch_rows.count,
+                steps_total=int(counters.batch_rows.total),
+                busy_seconds_total=counters.run_seconds.total,
+                replays_total=counters.replays,
+                conflicts_total=counters.conflicts,
+                evicted=counters.evicted,
             )
         )

@@ -1,4 +1,4 @@
-"""A session as one value."""
+"""A session as one immutable value."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ RECENT = 64
 """How many of a session's last items are kept."""
 
 SESSION_BYTES = 1536
-"""Bytes that a session takes at most beside its row in the engine and its remembered answers, its items' labels apart.
+"""The most bytes that a session takes, without its row in the engine, its remembered answers and its items' labels.
 
-Most of them are its last items, its name, and its places in the table's dicts.
+Most of them are the tuple of its last items, its name, and its entries in the table's dicts.
 """
 
 ANSWER_OVERHEAD = 512
-"""Bytes that a remembered answer counts for beside its key and content; Python's objects and tables take 200 to 750."""
+"""Bytes counted for a remembered answer on top of its key and content; Python's objects and tables take 200 to 750."""
 
 State = Literal["new", "continued", "restored"]
 
@@ -31,7 +31,7 @@ class Remembered(Struct, frozen=True, gc=False):
     """The answer to a request with an idempotency key.
 
     Attributes:
-        digest: of what was requested.
+        digest: the SHA-256 of what was requested.
         answer: the encoded answer.
     """
 
@@ -40,18 +40,18 @@ class Remembered(Struct, frozen=True, gc=False):
 
 
 class Answers(Struct, frozen=True, gc=False):
-    """The answers that a session gave under its last 16 idempotency keys, oldest first.
+    """A session's answers under its last 16 idempotency keys, oldest first.
 
     Attributes:
-        by_key: the answers; never changed, but replaced.
-        nbytes: how many bytes they count for.
+        by_key: the answers; this dict is never changed.
+        nbytes: how many bytes are counted for them.
     """
 
     by_key: dict[str, Remembered] = {}
     nbytes: int = 0
 
     def remember(self, key: str, digest: bytes, answer: bytes) -> Answers:
-        """These answers and one more; the oldest beyond the last 16 keys are forgotten."""
+        """Return these answers and one more, without those beyond the last 16 keys."""
         kept = [*self.by_key.items(), (key, Remembered(digest, answer))][-KEYS_REMEMBERED:]
         return Answers(dict(kept), sum(len(name) + len(one.answer) + ANSWER_OVERHEAD for name, one in kept))
 
@@ -60,23 +60,23 @@ NO_ANSWERS = Answers()
 
 
 class Session(Struct, frozen=True, gc=False):
-    """All that the server knows of a session, but for the tensors, which the engine has in its slot.
+    """Everything that the server knows of a session, except its tensors, which lie in its slot of the engine.
 
-    A session that nobody has told an item, or that has ended, stands at step 0 in the initial slot; one that has ended
-    may still remember answers, so that a retry gets them again. Whatever happens to a session makes a new value.
+    A session that has not consumed an item yet, or has ended, stands at step 0 in the initial slot. One that has ended
+    may still remember answers, so that a retry gets them again. Every change of a session makes a new value.
 
     Attributes:
-        key: its name within the server, `NAMESPACE/ID` where API keys divide sessions into namespaces.
-        incarnation: 63 random bits, drawn when the session begins; 0 where it has not begun.
+        key: its name in the server; `NAMESPACE/ID` if API keys divide sessions into namespaces.
+        incarnation: 63 random bits, drawn when the session begins; 0 if it has not begun.
         version: how often the session has changed since it began.
         model: the fingerprint of the model that made its state.
         step: how many items it has consumed.
-        slot: the engine's row that has its state.
+        slot: the engine's row that holds its state.
         recent: the labels of its last items, 64 at most, oldest first.
-        answers: what was answered under its last idempotency keys.
+        answers: the answers under its last idempotency keys.
         created: when it began, in seconds since the epoch.
-        last_used: when it was last used, likewise.
-        restored: whether a client gave it its state, and it has consumed no item since.
+        last_used: when it was last used, in seconds since the epoch.
+        restored: whether a client gave it its state and it has consumed no item since.
     """
 
     key: str
@@ -98,11 +98,11 @@ class Session(Struct, frozen=True, gc=False):
 
     @property
     def state(self) -> State:
-        """What an answer calls a session that goes on from here."""
+        """What the next answer calls the session."""
         return "restored" if self.restored else "continued" if self.step else "new"
 
     def advanced(self, slot: int, model: str, labels: Sequence[Item], now: float) -> Session:
-        """The session after it has consumed items."""
+        """Return the session after it has consumed items."""
         begun = self.step > 0
         return Session(
             self.key,
@@ -118,7 +118,7 @@ class Session(Struct, frozen=True, gc=False):
         )
 
     def given(self, slot: int, model: str, step: int, recent: Sequence[Item], now: float) -> Session:
-        """The session with a state that a client gave it."""
+        """Return the session with a state that a client gave it."""
         return Session(
             self.key,
             self.incarnation if self.step else _new_incarnation(),
@@ -134,19 +134,19 @@ class Session(Struct, frozen=True, gc=False):
         )
 
     def ended(self, now: float) -> Session:
-        """The session at its end: it begins anew with its next item, and remembers its answers."""
+        """Return the session after its end: it remembers its answers, and its next item begins it again."""
         return Session(self.key, answers=self.answers, last_used=now)
 
     def forgotten(self, now: float) -> Session:
-        """The session at its end, its answers forgotten too."""
+        """Return the session after its removal: it remembers no answers."""
         return Session(self.key, last_used=now)
 
     def used(self, now: float) -> Session:
-        """The session, used at some time."""
+        """Return the session, last used at the given time."""
         return msgspec.structs.replace(self, last_used=now)
 
     def remembering(self, key: str, digest: bytes, answer: bytes) -> Self:
-        """The session, which remembers an answer besides."""
+        """Return the session with one more remembered answer."""
         return msgspec.structs.replace(self, answers=self.answers.remember(key, digest, answer))
 
 

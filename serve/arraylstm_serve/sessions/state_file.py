@@ -1,4 +1,4 @@
-"""A session's state as a safetensors file, which a client can keep, move and give back."""
+"""A session's state as a safetensors file that a client can keep, move and give back."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ FORMAT = "arraylstm-session-1"
 LARGEST_STEP = 2**53
 _is_natural = re.compile("[1-9][0-9]{0,15}").fullmatch
 OVERHEAD = 16_384
-"""Bytes that such a file may have beside its tensors."""
+"""The most bytes that a state file may have in addition to its tensors."""
 
 
 class StateFile(NamedTuple):
-    """What a file holds.
+    """The content of a state file.
 
     Attributes:
         step: how many items the session has consumed.
-        tensors: the tensors of its row, by name.
-        recent: the ids of its last items, oldest first.
+        tensors: the tensors of the session's row, by name.
+        recent: the ids of the session's last items, oldest first.
     """
 
     step: int
@@ -40,17 +40,20 @@ class StateFile(NamedTuple):
 
 
 def dump(tensors: dict[str, Floats], recent: Sequence[int], step: int, fingerprint: str) -> bytes:
-    """A session's tensors and recent items, with the model and step they belong to; no idempotency keys."""
+    """Write a state file: a session's tensors and recent items, with their model and step.
+
+    Answers remembered for idempotency keys are not part of it.
+    """
     arrays = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
     metadata = {"format": FORMAT, "model": fingerprint, "step": str(step)}
     return safetensors.numpy.save({**arrays, "recent": np.array(recent, np.int64)}, metadata)
 
 
 def parse(body: bytes, fingerprint: str, shapes: dict[str, tuple[int, ...]]) -> StateFile:
-    """The state in a file.
+    """Read a state file of the model with this fingerprint and these tensor shapes.
 
     Raises:
-        Problem: `model_mismatch` or `invalid_state`.
+        Problem: `model_mismatch`: another model made the state; `invalid_state`: the file is not a valid state.
     """
     try:
         tensors: dict[str, dict[str, Any]] = dict(safetensors.deserialize(body))  # type: ignore[no-untyped-call]
@@ -60,7 +63,7 @@ def parse(body: bytes, fingerprint: str, shapes: dict[str, tuple[int, ...]]) -> 
     if metadata.get("format") != FORMAT:
         raise _invalid(f"The file's format is {shown(metadata.get('format'))}; expected {shown(FORMAT)}.")
     if metadata.get("model") != fingerprint:
-        detail = f"The state is of the model {shown(metadata.get('model'))}; this server has {shown(fingerprint)}."
+        detail = f"Model {shown(metadata.get('model'))} made the state; this server's model is {shown(fingerprint)}."
         raise Problem(MODEL_MISMATCH, detail)
     step = _step(metadata.get("step"))
     if set(tensors) != {*shapes, "recent"}:
@@ -88,7 +91,7 @@ def _step(text: str | None) -> int:
 def _recent(tensor: dict[str, Any], step: int, num_items: int) -> list[int]:
     most = min(RECENT, step)
     kept = tensor["shape"][0] if len(tensor["shape"]) == 1 and 1 <= tensor["shape"][0] <= most else most
-    recent = _array("recent", tensor, "I64", (kept,))  # older files have 32 at most
+    recent = _array("recent", tensor, "I64", (kept,))  # files of older servers have at most 32
     if not (recent.min() >= 0 and recent.max() < num_items):
         raise _invalid(f"The tensor recent has ids outside 0 to {num_items - 1}.")
     ids: list[int] = recent.tolist()

@@ -1,36 +1,37 @@
-"""The table of sessions: which ones are held, and which have to make room."""
+"""The table of sessions: it holds them, and decides which of them have to go."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Container, Iterable
 
-from arraylstm_serve.counters import Eviction, Figures
+from arraylstm_serve.counters import Counters, Eviction
 from arraylstm_serve.sessions.session import Session
 
 
 class Table:
-    """Sessions by key.
+    """Holds sessions by key.
 
-    Sessions expire or make room, the least recently used first, but not while they have a turn. While turns keep more
-    sessions busy than the bounds allow, the bounds are exceeded; `trim` mends that as soon as a session is idle.
+    A session goes when it expires, or when there are too many sessions or remembered answers; the least recently used
+    goes first. A session that has a turn is busy and stays. If more sessions are busy than the bounds allow, the table
+    exceeds its bounds until one of them is idle; then `trim` lets it go.
 
     Args:
-        figures: counts evictions.
-        clock: seconds since the epoch, never going back.
-        release: gives back the slot of a session that is held no longer, or has moved to another slot.
+        counters: they count evictions.
+        clock: returns seconds since the epoch, and never goes back.
+        release: called to give back the slot of a session that has gone, or has moved to another slot.
         busy: the keys of sessions that have a turn.
-        max_sessions: how many sessions to hold.
+        max_sessions: the most sessions to hold.
         ttl: seconds without use after which a session expires.
-        max_answer_bytes: how many bytes of answers to remember.
+        max_answer_bytes: the most bytes of answers to remember.
 
     Attributes:
-        answer_bytes: the answers remembered in all sessions.
+        answer_bytes: bytes of the answers that all sessions remember.
     """
 
     def __init__(
         self,
-        figures: Figures,
+        counters: Counters,
         clock: Callable[[], float],
         release: Callable[[Session], None],
         busy: Container[str],
@@ -41,29 +42,29 @@ class Table:
     ) -> None:
         self.answer_bytes = 0
         self.clock = clock
-        self._figures = figures
+        self._counters = counters
         self._release = release
         self._busy = busy
         self._ttl = ttl
         self._max_sessions = max_sessions
         self._max_answer_bytes = max_answer_bytes
         self._held: OrderedDict[str, Session] = OrderedDict()
-        """The sessions that have begun, the least recently used first; so are the two others."""
+        """The sessions that have begun. This dict and the next two are in order of last use, oldest first."""
         self._remembering: OrderedDict[str, None] = OrderedDict()
-        """Those of them that remember answers."""
+        """The keys of the sessions in `_held` that remember answers."""
         self._ended: OrderedDict[str, Session] = OrderedDict()
-        """Those that have ended and still remember answers."""
+        """The sessions that have ended and still remember answers."""
         self._next_expiry = 0.0
 
     def __len__(self) -> int:
         return len(self._held)
 
     def find(self, key: str) -> Session:
-        """The session as it stands; one that is not held stands at step 0."""
+        """Return the session as it stands; a session that is not in the table stands at step 0."""
         return self._held.get(key) or self._ended.get(key) or Session(key)
 
     def commit(self, before: Session, after: Session) -> None:
-        """Put a session's next value in the place of the one that `find` gave."""
+        """Replace the value of a session that `find` returned by its next value."""
         self.answer_bytes += after.answers.nbytes - before.answers.nbytes
         if before.slot != after.slot:
             self._release(before)
@@ -76,13 +77,13 @@ class Table:
         self.trim()
 
     def touch(self, key: str) -> None:
-        """Count a look at a session, if it is held, as use."""
+        """Mark a session as used now, if it is held."""
         session = self._held.get(key)
         if session is not None:
             self._hold(session.used(self.clock()))
 
     def expire(self) -> None:
-        """Let go what nobody has used for its time."""
+        """Let sessions go that nobody has used for `ttl` seconds."""
         now = self.clock()
         if now < self._next_expiry:
             return
@@ -95,9 +96,9 @@ class Table:
         self._next_expiry = min([now, *first]) + self._ttl
 
     def trim(self) -> None:
-        """Let sessions go until the bounds are kept, as far as there are idle ones.
+        """Let idle sessions go until the bounds are kept, or no idle session is left.
 
-        For more answers than are allowed, ended sessions go first, and then only sessions that remember some.
+        If there are too many answers, ended sessions go first, then held sessions that remember answers.
         """
         while len(self._held) > self._max_sessions and (oldest := self._oldest_idle(self._held)) is not None:
             self._evict(oldest, "room")
@@ -109,11 +110,11 @@ class Table:
             self._evict(oldest, "answers")
 
     def _oldest_idle(self, keys: Iterable[str]) -> str | None:
-        """The first of the keys whose session has no turn."""
+        """Return the first of the keys whose session has no turn."""
         return next((key for key in keys if key not in self._busy), None)
 
     def _hold(self, session: Session) -> None:
-        """Hold a session, as the one used last."""
+        """Put a session into the table, as the most recently used one."""
         key = session.key
         self._ended.pop(key, None)
         self._held[key] = session
@@ -123,14 +124,14 @@ class Table:
             self._remembering.move_to_end(key)
 
     def _forget(self, key: str) -> None:
-        """Hold a session no longer."""
+        """Take a session out of the table."""
         self._held.pop(key, None)
         self._ended.pop(key, None)
         self._remembering.pop(key, None)
 
     def _evict(self, key: str, reason: Eviction) -> None:
         session = self._held[key]
-        self._figures.evicted[reason] += 1
+        self._counters.evicted[reason] += 1
         self.answer_bytes -= session.answers.nbytes
         self._forget(key)
         self._release(session)

@@ -1,1 +1,1 @@
-"""The engine whose rows lie in a GPU; it needs what the extra `serve-gpu` installs."""
+"""The engine that keeps its rows on a GPU; it needs the packages of the extra `serve-gpu`."""

@@ -1,4 +1,4 @@
-"""Graphs bound to a device's memory: nothing but what goes in and comes out of a run crosses the bus."""
+"""Graphs bound to a device's memory: the rows stay there, only a run's other inputs and outputs cross the bus."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _UNCAPTURED = "-1"
 
 
 class Place(NamedTuple):
-    """Where graphs run and rows lie.
+    """The device that runs graphs and holds rows.
 
     Attributes:
-        kind: onnxruntime's name of the device.
-        name: the device in words.
-        options: of the CUDA provider, where that is the device.
+        kind: onnxruntime's name for the device, `cuda` or `cpu`.
+        name: a description of the device, for people.
+        options: the options of the CUDA provider; empty on the CPU.
     """
 
     kind: str
@@ -33,20 +33,20 @@ class Place(NamedTuple):
 
     @property
     def providers(self) -> list[Any]:
-        """The one provider that has to run all of a graph."""
+        """The only execution provider, so it must run every node of a graph."""
         return [CPU] if self.kind == "cpu" else [(CUDA, self.options)]
 
     def bounded(self, gpu_memory: int | None) -> Place:
-        """The same place, where graphs may take so many bytes for weights and between nodes."""
+        """Return the same place, with a bound on the bytes that a graph may use for weights and between its nodes."""
         return self if gpu_memory is None else self._replace(options={**self.options, "gpu_mem_limit": str(gpu_memory)})
 
     def empty(self, shape: Sequence[int], dtype: Any) -> ort.OrtValue:
-        """Memory of the device that holds anything."""
+        """Allocate memory of the device; it may hold anything."""
         return ort.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype, self.kind, 0)
 
 
 class _Bound(NamedTuple):
-    """The buffers of one batch size, and how a run finds them."""
+    """The buffers of one batch size, bound to the graph's inputs and outputs."""
 
     binding: Any
     options: Any
@@ -55,24 +55,24 @@ class _Bound(NamedTuple):
 
 
 class BoundGraph:
-    """A graph over rows: its inputs and outputs lie at fixed addresses, which a captured CUDA graph needs.
+    """A graph over rows. Its inputs and outputs lie at fixed addresses, as a captured CUDA graph needs.
 
     Args:
-        model: has the input `rows`; an output `next_rows` is written where `rows` lie. Dimension `B` is free.
+        model: the graph. It has an input `rows`; an output `next_rows` overwrites the rows. Dimension `B` is free.
         rows: the matrix of rows.
-        place: where they lie.
-        sizes: the batch sizes that there will be.
-        threads: threads that one run may use, on the CPU.
-        capture: whether the first run of each size, which then runs several times, is captured as a CUDA graph that
-            the further ones replay.
-        folder: where the model's external data is.
+        place: the device where the rows lie.
+        sizes: the batch sizes to prepare for.
+        threads: threads that one run may use on the CPU.
+        capture: whether to capture the first run of each size as a CUDA graph, which later runs replay. To capture a
+            run, onnxruntime runs the graph several times.
+        folder: the folder of the model's external data.
 
     Attributes:
         provider: the onnxruntime execution provider in use.
         captured: whether runs replay CUDA graphs.
 
     Raises:
-        StartupError: onnxruntime cannot load the graph, or not all of it on that device.
+        StartupError: onnxruntime cannot load the graph, or cannot run all of it on the device.
     """
 
     def __init__(
@@ -114,28 +114,28 @@ class BoundGraph:
             binding.bind_ortvalue_output(name, value)
         options = ort.RunOptions()
         options.add_run_config_entry("gpu_graph_id", graph_id)
-        told = [value for name, value in outputs.items() if name != NEXT_ROWS]
-        return _Bound(binding, options, inputs, told)
+        returned = [value for name, value in outputs.items() if name != NEXT_ROWS]
+        return _Bound(binding, options, inputs, returned)
 
     def run(self, feed: Integers, values: Floats | None = None) -> list[NDArray[Any]]:
-        """Run one of the batch sizes.
+        """Run a batch of one of the prepared sizes.
 
         Args:
-            feed: (n, B) int64, as the graph's input `feed` wants it.
-            values: (B, width) float32, where the graph has an input `values`.
+            feed: (n, B) int64, the graph's input `feed`.
+            values: (B, width) float32, the graph's input `values`, if it has one.
 
         Returns:
-            The outputs, the rows apart, as arrays of their own.
+            Copies of the outputs, without `next_rows`.
         """
         bound = self._bound[feed.shape[1]]
         bound.inputs["feed"].update_inplace(feed)
         if values is not None:
             bound.inputs["values"].update_inplace(values)
         self._session.run_with_iobinding(bound.binding, bound.options)
-        return [np.array(output.numpy()) for output in bound.outputs]  # on the CPU, numpy() shows the buffer itself
+        return [np.array(output.numpy()) for output in bound.outputs]  # on the CPU, numpy() returns the buffer itself
 
     def run_apart(self, rows: Floats, feed: Integers) -> list[NDArray[Any]]:
-        """Run on rows in the host's memory, which stay as they are; all outputs, the next rows first."""
+        """Run on rows in the host's memory, which do not change. Return all outputs, the next rows first."""
         options = ort.RunOptions()
         options.add_run_config_entry("gpu_graph_id", _UNCAPTURED)
         outputs: list[NDArray[Any]] = self._session.run(None, {ROWS: rows, "feed": feed}, options)

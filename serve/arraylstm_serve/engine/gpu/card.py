@@ -1,4 +1,4 @@
-"""Which GPU there is, asked of CUDA's driver, which no package on PyPI wraps in a few kilobytes."""
+"""Ask CUDA's driver which GPU there is; no small package on PyPI does that."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ _NAME_BYTES = 256
 
 
 def card() -> str:
-    """The name of the GPU that CUDA counts as the first, its memory, and the newest CUDA that its driver knows.
+    """Describe CUDA's first GPU: its name, its memory, and the newest CUDA version that its driver supports.
 
-    Empty where there is no driver or no GPU.
+    The description is empty if there is no driver or no GPU.
     """
     try:
         cuda = ctypes.CDLL(_LIBRARY)

@@ -1,4 +1,4 @@
-"""An engine whose rows lie in a device's memory and are stepped there; `graphs` says what a row is."""
+"""The engine that keeps its rows in a device's memory and steps them there; `graphs` explains what a row is."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from arraylstm_serve.engine.base import LOGITS, Step, row_shapes
 from arraylstm_serve.engine.gpu.binding import BoundGraph, Place
 from arraylstm_serve.engine.gpu.card import card
 from arraylstm_serve.engine.gpu.graphs import Layout, read_graph, step_graph, write_graph
-from arraylstm_serve.engine.ranking import NOTHING, Ranking, chance, log_sum_exp, rank_each
+from arraylstm_serve.engine.ranking import NOTHING, Ranking, log_sum_exp, probability, rank_each
 from arraylstm_serve.engine.runtime import onnxruntime as ort
 from arraylstm_serve.engine.slots import INITIAL
 from arraylstm_serve.engine.step_graph import CUDA, batch_faults, batch_sizes
@@ -26,24 +26,25 @@ from arraylstm_serve.text import shortened
 logger = logging.getLogger(__name__)
 
 _TOLERANCE = 1e-4
-"""Of the check at the start, which finds mixed-up rows, not rounding."""
+"""The tolerance of the check at the start. That check finds mixed-up rows, not rounding errors."""
 
 
 class DeviceEngine:
-    """See `Engine`. For a step, slots and items go to the device, and the most likely items come back.
+    """An engine that keeps its rows in a device's memory; see `Engine`.
 
-    Batches are filled up to a few fixed sizes with scratch rows, which no session has.
+    A step sends slots and items to the device, and gets the most likely items back. Every batch is filled up to one of
+    a few fixed sizes with scratch rows, which belong to no session.
 
     Args:
         bundle: the model.
-        place: where the rows lie.
-        slots: how many there are.
-        max_batch: the most that are stepped at once.
-        threads: threads that one run may use, on the CPU.
-        gpu_memory: most bytes that the step graph may take on the GPU for its weights and between its nodes.
+        place: the device.
+        slots: how many rows to keep.
+        max_batch: the most rows stepped at once.
+        threads: threads that one run may use on the CPU.
+        gpu_memory: the most bytes that the step graph may use on the GPU for its weights and between its nodes.
 
     Raises:
-        StartupError: the device cannot hold that many rows, or does not have the graphs, or does not step in place.
+        StartupError: the device cannot hold that many rows, cannot run the graphs, or cannot step rows in place.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class DeviceEngine:
         self.device = f"{place.name}, CUDA graphs {'on' if self._step.captured else 'off'}"
 
     def _open_step(self, bundle: Bundle, place: Place, threads: int) -> BoundGraph:
-        """The step graph, captured for every batch size where onnxruntime can do that."""
+        """Open the step graph, and capture it for every batch size if onnxruntime can do that."""
         model = step_graph(onnx.load(bundle.step_path, load_external_data=False), self._layout)
         folder = str(bundle.step_path.parent)
 
@@ -86,39 +87,41 @@ class DeviceEngine:
             return opened(capture=False)
         try:
             step = opened(capture=True)
-            for size in self._sizes:  # to capture a graph runs it several times: on rows that nobody has
+            for size in self._sizes:  # capturing runs the graph several times, so it gets scratch rows
                 scratch = self._scratch[:size]
                 step.run(self._feed(scratch, scratch, np.zeros(size, np.int64)))
-        except Exception as error:  # whatever it is, the same graph may run as it is
+        except Exception as error:  # whatever the reason, the graph may still run without being captured
             logger.warning("onnxruntime cannot capture the step graph as a CUDA graph: %s", error)
             return opened(capture=False)
         return step
 
-    def step(self, sources: Integers, targets: Integers, items: Integers, reaches: Sequence[int]) -> Step:
+    def step(self, sources: Integers, targets: Integers, items: Integers, depths: Sequence[int]) -> Step:
         """See `Engine.step`."""
         rows = len(items)
-        scores, places = (told[:rows] for told in self._step.run(self._feed(sources, targets, items)))
+        scores, places = (output[:rows] for output in self._step.run(self._feed(sources, targets, items)))
         log_sums, values, log_sums_before, tops = np.split(scores.astype(np.float64), [1, 2, 3], axis=1)
-        sound = np.isfinite(log_sums[:, 0])
-        chances = chance(tops, log_sums).tolist()
+        finite = np.isfinite(log_sums[:, 0])
+        probabilities = probability(tops, log_sums).tolist()
         rankings = [
-            Ranking(ids[:reach], likely[:reach]) if reach and fine else NOTHING
-            for ids, likely, reach, fine in zip(places[:, 1:].tolist(), chances, reaches, sound.tolist(), strict=True)
+            Ranking(ids[:depth], likely[:depth]) if depth and fine else NOTHING
+            for ids, likely, depth, fine in zip(
+                places[:, 1:].tolist(), probabilities, depths, finite.tolist(), strict=True
+            )
         ]
-        wide = np.flatnonzero(sound & (np.array(reaches) > self._layout.top)).tolist()
+        wide = np.flatnonzero(finite & (np.array(depths) > self._layout.top)).tolist()
         if wide:
-            for row, ranking in zip(wide, self._rank(targets[wide], [reaches[row] for row in wide]), strict=True):
+            for row, ranking in zip(wide, self._rank(targets[wide], [depths[row] for row in wide]), strict=True):
                 rankings[row] = ranking
-        return Step(chance(values, log_sums_before)[:, 0], places[:, 0], sound, rankings)
+        return Step(probability(values, log_sums_before)[:, 0], places[:, 0], finite, rankings)
 
-    def rank(self, slots: Integers, reach: int) -> list[Ranking]:
+    def rank(self, slots: Integers, depth: int) -> list[Ranking]:
         """See `Engine.rank`."""
-        return self._rank(slots, [reach] * len(slots))
+        return self._rank(slots, [depth] * len(slots))
 
-    def _rank(self, slots: Integers, reaches: Sequence[int]) -> list[Ranking]:
+    def _rank(self, slots: Integers, depths: Sequence[int]) -> list[Ranking]:
         rows = self._read_rows(slots)
         logits = rows[:, -1 - self._layout.num_items : -1]
-        return rank_each(logits, rows[:, -1].astype(np.float64), reaches)
+        return rank_each(logits, rows[:, -1].astype(np.float64), depths)
 
     def read(self, slots: Integers) -> dict[str, Floats]:
         """See `Engine.read`."""
@@ -158,31 +161,32 @@ class DeviceEngine:
             self._write.run(filled[None], values)
 
     def _parts(self, count: int) -> Iterator[slice]:
-        """Slices of the largest batch size that cover so many rows."""
+        """Return slices of the largest batch size that together cover `count` rows."""
         return (slice(start, start + self._sizes[-1]) for start in range(0, count, self._sizes[-1]))
 
     def _feed(self, sources: Integers, targets: Integers, items: Integers) -> Integers:
-        """What a step is fed; it is filled up to a batch size with scratch rows that are stepped in place."""
+        """Return a step's input, filled up to a batch size with scratch rows, which are stepped in place."""
         feed = np.zeros((3, self._size(len(items))), np.int64)
         feed[0], feed[1], feed[2, : len(items)] = self._filled(sources), self._filled(targets), items
         return feed
 
     def _filled(self, slots: Integers) -> Integers:
-        """Slots, filled up to a batch size with scratch rows."""
+        """Return the slots, filled up to a batch size with scratch rows."""
         return np.concatenate([slots, self._scratch[: self._size(len(slots)) - len(slots)]])
 
     def _size(self, rows: int) -> int:
-        """The smallest batch size for so many rows."""
+        """Return the smallest batch size that has room for so many rows."""
         return next(size for size in self._sizes if size >= rows)
 
     def _check_rows_written(self) -> None:
-        """Check that a step of every batch size writes its targets and no other row, and writes the right numbers.
+        """Check that a step of every batch size writes the right numbers to its targets, and changes no other row.
 
-        Half of the rows are stepped in place. No document of onnxruntime promises that a graph may write the matrix
-        that it reads.
+        Half of the rows are stepped in place. This is checked because onnxruntime's documentation does not promise that
+        a graph may write to the matrix that it reads.
 
         Raises:
-            StartupError: another row changed, or a target has other numbers than the same step on the host gives.
+            StartupError: another row changed, or a target differs from the result of the same step on a copy of the
+                rows.
         """
         before = np.random.default_rng(0).normal(size=(len(self._probed), self._layout.width)).astype(np.float32)
         for size in self._sizes:
@@ -200,7 +204,7 @@ class DeviceEngine:
 
 @contextmanager
 def device_faults(place: Place) -> Iterator[None]:
-    """Raise StartupError where a device cannot do what an engine needs, and say what it could not."""
+    """Turn any error of a device into a StartupError that gives the reason."""
     try:
         yield
     except StartupError:
@@ -214,19 +218,19 @@ def device_faults(place: Place) -> Iterator[None]:
 
 
 def open_cuda(bundle: Bundle, settings: Settings, slots: int) -> DeviceEngine:
-    """Open a bundle's step graph on the GPU, with memory for so many sessions.
+    """Open a bundle's step graph on the GPU, with memory for `slots` rows.
 
     Raises:
-        StartupError: onnxruntime has no CUDA, the graph cannot be had there, or the GPU cannot hold that many rows.
+        StartupError: onnxruntime has no CUDA, or the GPU cannot run the graph or hold that many rows.
     """
     return DeviceEngine(bundle, cuda_place(settings), slots, settings.max_batch, gpu_memory=settings.gpu_memory)
 
 
 def cuda_place(settings: Settings) -> Place:
-    """The GPU as the settings want it used.
+    """Return the GPU, with the options that the settings ask for.
 
     Raises:
-        StartupError: onnxruntime has no CUDA.
+        StartupError: onnxruntime has no CUDA, or there is no driver or no GPU.
     """
     if CUDA not in ort.get_available_providers():
         raise StartupError(

@@ -1,8 +1,8 @@
-"""The graphs that move sessions where they lie: the step graph between a gather and a scatter, and smaller ones.
+"""The graphs that work on a device's rows: the step graph between a gather and a scatter, and two to read and write.
 
-All that a device keeps of a session is one row of a matrix in its memory: the states, the logits of the last step, and
-the log of the sum of their exponentials, side by side. One gather reads a batch's rows and one scatter, whose input and
-output are that matrix, writes them; it needs what was gathered, so it comes after it.
+A device keeps each session as one row of a matrix in its memory: the states, the logits of the last step, and the
+log-sum-exp of those logits, side by side. One gather reads the rows of a batch, and one scatter writes them: its input
+and its output are that matrix. The scatter depends on the gathered rows, so it always runs after the gather.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from onnx import GraphProto, ModelProto, helper, parser
 from arraylstm_serve.bundle.manifest import State
 
 TOP = 16
-"""How many of the most likely next items a step ranks on the device, where there are so many."""
+"""How many of the most likely next items a step ranks on the device; all items if the model has fewer."""
 
-_OPSET, _IR = 17, 8  # of the graphs that have no model in them
+_OPSET, _IR = 17, 8  # for the graphs that do not contain the model
 
 
 class Layout(NamedTuple):
-    """What a row holds.
+    """The parts of a row: the states, then the logits, then the log-sum-exp of the logits.
 
     Attributes:
-        states: the states, which come first.
-        num_items: V, the width of the logits, which come next.
+        states: the states, in their order in the row.
+        num_items: V, the number of logits.
     """
 
     states: tuple[State, ...]
@@ -34,12 +34,12 @@ class Layout(NamedTuple):
 
     @property
     def sizes(self) -> list[int]:
-        """Floats of each state, of the logits and of the log-sum-exp."""
+        """How many floats each state, the logits and the log-sum-exp take."""
         return [*(prod(state.shape) for state in self.states), self.num_items, 1]
 
     @property
     def width(self) -> int:
-        """Floats of a row."""
+        """How many floats a row takes."""
         return sum(self.sizes)
 
     @property
@@ -49,7 +49,7 @@ class Layout(NamedTuple):
 
 
 def read_graph(width: int) -> ModelProto:
-    """The rows of some slots: `feed` int64 (1, B) to `values` (B, width)."""
+    """Make the graph that reads the rows of slots: `feed` int64 (1, B) to `values` float32 (B, width)."""
     return _model(
         f"""read (float[slots, {width}] rows, int64[1, B] feed) => (float[B, {width}] values)
         <int64 first = {{0}}>
@@ -61,7 +61,7 @@ def read_graph(width: int) -> ModelProto:
 
 
 def write_graph(width: int) -> ModelProto:
-    """Rows into some slots: `feed` int64 (1, B) and `values` (B, width) to `next_rows`."""
+    """Make the graph that writes rows to slots: `feed` int64 (1, B), `values` float32 (B, width) to `next_rows`."""
     return _model(
         f"""write (float[slots, {width}] rows, int64[1, B] feed, float[B, {width}] values)
             => (float[slots, {width}] next_rows)
@@ -75,15 +75,15 @@ def write_graph(width: int) -> ModelProto:
 
 
 def step_graph(step: ModelProto, layout: Layout) -> ModelProto:
-    """A bundle's step graph over rows; the graph given is changed to it.
+    """Make a bundle's step graph work on rows; the graph given is changed and returned.
 
     Inputs are `rows` (slots, width) and `feed` int64 (3, B): sources, targets and items. Outputs are
 
     - `next_rows`: the rows, with the targets written,
-    - `scores` (B, 3 + top): the log-sum-exp of the new logits, the logit that the row had given to its item, the
-      log-sum-exp it had, and the logits of the most likely next items,
-    - `places` int64 (B, 1 + top): the rank that the row gave to its item, 1 being the most likely, and the ids of
-      those items.
+    - `scores` (B, 3 + top): the log-sum-exp of the new logits, the source row's logit for its item, the source row's
+      log-sum-exp, and the logits of the most likely next items,
+    - `places` int64 (B, 1 + top): the source row's rank for its item (1 is the most likely), and the ids of the most
+      likely next items.
     """
     before, after = parser.parse_graph(_before(layout)), parser.parse_graph(_after(layout))
     nodes = [*before.node, *step.graph.node, *after.node]
@@ -97,7 +97,7 @@ def step_graph(step: ModelProto, layout: Layout) -> ModelProto:
 
 
 def _before(layout: Layout) -> str:
-    """What comes before the step graph's nodes: the rows, taken apart."""
+    """Return the part before the step graph's nodes: it gathers the source rows and splits them into their parts."""
     flat = [f"row_flat_{n}" for n in range(len(layout.states))]
     shapes = [
         f"int64[{1 + len(state.shape)}] row_shape_{n} = {_listed([0, *state.shape])}"
@@ -120,7 +120,7 @@ def _before(layout: Layout) -> str:
 
 
 def _after(layout: Layout) -> str:
-    """What comes after the step graph's nodes: the next rows put together and stored, and what is told of them."""
+    """Return the part after the step graph's nodes: it joins and stores the next rows, and computes the outputs."""
     flat = [f"row_next_{n}" for n in range(len(layout.states))]
     flattened = "\n".join(
         f'{flat[n]} = Flatten <axis = 1> ("next_state_{state.name}")' for n, state in enumerate(layout.states)
@@ -155,12 +155,12 @@ def _after(layout: Layout) -> str:
 
 
 def _listed(sizes: Sequence[int]) -> str:
-    """Sizes as ONNX's text has them."""
+    """Write sizes as a list in ONNX's text format."""
     return "{" + ", ".join(map(str, sizes)) + "}"
 
 
 def _also(declarations: Sequence[str]) -> str:
-    """Further declarations in a list of some."""
+    """Write declarations that continue a list, each after a comma."""
     return "".join(f", {declaration}" for declaration in declarations)
 
 
