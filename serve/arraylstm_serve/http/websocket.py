@@ -67,6 +67,7 @@ async def _shake_hands(
 ) -> int:
     """Accept a connection or refuse it. Return the status that the client gets."""
     try:
+        call.check_host(service.settings.hosts)
         call.check_origin(scope, service.settings.cors_origin)
         call.authorise(keys)
         _check_path(scope["path"])

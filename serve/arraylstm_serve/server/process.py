@@ -223,7 +223,7 @@ def greeting(service: Service, keys: Keys | None, listener: socket.socket) -> st
             f"  API keys  {asked}",
             f"  serving   {url}",
             f"  console   {here}/",
-            f"  docs      {here}/docs",
+            f"  docs      {f'{here}/docs' if settings.docs == 'on' else 'off'}",
         )
     )
 
