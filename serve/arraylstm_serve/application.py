@@ -53,12 +53,18 @@ class Application(FastAPI):
 
     def __init__(self, service: Service, keys: Keys | None) -> None:
         super().__init__(
-            title="arraylstm-serve", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False
+            title="arraylstm-serve",
+            version=__version__,
+            openapi_url="/openapi.json" if service.settings.docs == "on" else None,
+            docs_url=None,
+            redoc_url=None,
+            redirect_slashes=False,
         )
         self.service = service
         self.keys = keys
         self.metrics = Metrics(service)
-        add_docs(self)
+        if self.openapi_url is not None:
+            add_docs(self)
         add_console(self)
         for operation, handler in ENDPOINTS:
             self.add_api_route(
@@ -101,6 +107,7 @@ class Application(FastAPI):
         if events.concerns(path):
             responder.route = events.PATH
         try:
+            call.check_host(self.service.settings.hosts)
             call.check_origin(scope, self.service.settings.cors_origin)
             if path.startswith(PROTECTED):
                 call.authorise(self.keys)
@@ -127,7 +134,8 @@ class Application(FastAPI):
             allowed = ", ".join(sorted(methods or {"GET", "HEAD"}))  # the console's files have these
             detail = f"{request.method} is not allowed for {shown(path)}; allowed: {allowed}."
             return _refusal(path, Problem(METHOD_NOT_ALLOWED, detail, headers={"Allow": allowed}))
-        return _refusal(path, Problem(NOT_FOUND, f"There is nothing at {shown(path)}; /docs lists what there is."))
+        advice = "" if self.openapi_url is None else "; /docs lists what there is"
+        return _refusal(path, Problem(NOT_FOUND, f"There is nothing at {shown(path)}{advice}."))
 
     def _matching(self, scope: Scope) -> list[Route]:
         """Return the routes that match a request's path."""

@@ -11,6 +11,9 @@ from typing import Literal, get_args
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
 
+OK = "ok"
+"""The outcome of an event that is not refused."""
+
 NO_ROUTE = "none"
 """The route of requests that are refused before routing."""
 
@@ -46,6 +49,14 @@ def _durations() -> Histogram:
     return Histogram(SECONDS)
 
 
+def _observe(histograms: dict[str, Histogram], name: str, seconds: float) -> None:
+    """Count a duration under a name; the first one makes the histogram."""
+    histogram = histograms.get(name)
+    if histogram is None:
+        histogram = histograms[name] = _durations()
+    histogram.observe(seconds)
+
+
 @dataclass(slots=True)
 class Counters:
     """The counters of one server process. Only `streams` can fall.
@@ -55,6 +66,9 @@ class Counters:
         durations: seconds from a request's head to its answer, by route.
         streams: WebSocket connections open.
         events: requests that advanced a session.
+        outcomes: seconds from each event's arrival to its outcome, by outcome: `ok`, or the code of its refusal. An
+            event counts here whether it came in a request of its own, in a bulk request or over a stream. The events of
+            a bulk request arrive together.
         batch_rows: sessions stepped by each run of the model.
         run_seconds: seconds of each run of the model, including the reading, ranking and storing of rows.
         queue_seconds: seconds from each walk's request to its first step.
@@ -68,6 +82,7 @@ class Counters:
     durations: dict[str, Histogram] = field(default_factory=dict)
     streams: int = 0
     events: int = 0
+    outcomes: dict[str, Histogram] = field(default_factory=dict)
     batch_rows: Histogram = field(default_factory=lambda: Histogram(ROWS))
     run_seconds: Histogram = field(default_factory=_durations)
     queue_seconds: Histogram = field(default_factory=_durations)
@@ -79,10 +94,11 @@ class Counters:
     def answered(self, route: str, status: int, seconds: float) -> None:
         """Count an HTTP request."""
         self.requests[route, status] += 1
-        histogram = self.durations.get(route)
-        if histogram is None:
-            histogram = self.durations[route] = _durations()
-        histogram.observe(seconds)
+        _observe(self.durations, route, seconds)
+
+    def event(self, outcome: str, seconds: float) -> None:
+        """Count an event that is answered, or refused with a code."""
+        _observe(self.outcomes, outcome, seconds)
 
     def count(self, name: Literal["events", "restored"] | None) -> None:
         """Count a command that changed a session, under the name of its counter if it has one."""

@@ -28,7 +28,7 @@ def _is_origin(text: str) -> bool:
     """Whether the text is exactly its own scheme, host and port, written as browsers write them."""
     try:
         url = urlsplit(text)
-        host = _host(url.hostname or "")
+        host = written_host(url.hostname or "")
         port = url.port
     except ValueError:
         return False
@@ -36,7 +36,7 @@ def _is_origin(text: str) -> bool:
     return text == written and port != _DEFAULT_PORTS.get(url.scheme, 0)
 
 
-def _host(name: str) -> str:
+def written_host(name: str) -> str:
     """Return the host as an origin has it, IPv6 in brackets.
 
     Raises:

@@ -7,6 +7,7 @@ import os
 import re
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,6 +15,7 @@ from cyclopts import App, ArgumentCollection, Parameter
 from cyclopts.config import Env
 from cyclopts.validators import Number
 
+from arraylstm_serve.hosts import ANY_HOST, LOCAL, Hosts, is_loopback, validate_host
 from arraylstm_serve.origins import validate_origin
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -26,6 +28,7 @@ Seconds = Annotated[float, Parameter(validator=Number(gt=0, lte=TEN_YEARS))]
 LARGEST_BATCH = 4096
 """A CPU is fastest with batches of a few hundred rows; larger ones only take more time and memory."""
 MOST_THREADS = 1024
+Host = Annotated[str, Parameter(validator=validate_host)]
 Origin = Annotated[str, Parameter(validator=validate_origin)]
 
 
@@ -106,6 +109,14 @@ class Settings:
     """Origin whose pages may call the server from a browser, such as https://shop.example, or * for any; may be
     repeated."""
 
+    allowed_host: tuple[Host, ...] = ()
+    """Name by which clients may call the server, such as shop.example or *.shop.example, or * for any; may be repeated.
+    IP addresses and localhost are always allowed. Without this setting, a server that listens on a loopback address
+    allows no other names, and any other server allows all."""
+
+    docs: Literal["on", "off"] = "on"
+    """Whether /docs and /openapi.json describe the API to everybody."""
+
     tls_certificate: Path | None = None
     """PEM file of the certificate, for HTTPS."""
 
@@ -120,6 +131,13 @@ class Settings:
 
     access_log: bool = False
     """Write a log line for each answered request."""
+
+    @cached_property
+    def hosts(self) -> Hosts | None:
+        """The names by which clients may call the server; None for any."""
+        if ANY_HOST in self.allowed_host or not (self.allowed_host or is_loopback(self.host)):
+            return None
+        return Hosts((*LOCAL, *self.allowed_host))
 
 
 VARIABLE_PREFIX = "ARRAYLSTM_"

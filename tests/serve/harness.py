@@ -124,7 +124,7 @@ class Harness:
         self.service = Service(bundle, self.engine, chosen, self.clock)
         self.app = Application(self.service, self.keys)
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
-        self.client = httpx.AsyncClient(transport=transport, base_url="http://test")
+        self.client = httpx.AsyncClient(transport=transport, base_url="http://localhost")
 
     async def send(self, session_id: str, *items: Any, key: str | None = None, **fields: Any) -> httpx.Response:
         """POST items to a session."""

@@ -205,3 +205,17 @@ def test_a_file_of_keys_that_cannot_be_read_is_a_fault_at_the_start(bundle_path:
             path.write_text(line("alice", ALICE), "utf-16")
         with pytest.raises(StartupError, match="cannot be read"):
             Keys.load(path)
+
+
+@pytest.mark.parametrize(("mode", "writers"), [(0o600, ""), (0o644, ""), (0o660, "its group"), (0o666, "everybody")])
+def test_a_file_that_others_can_write_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int, writers: str
+) -> None:
+    """Who can write the file of keys can let themselves in; the log says who that is."""
+    path = tmp_path / "keys"
+    path.write_text(make_key("shop")[1])
+    path.chmod(mode)
+    Keys.load(path)
+    assert [record.getMessage() for record in caplog.records] == (
+        [f"--api-keys {path} can be written by {writers}, who can add keys; `chmod go-w` it"] if writers else []
+    )

@@ -189,7 +189,7 @@ def test_a_file_that_is_no_graph_is_refused(bundle_path: Path) -> None:
     """A step graph that onnxruntime cannot load is told without a traceback."""
     (bundle_path / "step.onnx").write_bytes(b"no graph")
     edit(bundle_path, files=listed(bundle_path))
-    with pytest.raises(StartupError, match=r"onnxruntime cannot load .*step\.onnx"):
+    with pytest.raises(StartupError, match=r"step\.onnx is not an ONNX graph"):
         opened(bundle_path)
 
 

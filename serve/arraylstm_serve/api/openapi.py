@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from arraylstm_serve.api.problems import JSON, MEDIA_TYPE, UNAUTHORIZED, Kind
+from arraylstm_serve.api.problems import FOREIGN_HOST, JSON, MEDIA_TYPE, UNAUTHORIZED, Kind
 from arraylstm_serve.api.schemas import Key, ProblemBody, SessionId
 
 REFERENCE = "#/components/schemas/{name}"
@@ -68,7 +68,7 @@ class Operation:
         query: the type whose fields are the query's parameters.
         keyed: whether it takes an Idempotency-Key.
         binary: whether binary tensor data may follow the JSON, in the body and in the answer.
-        problems: what the operation can be refused for, besides a missing API key.
+        problems: what the operation can be refused for, besides a missing API key and a foreign host name.
         refusal: the type of a refusal's body.
     """
 
@@ -93,7 +93,8 @@ class Operation:
     @property
     def refusals(self) -> Sequence[Kind]:
         """Everything that the operation can be refused for."""
-        return (UNAUTHORIZED, *self.problems) if self.protected else self.problems
+        everywhere = (UNAUTHORIZED, FOREIGN_HOST) if self.protected else (FOREIGN_HOST,)
+        return (*everywhere, *self.problems)
 
 
 def document(operations: Sequence[Operation], version: str) -> Json:

@@ -37,6 +37,7 @@ METHOD_NOT_ALLOWED = Kind("method_not_allowed", 405, "The resource does not supp
 STEP_CONFLICT = Kind("step_conflict", 409, "The session is at another step")
 MODEL_MISMATCH = Kind("model_mismatch", 409, "The state belongs to another model")
 SESSION_GONE = Kind("session_gone", 410, "The server no longer has the session")
+FOREIGN_HOST = Kind("foreign_host", 421, "The server does not go by this host name")
 REQUEST_TIMEOUT = Kind("request_timeout", 408, "The request did not arrive in time")
 PAYLOAD_TOO_LARGE = Kind("payload_too_large", 413, "The body is too large")
 INVALID_REQUEST = Kind("invalid_request", 422, "The request does not match the schema")

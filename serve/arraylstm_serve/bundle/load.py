@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from stat import S_ISREG
 from typing import Self, TypeVar
 
 import msgspec
 
+from arraylstm_serve.bundle.external_data import external_files
 from arraylstm_serve.bundle.manifest import (
     CHECKSUM,
     MANIFEST,
@@ -29,6 +32,11 @@ from arraylstm_serve.errors import BundleError, cause
 from arraylstm_serve.text import shortened, shown
 
 Decoded = TypeVar("Decoded")
+
+LARGEST_MANIFEST = 2**24
+"""Most bytes of manifest.json and of its checksum file. No hash is known for these two before they are read."""
+
+NO_WAITING = getattr(os, "O_NONBLOCK", 0)  # else to open a pipe would wait for its writer
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,7 @@ class Bundle:
         with _unreadable(path):
             if not path.is_dir():
                 raise BundleError(f"{path} is not a directory; expected a bundle written by arraylstm-export.")
-        raw = _read(path / MANIFEST)
+        raw = _read(path / MANIFEST, LARGEST_MANIFEST)
         version = _decode(raw, SchemaVersion, path / MANIFEST).schema_version
         if version != SCHEMA_VERSION:
             raise BundleError(f"{path / MANIFEST} has schema_version {version}; this server reads {SCHEMA_VERSION}.")
@@ -94,9 +102,29 @@ def _unreadable(path: Path) -> Iterator[None]:
         raise BundleError(f"{path} cannot be read: {cause(error)}.") from error
 
 
-def _read(path: Path) -> bytes:
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[BufferedReader, int]]:
+    """Open a regular file; yield it and its size.
+
+    Raises:
+        BundleError: the file cannot be read, or is a folder, a pipe or a device, which might never end.
+    """
     with _unreadable(path):
-        return path.read_bytes()
+        if path.is_dir():  # cannot be opened
+            raise BundleError(f"{path} is not a regular file.")
+        with os.fdopen(os.open(path, os.O_RDONLY | NO_WAITING), "rb") as file:
+            facts = os.fstat(file.fileno())
+            if not S_ISREG(facts.st_mode):
+                raise BundleError(f"{path} is not a regular file.")
+            yield file, facts.st_size
+
+
+def _read(path: Path, limit: int | None = None) -> bytes:
+    """Return the content of a regular file of at most `limit` bytes."""
+    with _opened(path) as (file, size):
+        if limit is not None and size > limit:
+            raise BundleError(f"{path} has {size} bytes; at most {limit} are allowed.")
+        return file.read()
 
 
 def _decode(raw: bytes, kind: type[Decoded], path: Path) -> Decoded:
@@ -111,7 +139,7 @@ def _decode(raw: bytes, kind: type[Decoded], path: Path) -> Decoded:
 def _verify_manifest(path: Path, raw: bytes) -> None:
     """Check the manifest against its checksum file, a line that `sha256sum -c` reads."""
     expected = f"{hashlib.sha256(raw).hexdigest()}  {MANIFEST}\n"
-    if _read(path / CHECKSUM) != expected.encode():
+    if _read(path / CHECKSUM, LARGEST_MANIFEST) != expected.encode():
         raise BundleError(f"{path / MANIFEST} was changed: {path / CHECKSUM} does not have its sha256.")
 
 
@@ -123,6 +151,8 @@ def _verify_contents(path: Path, manifest: Manifest) -> None:
         raise BundleError(f"{path / MANIFEST} describes no {STEP_GRAPH} in graphs; the server needs it.")
     for name, entry in manifest.files.items():
         _verify_file(path, name, entry)
+    for name in manifest.graphs:
+        _verify_weights(path, name, manifest)
     for state in manifest.states:
         if (state.dtype, state.initial) != ("float32", "zeros"):
             raise BundleError(
@@ -137,16 +167,27 @@ def _verify_file(folder: Path, name: str, entry: FileEntry) -> None:
             f"{folder / MANIFEST} lists {shown(name)} in files; a bundle's files lie inside it under printable names."
         )
     path = folder / name
-    with _unreadable(path):
-        facts = path.stat()
-        if not S_ISREG(facts.st_mode):
-            raise BundleError(f"{path} is not a regular file; the manifest lists it.")
-        if facts.st_size != entry.bytes:
-            raise BundleError(f"{path} has {facts.st_size} bytes; the manifest says {entry.bytes}.")
-        with path.open("rb") as file:
-            seen = hashlib.file_digest(file, "sha256").hexdigest()
+    with _opened(path) as (file, size):
+        if size != entry.bytes:
+            raise BundleError(f"{path} has {size} bytes; the manifest says {entry.bytes}.")
+        seen = hashlib.file_digest(file, "sha256").hexdigest()
     if seen != entry.sha256:
         raise BundleError(f"{path} has sha256 {seen[:12]}...; the manifest says {entry.sha256[:12]}...")
+
+
+def _verify_weights(folder: Path, name: str, manifest: Manifest) -> None:
+    """Check that every file with weights of a graph is one that the manifest lists."""
+    path = folder / name
+    with _unreadable(path):
+        try:
+            locations = external_files(path)
+        except ValueError as error:
+            raise BundleError(f"{path} is not an ONNX graph: {error}.") from error
+    for location in sorted(os.fsdecode(location) for location in locations):
+        if (Path(name).parent / location).as_posix() not in manifest.files:
+            raise BundleError(
+                f"{path} keeps weights in {shown(location)}, which {folder / MANIFEST} does not list in files."
+            )
 
 
 def _decode_vocabulary(raw: bytes, file: Path, manifest: Manifest) -> Vocabulary:

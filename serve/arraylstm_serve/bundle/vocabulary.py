@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from arraylstm_serve.api.problems import UNKNOWN_ITEM, Problem
 from arraylstm_serve.api.schemas import Item
 from arraylstm_serve.text import shown
 
 EXAMPLES = 5
+
+
+class Numbers(Mapping[Item, int]):
+    """Maps each id 0..count-1 to itself, without a table: a model may claim any number of items."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def __getitem__(self, item: Item) -> int:
+        if type(item) is int and 0 <= item < self._count:
+            return item
+        raise KeyError(item)
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(range(self._count))
+
+    def __len__(self) -> int:
+        return self._count
 
 
 class Vocabulary:
@@ -29,7 +47,9 @@ class Vocabulary:
 
     def __init__(self, num_items: int, labels: Sequence[Item] | None, unknown: Item | None = None) -> None:
         self.labels: Sequence[Item] = range(num_items) if labels is None else labels
-        self._ids = {label: index for index, label in enumerate(self.labels)}
+        self._ids: Mapping[Item, int] = (
+            Numbers(num_items) if labels is None else {label: index for index, label in enumerate(labels)}
+        )
         self.unlabelled = labels is None
         if len(self.labels) != num_items:
             raise ValueError(f"{len(self.labels)} labels are listed but the model has {num_items} items")

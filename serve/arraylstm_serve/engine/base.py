@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import NamedTuple, Protocol
-
-import numpy as np
 
 from arraylstm_serve.arrays import Doubles, Flags, Floats, Integers
 from arraylstm_serve.bundle.manifest import State
@@ -77,4 +76,4 @@ def row_shapes(states: Sequence[State], num_items: int) -> dict[str, tuple[int, 
 
 def row_bytes(shapes: dict[str, tuple[int, ...]]) -> int:
     """Return the bytes of one row: its tensors, and the log-sum-exp of its logits."""
-    return sum(4 * int(np.prod(shape)) for shape in shapes.values()) + 8
+    return sum(4 * prod(shape) for shape in shapes.values()) + 8

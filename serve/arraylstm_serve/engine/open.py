@@ -8,7 +8,7 @@ from arraylstm_serve.bundle.load import Bundle
 from arraylstm_serve.engine.base import Engine
 from arraylstm_serve.engine.host import HostEngine
 from arraylstm_serve.engine.runtime import onnxruntime as ort
-from arraylstm_serve.engine.step_graph import CUDA, open_graph
+from arraylstm_serve.engine.step_graph import CUDA, StepGraph, open_graph
 from arraylstm_serve.errors import StartupError
 from arraylstm_serve.settings import Settings
 
@@ -22,19 +22,26 @@ def open_engine(bundle: Bundle, settings: Settings, slots: int) -> Engine:
         StartupError: the graph cannot be loaded, or the device cannot be used.
         MemoryError: the host's memory cannot hold that many rows.
     """
-    return open_accelerator(bundle, settings, slots) or open_host(bundle, settings, slots)
+    return open_accelerator(bundle, settings, slots) or open_host(bundle, open_host_graph(bundle, settings), slots)
 
 
-def open_host(bundle: Bundle, settings: Settings, slots: int) -> HostEngine:
-    """Open the bundle's step graph on the CPU; see `open_engine`.
+def open_host_graph(bundle: Bundle, settings: Settings) -> StepGraph:
+    """Open the bundle's step graph on the CPU, without memory for rows.
 
     Raises:
         StartupError: the settings have an option that needs a GPU, or the graph cannot be loaded.
-        MemoryError: the host's memory cannot hold that many rows.
     """
     if settings.tf32 or settings.gpu_memory is not None:
         raise StartupError("--tf32 and --gpu-memory are for a GPU, but the model runs on the CPU; leave them out.")
-    graph = open_graph(bundle, settings.threads)
+    return open_graph(bundle, settings.threads)
+
+
+def open_host(bundle: Bundle, graph: StepGraph, slots: int) -> HostEngine:
+    """Make the engine on the CPU, with memory for `slots` rows.
+
+    Raises:
+        MemoryError: the host's memory cannot hold that many rows.
+    """
     return HostEngine(graph, slots, bundle.manifest.states, len(bundle.vocabulary))
 
 

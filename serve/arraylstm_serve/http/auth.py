@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import secrets
 from collections.abc import Iterable
+from contextlib import suppress
 from hmac import compare_digest
 from pathlib import Path
+from stat import S_IWGRP, S_IWOTH
 from typing import Self
 
 from arraylstm_serve.api.problems import UNAUTHORIZED, Problem
@@ -17,6 +20,8 @@ from arraylstm_serve.text import shown
 _LINE = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,64})\s+(?P<digest>[0-9A-Fa-f]{64})")
 EVERYBODY = ""
 """The namespace of all sessions if the server asks for no keys."""
+
+logger = logging.getLogger(__name__)
 
 
 class Keys:
@@ -38,6 +43,7 @@ class Keys:
         Raises:
             StartupError: the file cannot be read, has a line of another form, gives a key two names, or has no key.
         """
+        _warn_of_writers(path)
         owners: dict[bytes, tuple[str, int]] = {}
         for number, line in enumerate(_read(path).splitlines(), 1):
             words = line.strip()
@@ -77,6 +83,15 @@ class Keys:
             detail = f"The request {missing}; send `Authorization: Bearer KEY` or `X-API-Key: KEY`."
             raise Problem(UNAUTHORIZED, detail, headers={"WWW-Authenticate": "Bearer"})
         return found
+
+
+def _warn_of_writers(path: Path) -> None:
+    """Log a warning if others than the file's owner can write to it, and so let themselves in."""
+    with suppress(OSError):  # the reading tells
+        mode = path.stat().st_mode
+        if mode & (S_IWGRP | S_IWOTH):
+            writers = "everybody" if mode & S_IWOTH else "its group"
+            logger.warning("--api-keys %s can be written by %s, who can add keys; `chmod go-w` it", path, writers)
 
 
 def _read(path: Path) -> str:

@@ -86,8 +86,8 @@ def _decompress(body: bytes, encodings: Sequence[bytes], limit: int) -> bytes:
     return plain
 
 
-def decode(decoder: msgspec.json.Decoder[Decoded], body: bytes) -> Decoded:
-    """Decode a request from a body.
+def decode(decoder: msgspec.json.Decoder[Decoded], body: bytes | str) -> Decoded:
+    """Decode a request from a body, or from a message of a stream, which may be text.
 
     Raises:
         Problem: `invalid_json` or `invalid_request`.
@@ -97,7 +97,8 @@ def decode(decoder: msgspec.json.Decoder[Decoded], body: bytes) -> Decoded:
     except msgspec.ValidationError as error:
         raise _invalid_request(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Problem(INVALID_JSON, _not_utf8(body) or f"{shortened(str(error), MAX_DETAIL)}.") from None
+        raw = body.encode() if isinstance(body, str) else body
+        raise Problem(INVALID_JSON, _not_utf8(raw) or f"{shortened(str(error), MAX_DETAIL)}.") from None
 
 
 def _not_utf8(body: bytes) -> str:

@@ -86,7 +86,7 @@ async def advance_all(service: Service, call: Call, request: BulkRequest) -> byt
             async with share.places(len(events), caller.deadline - perf_counter()):
                 results += await chunk.advance(service, caller)
         except TimeoutError:
-            results += chunk.refuse_all(late())
+            results += chunk.refuse_all(late(), service, caller)
     return encode(BulkAnswer(list(map(Raw, results))))
 
 
@@ -123,18 +123,22 @@ class _Chunk:
         """Carry out the events, and return the answer or refusal of each."""
         for place, event in enumerate(self._events):
             reply = _Place(self, place)
+            held_back = self._held_back.get(event.session_id)
+            if held_back is not None:
+                service.refused_event(held_back, caller.arrived)
+                reply.set_exception(held_back)
+                continue
             try:
-                if event.session_id in self._held_back:
-                    raise self._held_back[event.session_id]
                 service.perform(advance(event.session_id, event.idempotency_key, event), caller, reply)
             except Problem as problem:
                 reply.set_exception(problem)
         await self._answered
         return self._results
 
-    def refuse_all(self, problem: Problem) -> list[bytes]:
+    def refuse_all(self, problem: Problem, service: Service, caller: Caller) -> list[bytes]:
         """Refuse all events before any of them has begun, and return the refusals."""
         for place in range(len(self._events)):
+            service.refused_event(problem, caller.arrived)
             self.refuse(place, problem)
         return self._results
 

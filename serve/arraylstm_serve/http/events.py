@@ -66,9 +66,13 @@ async def answer(service: Service, call: Call, scope: Scope, receive: Receive) -
     if scope["method"] != "POST":
         detail = f"{scope['method']} is not allowed here; allowed is POST."
         raise Problem(METHOD_NOT_ALLOWED, detail, headers={"Allow": "POST"})
-    session_id = valid_session_id(scope["path"][len(PREFIX) : -len(SUFFIX)])
-    key = call.idempotency_key()
-    request = decode(_decoder, await read_body(call, receive, service.settings.max_body))
+    try:
+        session_id = valid_session_id(scope["path"][len(PREFIX) : -len(SUFFIX)])
+        key = call.idempotency_key()
+        request = decode(_decoder, await read_body(call, receive, service.settings.max_body))
+    except Problem as problem:
+        service.refused_event(problem, call.arrived)
+        raise
     return await service.ask(advance(session_id, key, request), call.caller(service.settings.request_timeout))
 
 

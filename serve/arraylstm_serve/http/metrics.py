@@ -62,6 +62,7 @@ class Metrics:
         for route, histogram in counters.durations.items():
             durations.add_metric((route,), _buckets(histogram), histogram.total)
         yield durations
+        yield from self._events()
         yield GaugeMetricFamily(f"{PREFIX}streams_active", "WebSocket connections open.", counters.streams)
         yield GaugeMetricFamily(f"{PREFIX}requests_pending", "Requests that wait or run.", self._service.pending)
         yield CounterMetricFamily(
@@ -70,6 +71,19 @@ class Metrics:
         yield CounterMetricFamily(
             f"{PREFIX}step_conflicts", "Requests refused for their expected_step.", counters.conflicts
         )
+
+    def _events(self) -> Iterator[Metric]:
+        events = CounterMetricFamily(
+            f"{PREFIX}events", "Events answered or refused, by request, in bulk or over a stream.", labels=("outcome",)
+        )
+        durations = HistogramMetricFamily(
+            f"{PREFIX}event_duration_seconds", "From an event's arrival to its outcome.", labels=("outcome",)
+        )
+        for outcome, histogram in self._service.counters.outcomes.items():
+            events.add_metric((outcome,), histogram.count)
+            durations.add_metric((outcome,), _buckets(histogram), histogram.total)
+        yield events
+        yield durations
 
     def _model_runs(self) -> Iterator[Metric]:
         counters = self._service.counters

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
+from base64 import b64encode
+from hashlib import sha256
 from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.staticfiles import StaticFiles
-from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.types import Scope
 
 PATH = "/"
@@ -29,12 +32,19 @@ POLICY = "; ".join(
 )
 """What the console may do: load and call only this server, and never treat text as HTML."""
 
-HEADERS = {
-    "Cache-Control": "no-cache",  # asked for each time: after an update old and new modules must not mix
-    "Content-Security-Policy": POLICY,
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
+
+def headers(policy: str) -> dict[str, str]:
+    """Return the headers of a page, or of a file that it loads."""
+    return {
+        "Cache-Control": "no-cache",  # asked for each time: after an update old and new modules must not mix
+        "Content-Security-Policy": policy,
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+    }
+
+
+HEADERS = headers(POLICY)
+LINK_TO_DOCS = '<a href="docs">API</a>'
 
 
 class Assets(StaticFiles):
@@ -50,10 +60,13 @@ class Assets(StaticFiles):
 
 
 def add_console(app: FastAPI) -> None:
-    """Serve the console at /, and the files it loads under /console."""
+    """Serve the console at /, and the files it loads under /console. It links to /docs if that is served."""
+    text = (FOLDER / "index.html").read_text("utf-8")
+    if app.openapi_url is None:
+        text = text.replace(LINK_TO_DOCS, "")
 
-    async def page() -> FileResponse:
-        return FileResponse(FOLDER / "index.html", headers=HEADERS)
+    async def page() -> HTMLResponse:
+        return HTMLResponse(text, headers=HEADERS)
 
     app.add_api_route(PATH, page, methods=["GET", "HEAD"], include_in_schema=False)
     app.mount(ASSETS, Assets(directory=FOLDER / "assets"))
@@ -61,20 +74,45 @@ def add_console(app: FastAPI) -> None:
 
 DOCS = "/docs"
 DOCS_ASSETS = "/docs/assets"
+_INLINE_SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 
 
 def add_docs(app: FastAPI) -> None:
-    """Serve Swagger UI under /docs; its scripts and styles come with the package fastapi-offline."""
+    """Serve Swagger UI under /docs; its scripts and styles come with the package fastapi-offline.
+
+    The links are relative, so that they also work behind a proxy that serves this under a prefix.
+    """
     page = get_swagger_ui_html(
-        openapi_url=str(app.openapi_url),
+        openapi_url=str(app.openapi_url).removeprefix("/"),
         title=app.title,
-        swagger_js_url=f"{DOCS_ASSETS}/swagger-ui-bundle.js",
-        swagger_css_url=f"{DOCS_ASSETS}/swagger-ui.css",
-        swagger_favicon_url=f"{DOCS_ASSETS}/favicon.png",
+        swagger_js_url="docs/assets/swagger-ui-bundle.js",
+        swagger_css_url="docs/assets/swagger-ui.css",
+        swagger_favicon_url="docs/assets/favicon.png",
     )
+    page.headers.update(headers(docs_policy(bytes(page.body).decode())))
 
     async def docs() -> HTMLResponse:
         return page
 
     app.add_api_route(DOCS, docs, methods=["GET", "HEAD"], include_in_schema=False)
     app.mount(DOCS_ASSETS, StaticFiles(packages=[("fastapi_offline", "static")]))
+
+
+def docs_policy(page: str) -> str:
+    """Return what Swagger UI may do: call only this server, and run its own files and the page's scripts as they stand.
+
+    It styles elements in place and draws icons from `data:`, which cannot send anything anywhere.
+    """
+    digests = (b64encode(sha256(script.encode()).digest()).decode() for script in _INLINE_SCRIPT.findall(page))
+    return "; ".join(
+        (
+            "default-src 'none'",
+            " ".join(("script-src 'self'", *(f"'sha256-{digest}'" for digest in digests))),
+            "style-src 'self' 'unsafe-inline'",
+            "img-src 'self' data:",
+            "connect-src 'self'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+        )
+    )

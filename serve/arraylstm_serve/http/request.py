@@ -10,8 +10,9 @@ from time import perf_counter
 
 from starlette.types import Scope
 
-from arraylstm_serve.api.problems import FOREIGN_ORIGIN, INVALID_REQUEST, Problem
+from arraylstm_serve.api.problems import FOREIGN_HOST, FOREIGN_ORIGIN, INVALID_REQUEST, Problem
 from arraylstm_serve.api.schemas import KEY
+from arraylstm_serve.hosts import Hosts
 from arraylstm_serve.http.auth import EVERYBODY, Keys
 from arraylstm_serve.origins import ANY_ORIGIN
 from arraylstm_serve.sessions.commands import Caller
@@ -22,7 +23,16 @@ BEARER_PROTOCOL = "arraylstm.bearer"
 """The WebSocket subprotocol that comes before an API key. Browsers need it: they cannot set a WebSocket's headers."""
 
 _KEPT = frozenset(
-    (REQUEST_ID, b"authorization", b"content-encoding", b"idempotency-key", b"origin", b"sec-fetch-site", b"x-api-key")
+    (
+        REQUEST_ID,
+        b"authorization",
+        b"content-encoding",
+        b"host",
+        b"idempotency-key",
+        b"origin",
+        b"sec-fetch-site",
+        b"x-api-key",
+    )
 )
 """The headers that are read."""
 
@@ -66,6 +76,23 @@ class Call:
     def encodings(self) -> Sequence[bytes]:
         """The values of Content-Encoding, in the order sent."""
         return self._kept.get(b"content-encoding", ())
+
+    def check_host(self, allowed: Hosts | None) -> None:
+        """Refuse a request for a name that is not the server's. One without a Host header comes from no browser.
+
+        Args:
+            allowed: the server's names; None for any.
+
+        Raises:
+            Problem: `foreign_host`.
+        """
+        if allowed is None:
+            return
+        for host in self._kept.get(b"host", ()):
+            if not allowed.allows(host):
+                name = shown(host.decode("latin-1"))
+                detail = f"The server does not go by the name {name}; --allowed-host gives it further names."
+                raise Problem(FOREIGN_HOST, detail)
 
     def check_origin(self, scope: Scope, allowed: Sequence[str]) -> None:
         """Refuse a page of another origin unless it only reads, as Go's http.CrossOriginProtection does.

@@ -67,6 +67,7 @@ async def _shake_hands(
 ) -> int:
     """Accept a connection or refuse it. Return the status that the client gets."""
     try:
+        call.check_host(service.settings.hosts)
         call.check_origin(scope, service.settings.cors_origin)
         call.authorise(keys)
         _check_path(scope["path"])
@@ -109,7 +110,7 @@ def _advance(service: Service, call: Call, message: Message) -> Future[bytes]:
     """Carry out the event in a message, and return its reply."""
     reply: Future[bytes] = get_running_loop().create_future()
     try:
-        event = decode(_decoder, message.get("bytes") or message.get("text") or b"")
+        event = _decoded(service, call, message)
         caller = call.caller(service.settings.request_timeout)
         service.perform(advance(event.session_id, event.idempotency_key, event), caller, reply)
     except Problem as problem:
@@ -118,6 +119,19 @@ def _advance(service: Service, call: Call, message: Message) -> Future[bytes]:
         logger.exception("a message of %s failed", PATH)
         reply.set_exception(internal())
     return reply
+
+
+def _decoded(service: Service, call: Call, message: Message) -> BulkEvent:
+    """Return the event in a message.
+
+    Raises:
+        Problem: the message is not an event.
+    """
+    try:
+        return decode(_decoder, message.get("bytes") or message.get("text") or b"")
+    except Problem as problem:
+        service.refused_event(problem, call.arrived)
+        raise
 
 
 async def _answer(replies: Replies, places: Semaphore, send: Send) -> None:

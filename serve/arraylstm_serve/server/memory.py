@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from math import prod
 from pathlib import Path
-
-import numpy as np
 
 from arraylstm_serve.bundle.load import Bundle
 from arraylstm_serve.engine.base import LOGITS, row_bytes, row_shapes
@@ -63,7 +62,7 @@ def demands(bundle: Bundle, settings: Settings, *, on_host: bool = True) -> dict
 def run_bytes(shapes: dict[str, tuple[int, ...]]) -> int:
     """Estimate how many bytes a run of the model takes for each row, from the shapes of a row's tensors."""
     copies = {name: LOGITS_COPIES if name == LOGITS else STATE_COPIES for name in shapes}
-    return sum(4 * copies[name] * int(np.prod(shape)) for name, shape in shapes.items())
+    return sum(4 * copies[name] * prod(shape) for name, shape in shapes.items())
 
 
 def too_much(needed: dict[str, int], settings: Settings) -> StartupError:

@@ -20,7 +20,8 @@ from arraylstm_serve import __version__
 from arraylstm_serve.application import Application
 from arraylstm_serve.bundle.load import Bundle
 from arraylstm_serve.engine.base import Engine
-from arraylstm_serve.engine.open import open_accelerator, open_host
+from arraylstm_serve.engine.open import open_accelerator, open_host, open_host_graph
+from arraylstm_serve.engine.step_graph import StepGraph
 from arraylstm_serve.errors import StartupError, cause
 from arraylstm_serve.http.auth import Keys
 from arraylstm_serve.server import logs
@@ -132,12 +133,14 @@ def allocate(bundle: Bundle, settings: Settings) -> Engine:
     Raises:
         StartupError: the machine cannot hold what the bounds need, or the engine cannot be opened.
     """
-    engine = open_accelerator(bundle, settings, slot_count(settings))
-    needed = demands(bundle, settings, on_host=engine is None)
+    slots = slot_count(settings)
+    # The graph is opened before the memory is computed: a manifest may claim what its graph does not have.
+    opened = open_accelerator(bundle, settings, slots) or open_host_graph(bundle, settings)
+    needed = demands(bundle, settings, on_host=isinstance(opened, StepGraph))
     if sum(needed.values()) > memory_limit():
         raise too_much(needed, settings)
     try:
-        return engine or open_host(bundle, settings, slot_count(settings))
+        return open_host(bundle, opened, slots) if isinstance(opened, StepGraph) else opened
     except MemoryError as error:
         raise too_much(needed, settings) from error
 
@@ -221,7 +224,7 @@ def greeting(service: Service, keys: Keys | None, listener: socket.socket) -> st
             f"  API keys  {asked}",
             f"  serving   {url}",
             f"  console   {here}/",
-            f"  docs      {here}/docs",
+            f"  docs      {f'{here}/docs' if settings.docs == 'on' else 'off'}",
         )
     )
 

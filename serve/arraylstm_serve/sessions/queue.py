@@ -26,7 +26,7 @@ from arraylstm_serve.api.problems import (
     late,
     retry_later,
 )
-from arraylstm_serve.counters import Counters
+from arraylstm_serve.counters import OK, Counters
 from arraylstm_serve.engine.batcher import Walk
 from arraylstm_serve.engine.slots import INITIAL
 from arraylstm_serve.sessions.commands import Caller, Change, Command
@@ -241,11 +241,16 @@ class Queue:
             if turn.target not in (INITIAL, kept):
                 turn.model.slots.release(turn.target)
         self._table.trim()
+        now = perf_counter()
         for turn, change in done:
+            outcome = OK
             if isinstance(change, Change):
                 turn.answer(change.answer)
             else:
+                outcome = change.kind.code
                 turn.refuse(change)
+            if turn.command.counted_as == "events":
+                self._counters.event(outcome, now - turn.caller.arrived)
 
     def _apply(self, turn: Turn, change: Change | Problem) -> int:
         """Apply a change to the table. Return the session's slot if the session changed, else the initial slot."""

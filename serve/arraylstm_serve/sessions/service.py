@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from arraylstm_serve import __version__
+from arraylstm_serve.api.problems import Problem
 from arraylstm_serve.api.schemas import Stats, encode
 from arraylstm_serve.bundle.load import Bundle
 from arraylstm_serve.counters import Counters
@@ -86,7 +87,21 @@ class Service:
         Raises:
             Problem: the command is refused at once; a later refusal goes to the reply.
         """
-        self._queue.submit(command, caller, reply)
+        try:
+            self._queue.submit(command, caller, reply)
+        except Problem as problem:
+            if command.counted_as == "events":
+                self.refused_event(problem, caller.arrived)
+            raise
+
+    def refused_event(self, problem: Problem, arrived: float) -> None:
+        """Count an event that is refused before its turn.
+
+        Args:
+            problem: the refusal.
+            arrived: when the event arrived, by perf_counter.
+        """
+        self.counters.event(problem.kind.code, time.perf_counter() - arrived)
 
     def ask(self, command: Command, caller: Caller) -> Awaitable[bytes]:
         """Carry out a command when its turn comes, and return its answer.
