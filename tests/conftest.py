@@ -35,7 +35,7 @@ BROWSER = [
 def pytest_addoption(parser):
     """Let the tests run on another device, and the serving ones with another engine."""
     parser.addoption("--device", choices=DEVICES, default="cpu", help="where models run, in torch and served")
-    parser.addoption("--engine", choices=ENGINES, help="where session state lies; cuda has but the device's")
+    parser.addoption("--engine", choices=ENGINES, help="where session state lies; with cuda only `device`")
     parser.addoption("--find-slow", action="store_true", help="write the names of the slow tests to tests/slow.txt")
 
 

@@ -12,7 +12,7 @@ DEVICES = ("cpu", "cuda")
 ENGINES = ("host", "device")
 
 same_bits = pytest.mark.host_only("the same bits in every batch are promised of the host's engine alone")
-"""A device's results may depend, below 1e-5, on the rows beside."""
+"""On a device, a row's result may depend on the other rows, by less than 1e-5."""
 
 checked_values = pytest.mark.cpu_only("item ids and lengths that lie on an accelerator are not read to be checked")
 """To read them would wait for it; there, an id out of range ends the process's use of the device."""

@@ -4,7 +4,7 @@ Without them a mistake would show later and less clearly: in TorchScript, in the
 They read the class's annotations and run a small cell. That takes some milliseconds, once for each class.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from inspect import Parameter, isfunction, signature
@@ -20,7 +20,8 @@ from arraylstm.errors import one_line
 _PROTOCOL = ("project", "step", "step_with_diagnostics")
 _INPUT, _HIDDEN, _LANES = 5, 6, 3
 _ROWS = 11  # a number that no other size has
-_FILLED = {"expand", "expand_as", "broadcast_to", "zeros", "ones", "full", "new_zeros", "new_ones", "new_full"}
+_FILLED = {"expand", "expand_as", "broadcast_to", "repeat", "tile", "repeat_interleave", "arange"}
+_FILLED |= {prefix + name for name in ("zeros", "ones", "full", "empty") for prefix in ("", "new_")}
 """Functions that give their result a size which the caller names."""
 
 
@@ -92,6 +93,8 @@ def _check_steps(cell_class: type[Cell]) -> None:
     try:
         with _BatchWatch():
             results = _step(cell, x, state)
+        _check_unwritten((x, *state), given)
+        again = _step(cell, x, state)
         alone = _step(cell, x[:1], [tensor[:1] for tensor in state])
         plain, _ = cell.step(cell.project(x), state)
     except MisfitError:
@@ -100,16 +103,20 @@ def _check_steps(cell_class: type[Cell]) -> None:
         raise MisfitError(
             f"fails in a step, in eval() and float64: {type(error).__name__}: {one_line(error)}"
         ) from error
-    if not torch.equal(generator, torch.get_rng_state()):
+    repeated = all(torch.equal(one, other) for one, other in zip(results, again))
+    if not repeated or not torch.equal(generator, torch.get_rng_state()):
         raise MisfitError("draws random numbers in eval(); an answer must follow from the items alone")
-    if not all(torch.equal(tensor, before) for tensor, before in zip((x, *state), given)):
-        raise MisfitError("writes to the input or state that a step is given; make new tensors")
     _check_shapes(cell, results)
     if not torch.equal(results[0], plain):
         raise MisfitError("gives one output from step and another from step_with_diagnostics")
     for name, whole, row in zip(_names(cell), results, alone):
         if not torch.allclose(whole[:1], row, rtol=1e-9, atol=1e-9):
             raise MisfitError(f"gives a row another {name} beside other rows than alone; rows must not mix")
+
+
+def _check_unwritten(tensors: Iterable[Tensor], before: Iterable[Tensor]) -> None:
+    if not all(torch.equal(tensor, copy) for tensor, copy in zip(tensors, before)):
+        raise MisfitError("writes to the input or state that a step is given; make new tensors")
 
 
 def _step(cell: Cell, x: Tensor, state: list[Tensor]) -> list[Tensor]:

@@ -1,4 +1,8 @@
-"""The server's own counters: plain numbers, increased where things happen, read by /metrics and /v1/stats."""
+"""The server's own counters: plain numbers, increased where things happen, read by /metrics and /v1/stats.
+
+prometheus_client writes them out, but does not count them: its counters and histograms would take 3 us more for an
+event, which takes 60 to 100 us in all.
+"""
 
 from __future__ import annotations
 

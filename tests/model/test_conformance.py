@@ -1,5 +1,7 @@
 """What a new cell may get wrong: each mistake is named when the cell is first made from the registry."""
 
+import random
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -52,6 +54,19 @@ class Filling(Plain):
     def step(self, projected: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         h, _ = Plain.step(self, projected, state)
         return h, [h + h.new_zeros(h.size(0), 1)]
+
+
+class Repeating(Plain):
+    def step(self, projected: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        h, _ = Plain.step(self, projected, state)
+        h = h + self.i2h.bias.unsqueeze(0).repeat(h.size(0), 1)
+        return h, [h]
+
+
+class DrawingElsewhere(Plain):
+    def step(self, projected: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        h, following = Plain.step(self, projected, state)
+        return h + random.random(), following
 
 
 class Drawing(Plain):
@@ -137,6 +152,8 @@ MISTAKES = {
     Single: "gives next state h in torch.float32 where input and weights are torch.float64",
     Expanding: "calls expand for the batch's size in a step; give the tensor one row and let it broadcast",
     Filling: "calls new_zeros for the batch's size in a step",
+    Repeating: "calls repeat for the batch's size in a step; give the tensor one row and let it broadcast",
+    DrawingElsewhere: r"draws random numbers in eval\(\); an answer must follow from the items alone",
     Drawing: r"draws random numbers in eval\(\); an answer must follow from the items alone",
     Writing: "writes to the input or state that a step is given; make new tensors",
     Mixing: "gives a row another next state h beside other rows than alone; rows must not mix",

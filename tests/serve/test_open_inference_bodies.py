@@ -106,7 +106,7 @@ async def test_a_binary_answer_measures_its_json(harness: Harness) -> None:
         ({"parameters": {"sequence_start": True}}, "need a sequence_id"),
         ({"parameters": {"sequence_id": "", "sequence_end": True}}, "need a sequence_id"),
         ({"parameters": {"sequence_id": 1.5}}, "`$.parameters.sequence_id`"),
-        ({"outputs": [{"name": "logits"}] * 3}, "3 outputs are wanted, some of them twice"),
+        ({"outputs": [{"name": "logits"}] * 3}, "3 outputs are requested, some of them twice"),
         ({"outputs": [{"name": "step", "parameters": {"shared_memory_region": "r"}}]}, "in shared memory"),
     ],
 )

@@ -164,7 +164,8 @@ def _verify_contents(path: Path, manifest: Manifest) -> None:
 def _verify_file(folder: Path, name: str, entry: FileEntry) -> None:
     if Path(name).is_absolute() or ".." in Path(name).parts or not name.isprintable():
         raise BundleError(
-            f"{folder / MANIFEST} lists {shown(name)} in files; a bundle's files lie inside it under printable names."
+            f"{folder / MANIFEST} lists {shown(name)} in files; "
+            "every file must lie inside the bundle and have a printable name."
         )
     path = folder / name
     with _opened(path) as (file, size):

@@ -69,7 +69,7 @@ class Client(ClientCore):
         """Return a session; nothing is sent yet.
 
         Args:
-            session_id: its id, 1 to 128 characters of A-Z a-z 0-9 . _ : ~ -
+            session_id: its id, 1 to 128 characters of A-Z a-z 0-9 . _ : ~ -, but neither . nor ..
             step: the step it must be at, 0 for one that has not begun. None takes the step from the first answer;
                 until then only the last 16 keys that the server remembers make retries safe.
             strict: False lets others use the session too: events apply at whatever step it is.

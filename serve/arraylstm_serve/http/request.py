@@ -128,7 +128,7 @@ class Call:
             self.namespace = keys.namespace(self._api_key())
 
     def caller(self, patience: float) -> Caller:
-        """The caller as commands know it, who waits so many seconds for a request to begin."""
+        """Return the caller for a command; it waits at most `patience` seconds for the command to begin."""
         return Caller(self.namespace, self.arrived, self.arrived + patience)
 
     def idempotency_key(self) -> str | None:

@@ -31,7 +31,7 @@ _decoder = msgspec.json.Decoder(InferRequest)
 
 @dataclass(frozen=True)
 class Tensors:
-    """Writes the outputs that a request wants, in their order; see `commands.Render`.
+    """Writes the outputs that a request asks for, in their order; see `commands.Render`.
 
     Attributes:
         request: the request.
@@ -42,7 +42,7 @@ class Tensors:
     outputs: Sequence[RequestedOutput]
 
     def __call__(self, model: Model, outcome: Outcome) -> bytes:
-        """The encoded answer."""
+        """Return the encoded answer."""
         default = self.request.parameters.binary_data_output
         outputs = []
         for output in self.outputs:
@@ -57,7 +57,7 @@ async def infer(service: Service, call: Call, body: bytes, header_length: str | 
     Args:
         service: answers it.
         call: the head of the request.
-        body: as it came, inflated.
+        body: the body, decompressed.
         header_length: the value of Inference-Header-Content-Length, if there is one.
 
     Raises:
@@ -77,7 +77,7 @@ async def infer(service: Service, call: Call, body: bytes, header_length: str | 
 
 
 def _command(model: Model, body: bytes, header_length: str | None, key: str | None) -> Advance | Predict:
-    """The command in a request."""
+    """Return the command in a request."""
     head, binary = tensors.split(body, header_length)
     request = decode(_decoder, head)
     parameters = request.parameters
@@ -114,7 +114,7 @@ def _output(name: str, model: Model, outcome: Outcome) -> Output:
 
 
 def _only_input(request: InferRequest) -> InputTensor:
-    """The input `items`, which must be the only one."""
+    """Return the input `items`, which must be the only one."""
     for tensor in request.inputs:
         if tensor.name != ITEMS:
             raise Problem(INVALID_REQUEST, f"unexpected inference input {shown(tensor.name)} for model '{MODEL}'")
@@ -124,7 +124,7 @@ def _only_input(request: InferRequest) -> InputTensor:
 
 
 def _items(model: Model, tensor: InputTensor, binary: bytes) -> Sequence[Item]:
-    """The labels of the items in an input."""
+    """Return the labels of the items in an input."""
     size = tensors.count(tensor)
     model.check_count(size)
     vocabulary = model.vocabulary
@@ -137,7 +137,7 @@ def _items(model: Model, tensor: InputTensor, binary: bytes) -> Sequence[Item]:
 
 
 def _outputs(request: InferRequest) -> list[RequestedOutput]:
-    """The outputs to answer, each of which this server must have."""
+    """Return the requested outputs. Refuse one that the server does not have."""
     names = [output.name for output in request.outputs]
     for name in names:
         if name not in OUTPUTS:
@@ -145,17 +145,20 @@ def _outputs(request: InferRequest) -> list[RequestedOutput]:
             detail = f"unexpected inference output {shown(name)} for model '{MODEL}'; there are {known}"
             raise Problem(INVALID_REQUEST, detail)
     if len(set(names)) < len(names):
-        raise Problem(INVALID_REQUEST, f"{len(names)} outputs are wanted, some of them twice; once is allowed")
+        raise Problem(INVALID_REQUEST, f"{len(names)} outputs are requested, some of them twice; request each once")
     for output in request.outputs:
         parameters = output.parameters
         if parameters.classification is not UNSET or parameters.shared_memory_region is not UNSET:
-            detail = f"output {output.name} is wanted as a classification or in shared memory, which there is not here"
-            raise Problem(INVALID_REQUEST, f"{detail}; ask for {PREDICTIONS} and {PROBABILITIES}, or for binary data")
+            detail = (
+                f"output {output.name} is requested as a classification or in shared memory; this server supports "
+                f"neither; ask for {PREDICTIONS} and {PROBABILITIES}, or for binary data"
+            )
+            raise Problem(INVALID_REQUEST, detail)
     return request.outputs or [RequestedOutput(LOGITS)]
 
 
 def _session_id(request: InferRequest) -> str | None:
-    """The session that the request's sequence is, None where it is part of none."""
+    """Return the session's id; None if the request belongs to no sequence."""
     parameters = request.parameters
     sequence = parameters.sequence_id
     if sequence in (0, ""):

@@ -70,23 +70,23 @@ class Share:
         if count <= self._free and not self._waiting:
             self._free -= count
             return
-        turn: Future[None] = get_running_loop().create_future()
-        self._waiting.append((count, turn))
+        granted: Future[None] = get_running_loop().create_future()
+        self._waiting.append((count, granted))
         try:
             async with timeout(patience):
-                await turn
+                await granted
         except BaseException:
-            if turn.done() and not turn.cancelled():  # the places were granted at the same moment
+            if granted.done() and not granted.cancelled():  # the places were granted at the same moment
                 self._give(count)
             else:
-                turn.cancel()
+                granted.cancel()
                 self._give(0)  # others may have waited behind this one
             raise
 
     def _give(self, count: int) -> None:
         self._free += count
         while self._waiting and (self._waiting[0][1].done() or self._waiting[0][0] <= self._free):
-            wanted, turn = self._waiting.popleft()
-            if not turn.done():
+            wanted, granted = self._waiting.popleft()
+            if not granted.done():
                 self._free -= wanted
-                turn.set_result(None)
+                granted.set_result(None)
