@@ -108,6 +108,7 @@ async def _converse(service: Service, call: Call, receive: Receive, send: Send) 
 def _advance(service: Service, call: Call, message: Message) -> Future[bytes]:
     """The reply to one message."""
     reply: Future[bytes] = get_running_loop().create_future()
+    reply.add_done_callback(_heed)
     try:
         event = decode(_decoder, message.get("bytes") or message.get("text") or b"")
         caller = call.caller(service.settings.request_timeout)
@@ -118,6 +119,12 @@ def _advance(service: Service, call: Call, message: Message) -> Future[bytes]:
         logger.exception("a message of %s failed", PATH)
         reply.set_exception(internal())
     return reply
+
+
+def _heed(reply: Future[bytes]) -> None:
+    """Look at a reply's exception, which asyncio logs as forgotten where the client has gone before the reply."""
+    if not reply.cancelled():
+        reply.exception()
 
 
 async def _answer(replies: Replies, places: Semaphore, send: Send) -> None:
