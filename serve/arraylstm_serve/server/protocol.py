@@ -49,10 +49,7 @@ class Protocol(Requests):
     answer. `stalls` ends connections that do not close.
     """
 
-    _clock: asyncio.TimerHandle | None = None
     _unread_clock: asyncio.TimerHandle | None = None
-    _stopping = False
-    """Whether the server stops, so that this connection ends with the answer to the request that has come."""
 
     # -- the connection
 
@@ -68,7 +65,7 @@ class Protocol(Requests):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
-        self._stop_clock()
+        self.stop_clock()
         self.resume_writing()
         super().connection_lost(exc)
         self._drop_requests()
@@ -116,24 +113,10 @@ class Protocol(Requests):
         else:
             super().shutdown()
 
-    # -- requests
-
-    def on_headers_complete(self) -> None:
-        """Hand the request to the application."""
-        super().on_headers_complete()
-        if self._stopping and self.cycle is not None:
-            self.cycle.keep_alive = False
-
-    def on_message_complete(self) -> None:
-        """End a request: it has come in whole, so the clock stops."""
-        super().on_message_complete()
-        if self._clock is not None and self._phase is NO_REQUEST:
-            self._stop_clock()
-
     def handle_websocket_upgrade(self) -> None:
         """Hand the connection to StreamProtocol, or refuse a handshake that it cannot read."""
         self._phase = OVER
-        self._stop_clock()
+        self.stop_clock()
         self._unset_keepalive_if_required()
         stream = StreamProtocol(self.config, self.server_state, self.app_state)
         self.connections.discard(self)
@@ -173,7 +156,7 @@ class Protocol(Requests):
             cast(Scope, self._running.scope)[REFUSED] = kind.status
         self._drop_requests()
         self._phase = OVER
-        self._stop_clock()
+        self.stop_clock()
         self.loop.call_later(LINGER, self.transport.close)
         self.loop.call_later(2 * LINGER, self.transport.abort)  # with TLS, close waits for the client
 
@@ -187,11 +170,6 @@ class Protocol(Requests):
 
     def _start_clock(self) -> None:
         self._clock = self.loop.call_later(self.config.request_timeout, self._too_slow)
-
-    def _stop_clock(self) -> None:
-        if self._clock is not None:
-            self._clock.cancel()
-            self._clock = None
 
     def _too_slow(self) -> None:
         """Refuse a request that did not come in whole in time; close a connection without one."""

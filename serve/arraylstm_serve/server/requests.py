@@ -7,7 +7,7 @@ from enum import Enum, auto
 
 import httptools
 from uvicorn._types import ASGI3Application
-from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from arraylstm_serve.api.problems import Problem
@@ -95,6 +95,10 @@ class Requests(HttpToolsProtocol):
     _parsed = 0
     _running: RequestResponseCycle | None = None
     """The request that the application got last. `cycle` is the one received last; `pipeline` has those between."""
+    _clock: asyncio.TimerHandle | None = None
+    """Runs while the client has to send something."""
+    _stopping = False
+    """Whether the server stops, so that this connection ends with the answer to the request that has come."""
     _fault = ""
     """What is wrong with the head being parsed, if it is anything but its syntax."""
 
@@ -112,6 +116,12 @@ class Requests(HttpToolsProtocol):
     def watch(self) -> None:
         """Look after the connection, after each piece of bytes."""
         raise NotImplementedError
+
+    def stop_clock(self) -> None:
+        """Stop the clock that runs while the client has to send something."""
+        if self._clock is not None:
+            self._clock.cancel()
+            self._clock = None
 
     # -- bytes
 
@@ -215,18 +225,20 @@ class Requests(HttpToolsProtocol):
         self._phase = BODY
         self._check_head()
         if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                raise self._refused("CONNECT is for proxies; this server is none.")
             taken = is_handshake(self.parser.get_method(), self.parser.get_http_version(), self.headers)
             self._offer = TAKEN if taken else IGNORED
         else:
             super().on_headers_complete()
+            if self._stopping:
+                self.cycle.keep_alive = False
 
     def _check_head(self) -> None:
         if self._head_bytes + self._largest_piece > MAX_HEAD and self._head_size() > MAX_HEAD:
             raise self._refused("")  # it came in one piece
         if self._hosts != 1 and (self._hosts or self.parser.get_http_version() != "1.0"):
             raise self._refused(f"A request must have one Host header; this one has {self._hosts or 'none'}.")
-        if self.parser.get_method() == b"CONNECT":
-            raise self._refused("CONNECT is for proxies; this server is none.")
 
     def _refused(self, fault: str) -> ValueError:
         """Note what is wrong with a head, for the refusal."""
@@ -239,16 +251,24 @@ class Requests(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body; the head's bytes are counted from here again."""
         self._head_bytes = 0
-        super().on_body(body)
+        cycle = self.cycle
+        if not cycle.response_complete:
+            cycle.body += body
+            if len(cycle.body) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
+            cycle.message_event.set()
 
     def on_message_complete(self) -> None:
-        """End a request: it has come in whole."""
+        """End a request: it has come in whole, so the clock stops."""
         if self._offer is IGNORED:  # it is still to come
             return
         self._phase = NO_REQUEST
         self._head_bytes = 0
+        if self._clock is not None:
+            self.stop_clock()
         if self._offer is NO_OFFER:
-            super().on_message_complete()
+            self.cycle.more_body = False
+            self.cycle.message_event.set()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
