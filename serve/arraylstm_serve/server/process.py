@@ -46,6 +46,12 @@ An answered request leaves no cycles behind; a refused one may.
 STOP_PATIENCE = 5.0
 """Seconds that a stopping server gives a connection whose client reads nothing."""
 
+RECEIVE_BUFFER = 65_536
+"""Bytes that the kernel keeps of a connection that is not read, about; of its own accord it would keep megabytes.
+
+It is also what comes in one piece, and so what is held of requests sent ahead: Linux doubles it, 128 KB at most.
+"""
+
 SPARE_FILES = 64
 """Open files beside those of connections; connections that are being refused are among them."""
 
@@ -210,6 +216,7 @@ def listen(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)  # each connection inherits it
             listener.bind(address)
         except OSError:
             listener.close()

@@ -16,7 +16,7 @@ from arraylstm_serve.server.config import Config
 SLICE = 512
 """Most bytes to parse at a time. A frame has at least 6, so a slice takes about a millisecond at worst."""
 
-BURST, RATE = 1000, 100
+BURST, RATE = 250, 50
 """Frames without a message that a client may send at once, and a second in the long run.
 
 Control frames are such, and fragments of less than SMALL bytes. Each message gives FREE of them back, so that clients
@@ -68,6 +68,9 @@ class StreamProtocol(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, a slice at a time."""
+        if not self._held and len(data) <= SLICE and self._ready:
+            super().data_received(data)
+            return
         if self._held:
             self._held = self._held[self._parsed :] + data
             self._parsed = 0
@@ -122,7 +125,7 @@ class StreamProtocol(WebSocketsSansIOProtocol):
     async def receive(self) -> ASGIReceiveEvent:
         """Give the application the next message; once it has all of them, go on."""
         message = await self.queue.get()
-        if self.queue.empty() and not self._resting:
+        if self.queue.empty() and (self._held or self.read_paused):
             self._go_on()
         return message
 
@@ -156,7 +159,8 @@ class StreamProtocol(WebSocketsSansIOProtocol):
     def _count_data(self, frame: Frame) -> bool:
         """Count a frame with data: a small fragment as one without a message."""
         if frame.fin and not self.close_sent:
-            self._allowance = min(BURST, self._allowance + FREE)
+            if self._allowance < BURST:
+                self._allowance = min(BURST, self._allowance + FREE)
         elif len(frame.data) < SMALL or self.close_sent:
             return self._count()
         return not self.transport.is_closing()
