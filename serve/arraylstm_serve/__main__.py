@@ -2,6 +2,17 @@
 
 import sys
 
-from arraylstm_serve.cli import main
+from arraylstm_serve.server.early import open_standard_streams, record_signals
 
-sys.exit(main())
+
+def main() -> int:
+    """Run the command line. A signal to stop is heeded from here on: the imports alone take a second."""
+    open_standard_streams()
+    record_signals()
+    from arraylstm_serve import cli
+
+    return cli.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -79,6 +79,10 @@ class Settings:
     """Seconds that a request may take to arrive, and then to wait for its turn; a later one is answered 408 or 503 and
     not applied."""
 
+    keep_alive: Seconds = 75.0
+    """Seconds that a connection stays open between two requests; a balancer in front should close its connections
+    earlier than that."""
+
     max_items: Count = 1000
     """Most items in one event."""
 

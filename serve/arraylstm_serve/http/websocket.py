@@ -109,6 +109,7 @@ async def _converse(service: Service, call: Call, receive: Receive, send: Send) 
 def _advance(service: Service, call: Call, message: Message) -> Future[bytes]:
     """Carry out the event in a message, and return its reply."""
     reply: Future[bytes] = get_running_loop().create_future()
+    reply.add_done_callback(_heed)
     try:
         event = _decoded(service, call, message)
         caller = call.caller(service.settings.request_timeout)
@@ -132,6 +133,12 @@ def _decoded(service: Service, call: Call, message: Message) -> BulkEvent:
     except Problem as problem:
         service.refused_event(problem, call.arrived)
         raise
+
+
+def _heed(reply: Future[bytes]) -> None:
+    """Look at a reply's exception, which asyncio logs as forgotten where the client has gone before the reply."""
+    if not reply.cancelled():
+        reply.exception()
 
 
 async def _answer(replies: Replies, places: Semaphore, send: Send) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import logging
+import os
 import resource
-import signal
 import socket
 import ssl
 from collections.abc import Iterator, Sequence
@@ -25,8 +27,12 @@ from arraylstm_serve.engine.step_graph import StepGraph
 from arraylstm_serve.errors import StartupError, cause
 from arraylstm_serve.http.auth import Keys
 from arraylstm_serve.server import logs
+from arraylstm_serve.server.config import Config
+from arraylstm_serve.server.early import record_signals
 from arraylstm_serve.server.memory import demands, memory_limit, too_much
-from arraylstm_serve.server.protocol import Config, Protocol, StreamProtocol
+from arraylstm_serve.server.protocol import Protocol
+from arraylstm_serve.server.stalls import end_stalled
+from arraylstm_serve.server.stream import StreamProtocol
 from arraylstm_serve.server.tls import Listener, server_context
 from arraylstm_serve.sessions.model import slot_count
 from arraylstm_serve.sessions.service import Service
@@ -38,8 +44,19 @@ YOUNG_OBJECTS = 50_000
 Collections can be rare: an answered request leaves no reference cycles behind, only a refused one may.
 """
 
+STOP_PATIENCE = 5.0
+"""Seconds that a stopping server gives a connection whose client reads nothing."""
+
+RECEIVE_BUFFER = 65_536
+"""Bytes that the kernel keeps of a connection that is not read, about; of its own accord it would keep megabytes.
+
+It is also what comes in one piece, and so what is held of requests sent ahead: Linux doubles it, 128 KB at most.
+"""
+
 SPARE_FILES = 64
 """Open files in addition to those of accepted connections; connections that are being refused need some of them."""
+
+logger = logging.getLogger(__name__)
 
 
 class Server(uvicorn.Server):
@@ -57,6 +74,7 @@ class Server(uvicorn.Server):
         self._service = service
         self._greeting = greeting
         self._signals = signals
+        self._timeout = service.settings.request_timeout
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to accept connections, then say so.
@@ -76,7 +94,17 @@ class Server(uvicorn.Server):
             await super().startup([])
             for listener in sockets or ():
                 self.servers.append(self._listen(listener, self.config.ssl))  # type: ignore[arg-type]
-        print(self._greeting, flush=True)  # noqa: T201 - a command line prints
+        connections = self.server_state.connections
+        self._looking = asyncio.get_running_loop().create_task(end_stalled(connections, self._patience))
+        say(self._greeting)
+
+    def _patience(self) -> float:
+        return min(STOP_PATIENCE, self._timeout) if self.should_exit else self._timeout
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop: answer what has come, and end every connection."""
+        await super().shutdown(sockets)
+        self._looking.cancel()
 
     def _listen(self, listener: socket.socket, context: ssl.SSLContext) -> Listener:
         """Accept encrypted connections."""
@@ -97,6 +125,8 @@ def serve(path: Path, settings: Settings) -> None:
         StartupError: the bundle, the device or the address cannot be used, or the memory is not enough.
     """
     signals = record_signals()
+    if signals:
+        return
     logs.configure(settings)
     tell_what_is_no_setting()
     bundle = Bundle.load(path)
@@ -119,9 +149,11 @@ def allow_files(connections: int) -> None:
     needed = connections + SPARE_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < needed:
+        fitting = hard - SPARE_FILES
+        remedy = f"give --max-connections {fitting}, or raise the limit" if fitting > 0 else "raise the limit"
         raise StartupError(
             f"--max-connections {connections} needs {needed} open files, but at most {hard} are allowed (ulimit -Hn); "
-            "lower --max-connections or raise that limit."
+            f"{remedy}."
         )
     if soft != resource.RLIM_INFINITY and soft < needed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
@@ -166,6 +198,7 @@ def configure(service: Service, keys: Keys | None) -> uvicorn.Config:
         log_config=None,
         proxy_headers=False,
         server_header=False,
+        timeout_keep_alive=settings.keep_alive,
         timeout_graceful_shutdown=settings.shutdown_timeout,
     )
     config.load()
@@ -186,6 +219,7 @@ def listen(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)  # each connection inherits it
             listener.bind(address)
         except OSError:
             listener.close()
@@ -229,20 +263,17 @@ def greeting(service: Service, keys: Keys | None, listener: socket.socket) -> st
     )
 
 
+def say(text: str) -> None:
+    """Print a text. If that fails, log why: the server serves all the same."""
+    try:
+        print(text, flush=True)  # noqa: T201 - a command line prints
+    except OSError as error:
+        logger.warning("the greeting cannot be printed: %s", cause(error))
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python fails to write the rest at its end: status 120
+
+
 def settle_memory() -> None:
     """Exempt everything loaded so far from garbage collection, and make collections rare."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS)
-
-
-def record_signals() -> list[int]:
-    """Record SIGINT and SIGTERM in the list returned, for as long as uvicorn does not handle them.
-
-    They may arrive before uvicorn starts, and uvicorn raises those that it handled again once it has stopped. Neither
-    ends the process, so its exit status stays 0.
-    """
-    signals: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: signals.append(number))
-    return signals

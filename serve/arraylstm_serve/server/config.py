@@ -1,0 +1,28 @@
+"""uvicorn's settings, and what our protocols need beyond them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from arraylstm_serve.counters import Counters
+from arraylstm_serve.settings import Settings
+
+
+class Config(uvicorn.Config):
+    """uvicorn's settings, and what our protocols need beyond them.
+
+    Args:
+        app: the application.
+        settings: the bounds on connections.
+        counters: counts the refusals that the application does not hear of.
+        options: uvicorn's own.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings, counters: Counters, **options: Any) -> None:
+        super().__init__(app, **options)
+        self.max_connections = settings.max_connections
+        self.request_timeout = settings.request_timeout
+        self.counters = counters
