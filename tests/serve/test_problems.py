@@ -17,7 +17,8 @@ EVENTS = "/v1/sessions/u/events"
 BAD_BODIES = [
     (b"", "invalid_json", "truncated"),
     (b"{", "invalid_json", "truncated"),
-    (b"\xff\xfe", "invalid_json", "malformed"),
+    (b"\xff\xfe", "invalid_json", "UTF-16"),
+    (b"\xfe\xed", "invalid_json", "malformed"),
     (b'{"items": ["\xff"]}', "invalid_json", "utf-8"),
     (b'{"items": [NaN]}', "invalid_json", "malformed"),
     (b'{"items": [Infinity]}', "invalid_json", "malformed"),
