@@ -14,7 +14,7 @@ from .answers import exchange, split
 
 OFFER = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
 KEY = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-LINE = b"GET /v1/stream HTTP/1.1\r\nHost: x\r\n"
+LINE = b"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\n"
 SHAKE = LINE + OFFER + KEY
 
 UNREADABLE = {

@@ -7,7 +7,7 @@ import pytest
 from ...servers import ServerProcess
 from .answers import CLOSE, exchange
 
-DELETE = b"DELETE /v1/sessions/victim HTTP/1.1\r\nHost: x\r\n\r\n"
+DELETE = b"DELETE /v1/sessions/victim HTTP/1.1\r\nHost: localhost\r\n\r\n"
 OFFERS = {
     "h2c": b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAA\r\n",
     "TLS": b"Connection: upgrade\r\nUpgrade: TLS/1.2\r\n",
@@ -23,7 +23,12 @@ def post(
 ) -> tuple[bytes, bytes]:
     """Head and body of an event of a session."""
     framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % len(body)
-    head = b"POST /v1/sessions/%s/events HTTP/%s\r\nHost: x\r\n%s%s\r\n\r\n" % (name.encode(), version, offer, framing)
+    head = b"POST /v1/sessions/%s/events HTTP/%s\r\nHost: localhost\r\n%s%s\r\n\r\n" % (
+        name.encode(),
+        version,
+        offer,
+        framing,
+    )
     return head, b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body) if chunked else body
 
 
@@ -48,7 +53,7 @@ def test_a_body_is_no_request(server: ServerProcess, offer: str, chunked: bool) 
     head, body = post("other", OFFERS[offer], DELETE, chunked=chunked)
     for pieces in ((head + body + CLOSE,), (head, body, CLOSE), (head + body[:9], body[9:] + CLOSE)):
         assert [answer.status for answer in exchange(server, *pieces)] == [400, 200]
-    look = b"GET /v1/sessions/victim HTTP/1.1\r\nHost: x\r\n\r\n"
+    look = b"GET /v1/sessions/victim HTTP/1.1\r\nHost: localhost\r\n\r\n"
     assert exchange(server, look, CLOSE)[0].status == 200
 
 
@@ -56,7 +61,7 @@ def test_an_offer_in_http_1_0_is_ignored(server: ServerProcess) -> None:
     """HTTP/1.0 has no upgrades: a WebSocket offered there is not begun, and an event with one is applied."""
     head, body = post("old", OFFERS["WebSocket"], b'{"items":["a"]}', b"1.0")
     assert [answer.status for answer in exchange(server, head + body)] == [200]
-    handshake = b"GET /v1/stream HTTP/1.0\r\nHost: x\r\n" + OFFERS["WebSocket"] + KEY + b"\r\n"
+    handshake = b"GET /v1/stream HTTP/1.0\r\nHost: localhost\r\n" + OFFERS["WebSocket"] + KEY + b"\r\n"
     assert [answer.status for answer in exchange(server, handshake)] == [426]
 
 
@@ -66,11 +71,13 @@ KEY = b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==
 def test_a_connect_is_refused(server: ServerProcess) -> None:
     """CONNECT, after which anything might come, ends the connection."""
     for target in (b"/v1/model", b"example.org:443"):
-        answers = exchange(server, b"CONNECT %s HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n" % target + DELETE)
+        answers = exchange(
+            server, b"CONNECT %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\n\r\n" % target + DELETE
+        )
         assert [answer.status for answer in answers] == [400]
 
 
-@pytest.mark.parametrize("hosts", [b"", b"Host: x\r\nHost: x\r\n", b"Host: x\r\nhost: y\r\n"])
+@pytest.mark.parametrize("hosts", [b"", b"Host: localhost\r\nHost: localhost\r\n", b"Host: localhost\r\nhost: y\r\n"])
 def test_a_request_has_one_host(server: ServerProcess, hosts: bytes) -> None:
     """A request of HTTP/1.1 without a Host, or with two, is refused, and so is one of HTTP/1.0 with two."""
     (answer,) = exchange(server, b"GET /healthz HTTP/1.1\r\n" + hosts + b"\r\n")

@@ -13,7 +13,7 @@ from ...servers import ServerProcess, Start
 from ..sockets import BODY, HEAD, connect
 from .answers import CLOSE, exchange, memory
 
-NOTHING = b"GET /v HTTP/1.1\r\nHost:x\r\n\r\n"
+NOTHING = b"GET /v HTTP/1.1\r\nHost:localhost\r\n\r\n"
 SECONDS = 4
 
 

@@ -13,14 +13,14 @@ from ..sockets import HEALTH, connect
 from .test_handshakes import SHAKE
 from .test_streams import PING, frame
 
-PAGE = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n"
+PAGE = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n"
 
 PHASES = {
     "nothing": b"",
     "a head": HEALTH[:-2],
-    "a body": b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n{",
-    "a chunk": b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{",
-    "a trailer": b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nx: ",
+    "a body": b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n{",
+    "a chunk": b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{",
+    "a trailer": b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nx: ",
     "an ignored offer": PAGE + b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 5\r\n\r\n",
     "the head of a handshake": SHAKE,
     "answers unread": (PAGE + b"\r\n") * 300,

@@ -115,7 +115,7 @@ def test_who_does_not_read_does_not_keep_the_server(start_server: Start, over: s
         client.settimeout(2)
         request = frame(TEXT, event("u", top_k=7, items=["a"] * 500))
         if over == "http":
-            request = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
+            request = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
         with suppress(TimeoutError):
             send_for_ever(client, request * 50)
         began = monotonic()
