@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, closing, suppress
-from time import monotonic, sleep
+import asyncio
+import socket
+from contextlib import ExitStack, closing
+from time import monotonic
 
 import pytest
+from uvicorn.server import ServerState
 
+from arraylstm_serve.server.process import configure
+from arraylstm_serve.server.protocol import Protocol
 from arraylstm_serve.settings import Settings
 
 from ...servers import Start
-from ..sockets import BODY, HEAD, HEALTH, answer_to, connect, more, rest
+from ..harness import Harness
+from ..sockets import BODY, HEAD, HEALTH, answer_to, connect, rest
 from .answers import exchange
 
 
@@ -25,43 +31,37 @@ def test_a_connection_stays_for_as_long_as_is_set(start_server: Start) -> None:
         assert 0.9 < monotonic() - began < 9
 
 
-def test_no_request_that_came_before_the_close_is_dropped(start_server: Start) -> None:
-    """A request that comes while the server is busy, and the connection's time runs out meanwhile, is answered."""
-    server = start_server("--keep-alive", "0.5")
-    walk = b'{"items":["a"' + b',"a"' * 999 + b'],"top_k":0}'
-    event = HEAD.replace(b"%d" % len(BODY), b"%d" % len(walk)) + walk
-    with ExitStack() as stack:
-        busy = [stack.enter_context(closing(connect(server))) for _ in range(20)]
-        idle = stack.enter_context(closing(connect(server)))
-        answer_to(idle, HEALTH)
-        began = monotonic()
-        sleep(0.4)
-        for client in busy:  # each takes the server some time, all of them more than is left of the half second
-            client.sendall(event)
-        sleep(max(0.0, began + 0.49 - monotonic()))
-        idle.sendall(HEALTH)
-        assert more(idle).startswith(b"HTTP/1.1 200 OK")
+class Wire(asyncio.Transport):
+    """A connection whose bytes nobody has read yet."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        super().__init__({"socket": connection})
+        self.closed = False
+
+    def is_closing(self) -> bool:
+        """Whether it has been closed."""
+        return self.closed
+
+    def close(self) -> None:
+        """Close it."""
+        self.closed = True
 
 
-def test_requests_at_the_moment_of_the_close_are_answered(start_server: Start) -> None:
-    """Of requests sent from a moment before the time is up, all that were sent before it are answered."""
-    server = start_server("--keep-alive", "1")
-    with ExitStack() as stack:
-        clients = []
-        for _ in range(60):
-            client = stack.enter_context(closing(connect(server)))
-            answer_to(client, HEALTH)
-            clients.append((client, monotonic()))
-            sleep(0.005)
-        lost = 0
-        for number, (client, answered) in enumerate(clients):
-            sleep(max(0.0, answered + 0.985 + number % 10 * 0.001 - monotonic()))
-            client.sendall(HEALTH)
-            with suppress(ConnectionError):
-                lost += not client.recv(12).startswith(b"HTTP/1.1 200")
-                continue
-            lost += 1
-    assert lost == 0
+@pytest.mark.anyio
+@pytest.mark.parametrize("came", [b"", HEALTH], ids=["nothing came", "a request came"])
+async def test_no_request_that_came_before_the_close_is_dropped(harness: Harness, came: bytes) -> None:
+    """A connection whose time is up is closed only if the kernel has nothing of it that is still to be read."""
+    config = configure(harness.service, None)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        protocol, wire = Protocol(config, ServerState(), {}), Wire(ours)
+        protocol.connection_made(wire)
+        theirs.sendall(came)
+        protocol.timeout_keep_alive_handler()
+        assert wire.closed is not came.startswith(b"GET")
+        assert (protocol.timeout_keep_alive_task is None) is wire.closed
+        protocol.connection_lost(None)
+        protocol.stop_clock()
 
 
 @pytest.mark.parametrize("count", [1, 50])

@@ -32,7 +32,8 @@ PHASES = {
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_connection_that_stands_still_has_an_end(start_server: Start, phase: str) -> None:
     """The only connection allowed stops in this phase; a moment later another one is served."""
-    server = start_server("--request-timeout", "1", "--keep-alive", "1", "--max-connections", "1")
+    idle = ("--keep-alive", "1") if phase == "idle" else ()
+    server = start_server("--request-timeout", "1", "--max-connections", "1", *idle)
     with closing(connect(server)) as client:
         client.sendall(PHASES[phase])
         assert served(server)
