@@ -154,7 +154,7 @@ def test_refused_connections_take_nobodys_place(crowded: tuple[ServerProcess, Ex
 @pytest.mark.parametrize("answered", [False, True], ids=["before the answer", "after it"])
 def test_a_trailer_has_an_end(server: ServerProcess, answered: bool) -> None:
     """A trailer that goes on and on is cut off after 64 KiB, whether or not the request has been answered."""
-    begun = b"POST %s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
+    begun = b"POST %s HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
     with closing(connect(server)) as client:
         if answered:
             assert b" 404 " in answer_to(client, begun % b"/nothing")
@@ -169,7 +169,7 @@ def test_a_client_that_does_not_read_is_cut_off(start_server: Start) -> None:
     """Answers that nobody reads hold their connection for --request-timeout only."""
     server = start_server("--request-timeout", "1", "--max-connections", "1")
     with closing(connect(server)) as client:
-        client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 1000)
+        client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1000)
         ends = monotonic() + 10
         while monotonic() < ends:
             with suppress(httpx.TransportError):
@@ -181,7 +181,7 @@ def test_a_client_that_does_not_read_is_cut_off(start_server: Start) -> None:
 def test_a_client_that_leaves_does_not_disturb_the_others(server: ServerProcess) -> None:
     """Connections cut in the head, in the body or before the answer leave the server answering."""
     body = b'{"items":["a"]}'
-    head = b"POST /v1/sessions/u/events HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    head = b"POST /v1/sessions/u/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
     for sent in (head[:20], head + body[:3], head + body):
         with socket.create_connection(("127.0.0.1", server.port)) as client:
             client.sendall(sent)
@@ -211,7 +211,7 @@ def test_large_bodies_and_ids_get_clear_answers(start_server: Start) -> None:
     server = start_server("--max-body", "1000")
     long_id = httpx.post(f"{server.url}/v1/sessions/{'x' * 60_000}/events", json={"items": ["a"]})
     with socket.create_connection(("127.0.0.1", server.port)) as client:
-        client.sendall(b"POST /v1/sessions/" + b"x" * 1_000_000 + b"/events HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.sendall(b"POST /v1/sessions/" + b"x" * 1_000_000 + b"/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         longer_id = b"".join(iter(lambda: client.recv(4096), b""))
     large = httpx.post(f"{server.url}/v1/sessions/u/events", content=b" " * 2_000_000)
     assert (long_id.status_code, long_id.json()["code"]) == (422, "invalid_session_id")
@@ -247,12 +247,12 @@ def test_the_head_of_a_request_is_bounded(start_server: Start) -> None:
 def test_bodies_do_not_count_as_heads(server: ServerProcess) -> None:
     """A body longer than any head, and a later head that comes in parts, are taken."""
     body = b'{"items":["a"]}'.ljust(100_000)
-    head = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    head = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
     with socket.create_connection(("127.0.0.1", server.port)) as client:
         for part in (head + body[:70_000], body[70_000:] + b"GET /healthz HTTP/1.1\r\n"):
             client.sendall(part)
             httpx.get(f"{server.url}/healthz")
-        client.sendall(b"Host: x\r\nConnection: close\r\n\r\n")
+        client.sendall(b"Host: localhost\r\nConnection: close\r\n\r\n")
         answers = b"".join(iter(lambda: client.recv(4096), b""))
     assert answers.count(b"HTTP/1.1 200 OK") == 2
 

@@ -24,7 +24,7 @@ from .sockets import BODY, HEAD, HEALTH, LONG_HEADS, answer_to, connect, rest
 
 EVENTS = "/v1/sessions/{session_id}/events"
 STREAM = "/v1/stream"
-UPGRADE = b"GET /v1/stream HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+UPGRADE = b"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 
 Counts = dict[tuple[str, int], int]
 
@@ -160,7 +160,12 @@ def test_preflights_are_counted(start_server: Start) -> None:
 def long(path: str, headers: bytes = b"") -> bytes:
     """A request that takes the server a while."""
     body = b'{"items":["a"%s]}' % (b',"a"' * 5_000)
-    return b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n%s\r\n%s" % (path.encode(), len(body), headers, body)
+    return b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n%s\r\n%s" % (
+        path.encode(),
+        len(body),
+        headers,
+        body,
+    )
 
 
 ORIGIN = "https://shop.example"

@@ -142,7 +142,7 @@ async def test_pipelined_requests_of_a_connection_apply_in_their_order(start_ser
     server = start_server()
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     bodies = [b'{"items":["a"],"top_k":0,"expected_step":%d}' % number for number in range(40)]
-    head = b"POST /v1/sessions/u/events HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+    head = b"POST /v1/sessions/u/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
     writer.write(b"".join(head % len(body) + body for body in bodies))
     for number in range(40):
         answer = await reader.readuntil(b"\r\n\r\n")

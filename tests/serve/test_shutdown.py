@@ -129,7 +129,7 @@ def test_a_signal_ends_the_server_after_what_is_in_flight(start_server: Start, n
     server = start_server()
     body = b'{"items":["a","b"]}'
     with socket.create_connection(("127.0.0.1", server.port)) as client:
-        head = f"POST /v1/sessions/u/events HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = f"POST /v1/sessions/u/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
         client.sendall(head.encode() + body[:5])
         httpx.get(f"{server.url}/healthz")
         server.process.send_signal(number)
@@ -147,7 +147,7 @@ def test_a_stuck_client_does_not_keep_the_server(start_server: Start) -> None:
     """A request that never ends is given up after shutdown_timeout, and the exit status is 0 still."""
     server = start_server("--shutdown-timeout", "1")
     with socket.create_connection(("127.0.0.1", server.port)) as client:
-        client.sendall(b"POST /v1/sessions/u/events HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{")
+        client.sendall(b"POST /v1/sessions/u/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{")
         httpx.get(f"{server.url}/healthz")
         server.process.terminate()
         assert server.process.wait() == 0
@@ -181,7 +181,7 @@ def test_a_second_signal_cuts_requests_off_in_good_order(start_server: Start) ->
     """A server told twice to stop answers 503 to what is in flight, prints no traceback, and ends with status 0."""
     process = start_server()
     with socket.create_connection(("127.0.0.1", process.port)) as client:
-        client.sendall(b"POST /v1/sessions/u/events HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{")
+        client.sendall(b"POST /v1/sessions/u/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{")
         httpx.get(f"{process.url}/healthz")
         for _ in range(2):
             process.process.send_signal(signal.SIGINT)

@@ -130,7 +130,7 @@ def test_an_idle_connection_does_not_keep_the_server(folder: Path, start_server:
     server = start_server("--tls-certificate", str(folder / "both.pem"), "--request-timeout", "300")
     with socket.create_connection(("127.0.0.1", server.port)) as plain:
         client = trust.wrap_socket(plain, server_hostname="127.0.0.1", suppress_ragged_eofs=True)
-        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert client.recv(4096).startswith(b"HTTP/1.1 200")
         server.process.terminate()
         assert server.process.wait(20) == 0
@@ -162,7 +162,7 @@ def test_a_request_may_come_with_the_end_of_the_handshake(
         except ssl.SSLWantReadError:
             client.sendall(outgoing.read())
             incoming.write(client.recv(65_536))
-    encrypted.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+    encrypted.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
     client.sendall(outgoing.read())
     answer = b""
     while b"ok" not in answer:

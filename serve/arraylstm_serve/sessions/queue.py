@@ -237,7 +237,6 @@ class Queue:
                 done[place] = turn, internal()
             if turn.target not in (INITIAL, kept):
                 turn.model.slots.release(turn.target)
-        now = perf_counter()
         for turn, change in done:
             outcome = OK
             if isinstance(change, Change):
@@ -246,7 +245,7 @@ class Queue:
                 outcome = change.kind.code
                 turn.refuse(change)
             if turn.command.counted_as == "events":
-                self._counters.event(outcome, now - turn.caller.arrived)
+                self._counters.event(outcome, perf_counter() - turn.caller.arrived)
 
     def _apply(self, turn: Turn, change: Change | Problem) -> int:
         """Apply a change to the table. Return the session's slot if the session changed, else the initial slot."""
