@@ -5,6 +5,7 @@
 needs() {
     cat <<END
 chromium chromium the browser's page
+nginx nginx the server behind a proxy
 node nodejs Node, the browser's page
 npm npm Node, the browser's page
 g++ g++ the programs in C++
@@ -29,5 +30,5 @@ if [ "$packages" ] && command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
     apt-get update -qq && apt-get install -qq -y --no-install-recommends $packages >/dev/null
 fi
 missing | while read -r package tests; do
-    echo "Without $package these tests of tests/runtimes skip: $tests"
+    echo "Without $package these tests skip: $tests"
 done

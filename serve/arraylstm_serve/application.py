@@ -63,9 +63,10 @@ class Application(FastAPI):
         self.service = service
         self.keys = keys
         self.metrics = Metrics(service)
+        self._prefix = service.settings.root_path
         if self.openapi_url is not None:
             add_docs(self)
-        add_console(self)
+        add_console(self, self._prefix)
         for operation, handler in ENDPOINTS:
             self.add_api_route(
                 operation.path, _endpoint(handler, service), methods=_methods(operation), include_in_schema=False
@@ -85,11 +86,13 @@ class Application(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI document of every operation, also of those outside FastAPI."""
-        return document(OPERATIONS, __version__)
+        return document(OPERATIONS, __version__) | ({"servers": [{"url": self._prefix}]} if self._prefix else {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI request. Every HTTP request, CORS preflights included, gets an id and is counted."""
         kind = scope["type"]
+        if self._prefix and kind != "lifespan" and scope["path"].startswith(f"{self._prefix}/"):
+            scope["path"] = scope["path"][len(self._prefix) :]
         if kind == "http":
             responder = Responder(self.service, scope, send)
             await self._http(scope, receive, responder.send)
@@ -134,7 +137,7 @@ class Application(FastAPI):
             allowed = ", ".join(sorted(methods or {"GET", "HEAD"}))  # the console's files have these
             detail = f"{request.method} is not allowed for {shown(path)}; allowed: {allowed}."
             return _refusal(path, Problem(METHOD_NOT_ALLOWED, detail, headers={"Allow": allowed}))
-        advice = "" if self.openapi_url is None else "; /docs lists what there is"
+        advice = "" if self.openapi_url is None else f"; {self._prefix}/docs lists what there is"
         return _refusal(path, Problem(NOT_FOUND, f"There is nothing at {shown(path)}{advice}."))
 
     def _matching(self, scope: Scope) -> list[Route]:

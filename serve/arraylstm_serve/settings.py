@@ -17,6 +17,7 @@ from cyclopts.validators import Number
 
 from arraylstm_serve.hosts import ANY_HOST, LOCAL, Hosts, is_loopback, validate_host
 from arraylstm_serve.origins import validate_origin
+from arraylstm_serve.proxies import validate_proxy, validate_root_path
 
 Device = Literal["auto", "cpu", "cuda"]
 TRILLION = 10**12
@@ -29,6 +30,7 @@ LARGEST_BATCH = 4096
 """A CPU is fastest with batches of a few hundred rows; larger ones only take more time and memory."""
 MOST_THREADS = 1024
 Host = Annotated[str, Parameter(validator=validate_host)]
+Proxy = Annotated[str, Parameter(validator=validate_proxy)]
 Origin = Annotated[str, Parameter(validator=validate_origin)]
 
 
@@ -42,6 +44,16 @@ class Settings:
 
     port: Annotated[int, Parameter(validator=Number(gte=0, lte=65535))] = 8080
     """Port to listen on; 0 picks a free one."""
+
+    uds: Path | None = None
+    """Path of a Unix socket to listen on, in place of a host and port."""
+
+    root_path: Annotated[str, Parameter(validator=validate_root_path)] = ""
+    """Path under which a proxy shows the server, such as /predict. The proxy may pass it on or take it off."""
+
+    forwarded_allow_ips: tuple[Proxy, ...] = ()
+    """IP address or network of a proxy whose X-Forwarded-For and X-Forwarded-Proto are believed, or * for any; may be
+    repeated. With --uds only * counts. Without this setting nobody's are."""
 
     device: Device = "auto"
     """Where the model runs; auto means CUDA if onnxruntime has it, else the CPU."""
@@ -139,7 +151,8 @@ class Settings:
     @cached_property
     def hosts(self) -> Hosts | None:
         """The names by which clients may call the server; None for any."""
-        if ANY_HOST in self.allowed_host or not (self.allowed_host or is_loopback(self.host)):
+        local = self.uds is None and is_loopback(self.host)
+        if ANY_HOST in self.allowed_host or not (self.allowed_host or local):
             return None
         return Hosts((*LOCAL, *self.allowed_host))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.staticfiles import StaticFiles
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import Scope
 
 PATH = "/"
@@ -59,8 +59,11 @@ class Assets(StaticFiles):
         return response
 
 
-def add_console(app: FastAPI) -> None:
-    """Serve the console at /, and the files it loads under /console. It links to /docs if that is served."""
+def add_console(app: FastAPI, prefix: str) -> None:
+    """Serve the console at /, and the files it loads under /console. It links to /docs if that is served.
+
+    Its links are relative. So the bare prefix, under which a proxy may show the server, leads to the path with a slash.
+    """
     text = (FOLDER / "index.html").read_text("utf-8")
     if app.openapi_url is None:
         text = text.replace(LINK_TO_DOCS, "")
@@ -69,6 +72,12 @@ def add_console(app: FastAPI) -> None:
         return HTMLResponse(text, headers=HEADERS)
 
     app.add_api_route(PATH, page, methods=["GET", "HEAD"], include_in_schema=False)
+    if prefix:
+
+        async def redirection() -> RedirectResponse:
+            return RedirectResponse(f"{prefix}/")
+
+        app.add_api_route(prefix, redirection, methods=["GET", "HEAD"], include_in_schema=False)
     app.mount(ASSETS, Assets(directory=FOLDER / "assets"))
 
 

@@ -10,7 +10,7 @@ import resource
 import socket
 import ssl
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -34,6 +34,7 @@ from arraylstm_serve.server.protocol import Protocol
 from arraylstm_serve.server.stalls import end_stalled
 from arraylstm_serve.server.stream import StreamProtocol
 from arraylstm_serve.server.tls import Listener, server_context
+from arraylstm_serve.server.unix_socket import path_faults, unix_socket
 from arraylstm_serve.sessions.model import slot_count
 from arraylstm_serve.sessions.service import Service
 from arraylstm_serve.settings import Settings, tell_what_is_no_setting
@@ -86,7 +87,7 @@ class Server(uvicorn.Server):
             self.should_exit = True
             return
         for listener in sockets or ():
-            with address_faults(*listener.getsockname()[:2]):
+            with faults_of(listener):
                 listener.listen(self.config.backlog)
         if self.config.ssl is None:
             await super().startup(sockets)
@@ -131,13 +132,13 @@ def serve(path: Path, settings: Settings) -> None:
     tell_what_is_no_setting()
     bundle = Bundle.load(path)
     keys = None if settings.api_keys is None else Keys.load(settings.api_keys)
-    listener = listen(settings.host, settings.port)
-    allow_files(settings.max_connections)
-    service = Service(bundle, allocate(bundle, settings), settings)
-    service.model.engine.warm_up(settings.max_batch)
-    config = configure(service, keys)
-    settle_memory()
-    Server(config, service, greeting(service, keys, listener), signals).run([listener])
+    with bound(settings) as listener:
+        allow_files(settings.max_connections)
+        service = Service(bundle, allocate(bundle, settings), settings)
+        service.model.engine.warm_up(settings.max_batch)
+        config = configure(service, keys)
+        settle_memory()
+        Server(config, service, greeting(service, keys, listener), signals).run([listener])
 
 
 def allow_files(connections: int) -> None:
@@ -196,7 +197,8 @@ def configure(service: Service, keys: Keys | None) -> uvicorn.Config:
         lifespan="off",
         access_log=False,
         log_config=None,
-        proxy_headers=False,
+        proxy_headers=bool(settings.forwarded_allow_ips),
+        forwarded_allow_ips=list(settings.forwarded_allow_ips),
         server_header=False,
         timeout_keep_alive=settings.keep_alive,
         timeout_graceful_shutdown=settings.shutdown_timeout,
@@ -204,6 +206,16 @@ def configure(service: Service, keys: Keys | None) -> uvicorn.Config:
     config.load()
     config.ssl = server_context(settings.tls_certificate, settings.tls_key)
     return config
+
+
+@contextmanager
+def bound(settings: Settings) -> Iterator[socket.socket]:
+    """Bind the socket that the settings name; see `listen` and `unix_socket`."""
+    if settings.uds is None:
+        yield listen(settings.host, settings.port)
+    else:
+        with unix_socket(settings.uds) as listener:
+            yield listener
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -238,13 +250,27 @@ def address_faults(host: str, port: int) -> Iterator[None]:
         ) from error
 
 
+def faults_of(listener: socket.socket) -> AbstractContextManager[None]:
+    """Turn an error in using a bound socket into a StartupError."""
+    address = listener.getsockname()
+    return path_faults(address) if listener.family == socket.AF_UNIX else address_faults(*address[:2])
+
+
+def places(settings: Settings, listener: socket.socket) -> list[str]:
+    """Return the lines that say where the server is, its console and its documentation."""
+    scheme = "https" if settings.tls_certificate else "http"
+    if listener.family == socket.AF_UNIX:
+        return [f"  serving   unix:{listener.getsockname()}"]
+    host, port = listener.getsockname()[:2]
+    url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+    here = f"{scheme}://localhost:{port}" if ip_address(host).is_unspecified else url
+    docs = f"{here}/docs" if settings.docs == "on" else "off"
+    return [f"  serving   {url}", f"  console   {here}/", f"  docs      {docs}"]
+
+
 def greeting(service: Service, keys: Keys | None, listener: socket.socket) -> str:
     """Return the text for the person who started the server."""
     model, settings = service.model, service.settings
-    host, port = listener.getsockname()[:2]
-    scheme = "https" if settings.tls_certificate else "http"
-    url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-    here = f"{scheme}://localhost:{port}" if ip_address(host).is_unspecified else url
     asked = "asked for" if keys else "none asked for"
     needed = demands(model.bundle, settings)
     megabytes = (sum(needed.values()) - needed["max_batch"]) / 1e6
@@ -256,9 +282,7 @@ def greeting(service: Service, keys: Keys | None, listener: socket.socket) -> st
             f"  device    {model.engine.device} ({model.engine.provider}), threads {settings.threads}",
             f"  sessions  at most {settings.max_sessions}, states and remembered answers in at most {megabytes:.1f} MB",
             f"  API keys  {asked}",
-            f"  serving   {url}",
-            f"  console   {here}/",
-            f"  docs      {f'{here}/docs' if settings.docs == 'on' else 'off'}",
+            *places(settings, listener),
         )
     )
 

@@ -104,3 +104,12 @@ async def test_no_name_comes_from_no_browser(bundle_path: Path) -> None:
 def test_what_is_no_name_is_no_setting(refusal: Refusal, name: str) -> None:
     """A value that no Host header could match is refused at the start."""
     assert "Must be a host's name in lower case" in refusal("bundle", f"--allowed-host={name}", COLUMNS="400")
+
+
+def test_a_name_is_judged_the_same_each_time() -> None:
+    """However many headers were seen before, allowed ones stay allowed and foreign ones foreign."""
+    hosts = Hosts(["localhost"])
+    for _ in range(2):
+        for port in range(200):
+            assert hosts.allows(b"localhost:%d" % port)
+            assert not hosts.allows(b"evil.example:%d" % port)
