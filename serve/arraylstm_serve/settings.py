@@ -192,7 +192,7 @@ def is_service_link(name: str, value: str) -> bool:
     return _SERVICE_LINK.fullmatch(f"{name}={value}") is not None
 
 
-def tell_what_is_no_setting() -> None:
+def warn_of_unknown_variables() -> None:
     """Log the variables that look like settings and are not: service links in one line, others in a warning each."""
     links = []
     for variable in sorted(name for name in os.environ if name.startswith(VARIABLE_PREFIX)):

@@ -6,12 +6,12 @@ import logging
 
 from starlette.types import Scope
 
-from arraylstm_serve.http.request import Call
+from arraylstm_serve.http.request import RequestHead
 
 _access = logging.getLogger("arraylstm_serve.access")
 
 
-def log_access(scope: Scope, call: Call, status: int, seconds: float) -> None:
+def log_access(scope: Scope, call: RequestHead, status: int, seconds: float) -> None:
     """Write the line of an answered request."""
     facts = {
         "method": scope.get("method", "GET"),  # a WebSocket's scope has none

@@ -22,7 +22,7 @@ from arraylstm_serve.api.problems import (
     Problem,
 )
 from arraylstm_serve.api.schemas import SESSION_ID
-from arraylstm_serve.http.request import Call
+from arraylstm_serve.http.request import RequestHead
 from arraylstm_serve.text import shortened, shown
 
 MAX_DETAIL = 300
@@ -37,7 +37,7 @@ _is_session_id = re.compile(SESSION_ID).fullmatch
 Decoded = TypeVar("Decoded")
 
 
-async def read_body(call: Call, receive: Receive, limit: int) -> bytes:
+async def read_body(call: RequestHead, receive: Receive, limit: int) -> bytes:
     """Read the whole request body, and decompress it if its Content-Encoding says so.
 
     Raises:

@@ -28,7 +28,7 @@ from arraylstm_serve.api.schemas import BulkAnswer, BulkEvent, BulkRequest, enco
 from arraylstm_serve.http.body import decode, read_body
 from arraylstm_serve.http.endpoints import Endpoint
 from arraylstm_serve.http.events import advance
-from arraylstm_serve.http.request import Call
+from arraylstm_serve.http.request import RequestHead
 from arraylstm_serve.http.response import json_response
 from arraylstm_serve.sessions.commands import Caller
 from arraylstm_serve.sessions.service import Service
@@ -54,7 +54,7 @@ ADVANCE_ALL = Operation(
 )
 
 
-async def advance_all(service: Service, call: Call, request: BulkRequest) -> bytes:
+async def advance_all(service: Service, call: RequestHead, request: BulkRequest) -> bytes:
     """Carry out every event, chunk by chunk, and return an encoded BulkAnswer.
 
     Between two chunks, other requests get their turns.
@@ -181,7 +181,7 @@ class _Place:
 _decoder = msgspec.json.Decoder(BulkRequest)
 
 
-async def answer(service: Service, call: Call, request: Request) -> Response:
+async def answer(service: Service, call: RequestHead, request: Request) -> Response:
     """Answer POST /v1/events."""
     body = await read_body(call, request.receive, service.settings.max_body)
     return json_response(await advance_all(service, call, decode(_decoder, body)))

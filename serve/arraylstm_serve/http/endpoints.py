@@ -25,7 +25,7 @@ from arraylstm_serve.api.problems import (
     UNSUPPORTED_ENCODING,
 )
 from arraylstm_serve.http.body import valid_session_id
-from arraylstm_serve.http.request import Call
+from arraylstm_serve.http.request import RequestHead
 from arraylstm_serve.sessions.commands import Command
 from arraylstm_serve.sessions.service import Service
 
@@ -42,7 +42,7 @@ BODY_PROBLEMS = (
 TURN_PROBLEMS = (INVALID_SESSION_ID, SESSION_BUSY, *RUN_PROBLEMS)
 KEY_PROBLEMS = (INVALID_REQUEST, IDEMPOTENCY_KEY_REUSED)
 
-Handler = Callable[[Service, Call, Request], Awaitable[Response]]
+Handler = Callable[[Service, RequestHead, Request], Awaitable[Response]]
 
 
 class Endpoint(NamedTuple):
@@ -52,7 +52,7 @@ class Endpoint(NamedTuple):
     handler: Handler
 
 
-def ask(service: Service, call: Call, command: Command) -> Awaitable[bytes]:
+def ask(service: Service, call: RequestHead, command: Command) -> Awaitable[bytes]:
     """Carry out a command for the caller of a request, and return its answer.
 
     Raises:

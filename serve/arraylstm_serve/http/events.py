@@ -19,7 +19,7 @@ from arraylstm_serve.api.problems import (
 from arraylstm_serve.api.schemas import EventsRequest, SessionAnswer
 from arraylstm_serve.http.body import decode, read_body, valid_session_id
 from arraylstm_serve.http.endpoints import BODY_PROBLEMS
-from arraylstm_serve.http.request import Call
+from arraylstm_serve.http.request import RequestHead
 from arraylstm_serve.sessions.commands import Advance
 from arraylstm_serve.sessions.rendering import render_session
 from arraylstm_serve.sessions.service import Service
@@ -56,7 +56,7 @@ def concerns(path: str) -> bool:
     return path.endswith(SUFFIX) and path.startswith(PREFIX) and len(path) >= _SHORTEST
 
 
-async def answer(service: Service, call: Call, scope: Scope, receive: Receive) -> bytes:
+async def answer(service: Service, call: RequestHead, scope: Scope, receive: Receive) -> bytes:
     """Answer POST /v1/sessions/{session_id}/events.
 
     Raises:

@@ -11,7 +11,7 @@ from arraylstm_serve.api.schemas import PredictAnswer, PredictRequest
 from arraylstm_serve.bundle.manifest import Manifest, VocabularyFile
 from arraylstm_serve.http.body import decode, read_body
 from arraylstm_serve.http.endpoints import BODY_PROBLEMS, Endpoint, ask
-from arraylstm_serve.http.request import Call
+from arraylstm_serve.http.request import RequestHead
 from arraylstm_serve.http.response import json_response
 from arraylstm_serve.sessions.commands import Predict
 from arraylstm_serve.sessions.rendering import render_prediction
@@ -46,7 +46,7 @@ VOCABULARY = Operation(
 predict_decoder = msgspec.json.Decoder(PredictRequest)
 
 
-async def predict(service: Service, call: Call, request: Request) -> Response:
+async def predict(service: Service, call: RequestHead, request: Request) -> Response:
     """Answer POST /v1/predict."""
     body = await read_body(call, request.receive, service.settings.max_body)
     wanted = decode(predict_decoder, body)
@@ -54,12 +54,12 @@ async def predict(service: Service, call: Call, request: Request) -> Response:
     return json_response(await ask(service, call, command))
 
 
-async def model(service: Service, call: Call, request: Request) -> Response:
+async def model(service: Service, call: RequestHead, request: Request) -> Response:
     """Answer GET /v1/model."""
     return json_response(service.model.bundle.document)
 
 
-async def vocabulary(service: Service, call: Call, request: Request) -> Response:
+async def vocabulary(service: Service, call: RequestHead, request: Request) -> Response:
     """Answer GET /v1/vocabulary."""
     return json_response(service.model.bundle.labels)
 

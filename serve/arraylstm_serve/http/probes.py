@@ -9,7 +9,7 @@ from arraylstm_serve.api.openapi import Operation
 from arraylstm_serve.api.schemas import Health, Stats, encode
 from arraylstm_serve.http.endpoints import Endpoint
 from arraylstm_serve.http.metrics import CONTENT_TYPE_LATEST
-from arraylstm_serve.http.request import Call
+from arraylstm_serve.http.request import RequestHead
 from arraylstm_serve.http.response import json_response
 from arraylstm_serve.sessions.service import Service
 
@@ -42,22 +42,22 @@ READY = Operation(
 )
 
 
-async def stats(service: Service, call: Call, request: Request) -> Response:
+async def stats(service: Service, call: RequestHead, request: Request) -> Response:
     """Answer GET /v1/stats."""
     return json_response(service.stats())
 
 
-async def metrics(service: Service, call: Call, request: Request) -> Response:
+async def metrics(service: Service, call: RequestHead, request: Request) -> Response:
     """Answer GET /metrics."""
     return Response(request.app.metrics.exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-async def live(service: Service, call: Call, request: Request) -> Response:
+async def live(service: Service, call: RequestHead, request: Request) -> Response:
     """Answer GET /healthz."""
     return json_response(encode(Health("ok")))
 
 
-async def ready(service: Service, call: Call, request: Request) -> Response:
+async def ready(service: Service, call: RequestHead, request: Request) -> Response:
     """Answer GET /readyz."""
     if service.draining:
         return json_response(encode(Health("draining")), status=503)

@@ -49,7 +49,7 @@ def new_request_id() -> bytes:
     return b"%s-%x" % (_process, next(_request_ids))
 
 
-class Call:
+class RequestHead:
     """What the head of a request says.
 
     Attributes:

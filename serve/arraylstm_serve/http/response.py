@@ -10,7 +10,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from arraylstm_serve.api.problems import JSON, MEDIA_TYPE, Problem
 from arraylstm_serve.http.access_log import log_access
-from arraylstm_serve.http.request import REQUEST_ID, Call
+from arraylstm_serve.http.request import REQUEST_ID, RequestHead
 from arraylstm_serve.http.uvicorn_hooks import CYCLE, REFUSED, send_whole
 from arraylstm_serve.sessions.service import Service
 
@@ -39,7 +39,7 @@ class Responder:
 
     def __init__(self, service: Service, scope: Scope, send: Send) -> None:
         self.service = service
-        self.call = Call(scope)
+        self.call = RequestHead(scope)
         self.route = ""
         self.status = CLIENT_GONE
         self._scope = scope
@@ -80,7 +80,7 @@ class Responder:
         record(self.service, self.call, self._scope, route, self.status)
 
 
-def record(service: Service, call: Call, scope: Scope, route: str, status: int) -> None:
+def record(service: Service, call: RequestHead, scope: Scope, route: str, status: int) -> None:
     """Count an answer; log it if --access-log is given."""
     seconds = perf_counter() - call.arrived
     service.counters.answered(route, status, seconds)

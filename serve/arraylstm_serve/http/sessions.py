@@ -20,7 +20,7 @@ from arraylstm_serve.api.problems import (
 from arraylstm_serve.api.schemas import PeekQuery, SessionAnswer, SessionInfo
 from arraylstm_serve.http.body import decode_query, read_body
 from arraylstm_serve.http.endpoints import KEY_PROBLEMS, TURN_PROBLEMS, Endpoint, ask, session_id_of
-from arraylstm_serve.http.request import Call
+from arraylstm_serve.http.request import RequestHead
 from arraylstm_serve.http.response import json_response
 from arraylstm_serve.sessions import state_file
 from arraylstm_serve.sessions.management import Inspect, Peek, Remove, Restore, Save
@@ -88,19 +88,19 @@ RESTORE = Operation(
 )
 
 
-async def inspect(service: Service, call: Call, request: Request) -> Response:
+async def inspect(service: Service, call: RequestHead, request: Request) -> Response:
     """Answer GET /v1/sessions/{session_id}."""
     command = Inspect(session_id=session_id_of(request), describe=service.describe)
     return json_response(await ask(service, call, command))
 
 
-async def remove(service: Service, call: Call, request: Request) -> Response:
+async def remove(service: Service, call: RequestHead, request: Request) -> Response:
     """Answer DELETE /v1/sessions/{session_id}."""
     await ask(service, call, Remove(session_id=session_id_of(request), idempotency_key=call.idempotency_key()))
     return Response(status_code=204)
 
 
-async def peek(service: Service, call: Call, request: Request) -> Response:
+async def peek(service: Service, call: RequestHead, request: Request) -> Response:
     """Answer GET /v1/sessions/{session_id}/predictions."""
     session_id = session_id_of(request)
     query = decode_query(PeekQuery, request.query_params)
@@ -108,7 +108,7 @@ async def peek(service: Service, call: Call, request: Request) -> Response:
     return json_response(await ask(service, call, command))
 
 
-async def save(service: Service, call: Call, request: Request) -> Response:
+async def save(service: Service, call: RequestHead, request: Request) -> Response:
     """Answer GET /v1/sessions/{session_id}/state."""
     session_id = session_id_of(request)
     body = await ask(service, call, Save(session_id=session_id))
@@ -116,7 +116,7 @@ async def save(service: Service, call: Call, request: Request) -> Response:
     return Response(body, media_type=state_file.MEDIA_TYPE, headers={"Content-Disposition": name})
 
 
-async def restore(service: Service, call: Call, request: Request) -> Response:
+async def restore(service: Service, call: RequestHead, request: Request) -> Response:
     """Answer PUT /v1/sessions/{session_id}/state."""
     session_id = session_id_of(request)
     body = await read_body(call, request.receive, max(service.settings.max_body, service.largest_state))

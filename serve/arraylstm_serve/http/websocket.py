@@ -20,7 +20,7 @@ from arraylstm_serve.http.auth import Keys
 from arraylstm_serve.http.body import decode
 from arraylstm_serve.http.endpoints import Endpoint
 from arraylstm_serve.http.events import advance
-from arraylstm_serve.http.request import BEARER_PROTOCOL, REQUEST_ID, Call
+from arraylstm_serve.http.request import BEARER_PROTOCOL, REQUEST_ID, RequestHead
 from arraylstm_serve.http.response import CLIENT_GONE, OTHER, problem_response, record
 from arraylstm_serve.http.uvicorn_hooks import GOING_DOWN
 from arraylstm_serve.sessions.service import Service
@@ -47,7 +47,7 @@ STREAM = Operation(
 
 async def handle(service: Service, keys: Keys | None, scope: Scope, receive: Receive, send: Send) -> None:
     """Serve one WebSocket until the client closes it or the server stops."""
-    call = Call(scope)
+    call = RequestHead(scope)
     await receive()  # the request to connect
     status = CLIENT_GONE
     try:
@@ -63,7 +63,7 @@ async def handle(service: Service, keys: Keys | None, scope: Scope, receive: Rec
 
 
 async def _shake_hands(
-    service: Service, keys: Keys | None, call: Call, scope: Scope, receive: Receive, send: Send
+    service: Service, keys: Keys | None, call: RequestHead, scope: Scope, receive: Receive, send: Send
 ) -> int:
     """Accept a connection or refuse it. Return the status that the client gets."""
     try:
@@ -86,7 +86,7 @@ def _check_path(path: str) -> None:
         raise Problem(NOT_FOUND, f"There is no WebSocket at {shown(path)}; {PATH} is one.")
 
 
-async def _converse(service: Service, call: Call, receive: Receive, send: Send) -> None:
+async def _converse(service: Service, call: RequestHead, receive: Receive, send: Send) -> None:
     """Answer messages until the client closes the connection or the server stops."""
     settings = service.settings
     places = Semaphore(min(IN_FLIGHT, settings.max_session_pending, settings.max_pending))
@@ -106,7 +106,7 @@ async def _converse(service: Service, call: Call, receive: Receive, send: Send) 
         answering.cancel()
 
 
-def _advance(service: Service, call: Call, message: Message) -> Future[bytes]:
+def _advance(service: Service, call: RequestHead, message: Message) -> Future[bytes]:
     """Carry out the event in a message, and return its reply."""
     reply: Future[bytes] = get_running_loop().create_future()
     reply.add_done_callback(_heed)
@@ -122,7 +122,7 @@ def _advance(service: Service, call: Call, message: Message) -> Future[bytes]:
     return reply
 
 
-def _decoded(service: Service, call: Call, message: Message) -> BulkEvent:
+def _decoded(service: Service, call: RequestHead, message: Message) -> BulkEvent:
     """Return the event in a message.
 
     Raises:
@@ -158,7 +158,7 @@ async def _say(send: Send, message: Message) -> None:
         await send(message)
 
 
-async def stream_upgrade(service: Service, call: Call, request: Request) -> Response:
+async def stream_upgrade(service: Service, call: RequestHead, request: Request) -> Response:
     """Answer a GET /v1/stream that does not ask for a WebSocket."""
     detail = f"{PATH} is a WebSocket; connect to it with one."
     return problem_response(Problem(UPGRADE_REQUIRED, detail, headers={"Upgrade": "websocket"}))

@@ -14,7 +14,7 @@ from arraylstm_serve.api.problems import JSON, NOT_FOUND, Problem
 from arraylstm_serve.api.schemas import encode
 from arraylstm_serve.http.body import read_body
 from arraylstm_serve.http.endpoints import Endpoint, Handler
-from arraylstm_serve.http.request import Call
+from arraylstm_serve.http.request import RequestHead
 from arraylstm_serve.http.response import json_response
 from arraylstm_serve.open_inference import inference, operations, tensors
 from arraylstm_serve.open_inference.inference import ITEMS, LOGITS
@@ -55,34 +55,34 @@ def error_response(problem: Problem) -> Response:
     return Response(body, status_code=status, headers=problem.headers, media_type=JSON)
 
 
-async def server_metadata(service: Service, call: Call, request: Request) -> Response:
+async def server_metadata(service: Service, call: RequestHead, request: Request) -> Response:
     """Answer GET /v2."""
     return json_response(encode(ServerMetadata("arraylstm-serve", __version__, list(EXTENSIONS))))
 
 
-async def server_live(service: Service, call: Call, request: Request) -> Response:
+async def server_live(service: Service, call: RequestHead, request: Request) -> Response:
     """Answer GET /v2/health/live."""
     return json_response(encode(ServerLive(True)))
 
 
-async def server_ready(service: Service, call: Call, request: Request) -> Response:
+async def server_ready(service: Service, call: RequestHead, request: Request) -> Response:
     """Answer GET /v2/health/ready; in the protocol 400 means no."""
     return json_response(encode(ServerReady(not service.draining)), 400 if service.draining else 200)
 
 
-async def model_ready(service: Service, call: Call, request: Request) -> Response:
+async def model_ready(service: Service, call: RequestHead, request: Request) -> Response:
     """Answer GET /v2/models/{model}/ready."""
     return json_response(encode(ModelReady(MODEL, not service.draining)), 400 if service.draining else 200)
 
 
-async def model_metadata(service: Service, call: Call, request: Request) -> Response:
+async def model_metadata(service: Service, call: RequestHead, request: Request) -> Response:
     """Answer GET /v2/models/{model}."""
     inputs = [TensorMetadata(ITEMS, INT64, [-1, 1])]
     outputs = [TensorMetadata(LOGITS, FP32, [-1, len(service.model.vocabulary)])]
     return json_response(encode(ModelMetadata(MODEL, [VERSION], "onnxruntime_onnx", inputs, outputs)))
 
 
-async def model_config(service: Service, call: Call, request: Request) -> Response:
+async def model_config(service: Service, call: RequestHead, request: Request) -> Response:
     """Answer GET /v2/models/{model}/config."""
     settings = service.settings
     return json_response(
@@ -102,7 +102,7 @@ async def model_config(service: Service, call: Call, request: Request) -> Respon
     )
 
 
-async def infer(service: Service, call: Call, request: Request) -> Response:
+async def infer(service: Service, call: RequestHead, request: Request) -> Response:
     """Answer POST /v2/models/{model}/infer."""
     body = await read_body(call, request.receive, service.settings.max_body)
     answer = await inference.infer(service, call, body, request.headers.get(HEADER_LENGTH))
@@ -115,7 +115,7 @@ async def infer(service: Service, call: Call, request: Request) -> Response:
 def of_model(handler: Handler) -> Handler:
     """Return the handler, with a check that the request names this model, and this version if any."""
 
-    async def checked(service: Service, call: Call, request: Request) -> Response:
+    async def checked(service: Service, call: RequestHead, request: Request) -> Response:
         model, version = request.path_params["model"], request.path_params.get("version", VERSION)
         if (model, version) != (MODEL, VERSION):
             detail = f"Request for unknown model: {shown(model)} version {shown(version)} is not found"

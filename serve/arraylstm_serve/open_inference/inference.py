@@ -12,7 +12,7 @@ from msgspec import UNSET
 from arraylstm_serve.api.problems import INVALID_REQUEST, UNKNOWN_SESSION, Problem
 from arraylstm_serve.api.schemas import Item
 from arraylstm_serve.http.body import decode, valid_session_id
-from arraylstm_serve.http.request import Call
+from arraylstm_serve.http.request import RequestHead
 from arraylstm_serve.open_inference import tensors
 from arraylstm_serve.open_inference.schemas import MODEL, VERSION, InferRequest, InputTensor, RequestedOutput
 from arraylstm_serve.open_inference.tensors import BYTES, FP32, INT64, Output
@@ -51,7 +51,7 @@ class Tensors:
         return tensors.answer(MODEL, VERSION, self.request.id, outputs)
 
 
-async def infer(service: Service, call: Call, body: bytes, header_length: str | None) -> bytes:
+async def infer(service: Service, call: RequestHead, body: bytes, header_length: str | None) -> bytes:
     """Consume the items of a request, and answer with the outputs it wants.
 
     Args:

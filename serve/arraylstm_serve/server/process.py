@@ -37,7 +37,7 @@ from arraylstm_serve.server.tls import Listener, server_context
 from arraylstm_serve.server.unix_socket import path_faults, unix_socket
 from arraylstm_serve.sessions.model import slot_count
 from arraylstm_serve.sessions.service import Service
-from arraylstm_serve.settings import Settings, tell_what_is_no_setting
+from arraylstm_serve.settings import Settings, warn_of_unknown_variables
 
 YOUNG_OBJECTS = 50_000
 """How many allocations lie between two garbage collections of the youngest generation.
@@ -129,7 +129,7 @@ def serve(path: Path, settings: Settings) -> None:
     if signals:
         return
     logs.configure(settings)
-    tell_what_is_no_setting()
+    warn_of_unknown_variables()
     bundle = Bundle.load(path)
     keys = None if settings.api_keys is None else Keys.load(settings.api_keys)
     with bound(settings) as listener:
