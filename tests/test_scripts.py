@@ -52,6 +52,6 @@ def test_the_comparison_trains_every_cell_once(run_script, tmp_path):
 def test_the_waveforms_are_learned_and_drawn(run_script, tmp_path):
     """It prints the accuracy on held-out waveforms and the lanes' probabilities, and leaves its picture."""
     printed = run_script("examples/waveforms.py", "picture.png", "--waveforms", 64, "--epochs", 1)
-    assert "of 400 held-out waveforms are told right" in printed
+    assert "of 400 held-out waveforms are classified correctly" in printed
     assert printed.count("lane 2") == 4
     assert is_picture(tmp_path / "picture.png")

@@ -2,7 +2,7 @@
 
 import sys
 
-from arraylstm_serve.server.early import open_standard_streams, record_signals
+from arraylstm_serve.server.early import drop_unwritable_output, open_standard_streams, record_signals
 
 
 def main() -> int:
@@ -11,7 +11,10 @@ def main() -> int:
     record_signals()
     from arraylstm_serve import cli
 
-    return cli.main()
+    try:
+        return cli.main()
+    finally:
+        drop_unwritable_output()
 
 
 if __name__ == "__main__":

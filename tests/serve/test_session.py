@@ -10,9 +10,8 @@ from collections.abc import Callable
 
 import pytest
 
-from arraylstm_serve.bundle.vocabulary import Vocabulary
 from arraylstm_serve.counters import Counters
-from arraylstm_serve.sessions.session import RECENT, SESSION_BYTES, Answers, Session
+from arraylstm_serve.sessions.session import RECENT, Answers, Session, session_bytes
 from arraylstm_serve.sessions.table import Table
 
 SESSIONS = 1000
@@ -36,9 +35,10 @@ def test_a_remembered_answer_counts_for_what_it_takes(keys: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["s{}", "n" * 60 + "/" + "x" * 120 + "{:08}"])
-def test_a_session_takes_no_more_than_it_counts_for(name: str) -> None:
-    """The bytes counted for a session cover its value and its entries in the table, without answers and labels."""
-    labels = [f"label {number}" for number in range(RECENT)]
+@pytest.mark.parametrize("unlabelled", [False, True])
+def test_a_session_takes_no_more_than_it_counts_for(name: str, unlabelled: bool) -> None:
+    """The bytes that a session counts for cover its value, its places in the table, and ids that are its own."""
+    labels: list[str | int] = [f"label {number}" for number in range(RECENT)]
     counters = Counters()
     tracemalloc.start()
     try:
@@ -46,11 +46,13 @@ def test_a_session_takes_no_more_than_it_counts_for(name: str) -> None:
         table = Table(counters, lambda: 1e9, lambda session: None, {}, **bounds)
         for number in range(SESSIONS):
             session = Session(name.format(number))
-            table.commit(session.advanced(number + 1000, "model", labels, 1.7e9 + number))
+            recent = [10_000 + one for one in range(RECENT)] if unlabelled else labels
+            table.commit(session.advanced(number + 1000, "model", recent, 1.7e9 + number))
         taken, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert SESSIONS * SESSION_BYTES / 4 < taken <= SESSIONS * SESSION_BYTES
+    most = SESSIONS * session_bytes(unlabelled=unlabelled)
+    assert most / 4 < taken <= most
 
 
 def test_no_two_values_have_one_incarnation_and_version() -> None:
@@ -68,11 +70,3 @@ def test_no_two_values_have_one_incarnation_and_version() -> None:
         assert (session.incarnation, session.version) not in seen
         seen.add((session.incarnation, session.version))
     assert len({incarnation for incarnation, _ in seen}) > 100
-
-
-def test_a_restored_session_takes_no_more_than_another() -> None:
-    """Where ids are the labels, a session that was restored shares them with the vocabulary as others do."""
-    vocabulary = Vocabulary(1000, None)
-    ids = list(range(500, 500 + RECENT))
-    restored = vocabulary.decode([int(str(index)) for index in ids])
-    assert all(one is other for one, other in zip(restored, vocabulary.decode(vocabulary.encode(ids)), strict=True))

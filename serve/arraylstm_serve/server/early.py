@@ -1,9 +1,10 @@
-"""What a server process does before it imports the rest, which takes a second: signals and standard streams."""
+"""What a server process does before and after all else: signals and standard streams."""
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 
 _signals: list[int] = []
 
@@ -28,3 +29,13 @@ def open_standard_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+
+
+def drop_unwritable_output() -> None:
+    """Send output that cannot be written to the null device; else Python fails to write it at its end: status 120."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:  # Python has none where the descriptor was closed when it started
+                stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -12,7 +12,7 @@ from arraylstm_serve.bundle.load import Bundle
 from arraylstm_serve.engine.base import LOGITS, row_bytes, row_shapes
 from arraylstm_serve.errors import StartupError
 from arraylstm_serve.sessions.model import slot_count
-from arraylstm_serve.sessions.session import SESSION_BYTES
+from arraylstm_serve.sessions.session import session_bytes
 from arraylstm_serve.settings import Settings
 
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
@@ -52,7 +52,7 @@ def demands(bundle: Bundle, settings: Settings, *, on_host: bool = True) -> dict
     shapes = row_shapes(bundle.manifest.states, len(bundle.vocabulary)) if on_host else {}
     row = row_bytes(shapes)
     return {
-        "max_sessions": settings.max_sessions * (row + SESSION_BYTES),
+        "max_sessions": settings.max_sessions * (row + session_bytes(unlabelled=bundle.vocabulary.unlabelled)),
         "max_pending": (slot_count(settings) - settings.max_sessions) * row,
         "max_batch": settings.max_batch * run_bytes(shapes),
         "max_answer_bytes": settings.max_answer_bytes,

@@ -21,6 +21,9 @@ SESSION_BYTES = 1536
 Most of them are the tuple of its last items, its name, and its entries in the table's dicts.
 """
 
+ID_BYTES = 32
+"""Bytes of an item's id as a number of Python."""
+
 ANSWER_OVERHEAD = 512
 """Bytes counted for a remembered answer on top of its key and content; Python's objects and tables take 200 to 750."""
 
@@ -166,3 +169,11 @@ class Session(Struct, frozen=True, gc=False):
 
 def _new_incarnation() -> int:
     return secrets.randbits(63)
+
+
+def session_bytes(*, unlabelled: bool) -> int:
+    """Return the bytes that a session takes at most beside its row and its remembered answers.
+
+    The labels of its last items are the vocabulary's; where ids are the labels, every session has numbers of its own.
+    """
+    return SESSION_BYTES + (RECENT * ID_BYTES if unlabelled else 0)

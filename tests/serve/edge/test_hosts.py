@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import httpx
 import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from arraylstm_serve import Settings
 from arraylstm_serve.hosts import Hosts
@@ -48,9 +50,9 @@ def test_a_loopback_name_is_served(server: ServerProcess, host: str) -> None:
 
 def test_a_stream_for_a_foreign_name_is_refused(server: ServerProcess) -> None:
     """A page under a foreign name opens no stream, though Origin and Host agree."""
-    said = {"Host": "evil.example", "Origin": "http://evil.example"}
+    uri, origin = f"ws://evil.example:{server.port}/v1/stream", Origin(f"http://evil.example:{server.port}")
     with pytest.raises(InvalidStatus) as refusal:
-        connect(f"ws://127.0.0.1:{server.port}/v1/stream", additional_headers=said)
+        connect(uri, origin=origin, sock=socket.create_connection(("127.0.0.1", server.port)))
     assert b'"code":"foreign_host"' in (refusal.value.response.body or b"")
 
 
