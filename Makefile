@@ -38,7 +38,7 @@ test: .venv/dev .reference
 
 # These two read the sources, so they need no new wheel after a change. They make .venv only if it is missing.
 test-fast: $(if $(wildcard .venv/dev),,.venv/dev) .reference
-	$(ON_SOURCES) $(PYTEST) -m "not slow" --ignore tests/test_packaging.py
+	$(ON_SOURCES) $(PYTEST) -m "not slow" --ignore tests/test_packaging.py --ignore tests/serve/edge
 
 slow: $(if $(wildcard .venv/dev),,.venv/dev) .reference
 	$(ON_SOURCES) $(PYTEST) --find-slow --ignore tests/test_packaging.py
