@@ -90,7 +90,7 @@ class Vocabulary:
 
     def decode(self, ids: Iterable[int]) -> tuple[Item, ...]:
         """Return the labels of ids that `encode` returned."""
-        return tuple(map((self._ids if self.unlabelled else self.labels).__getitem__, ids))
+        return tuple(ids) if self.unlabelled else tuple(map(self.labels.__getitem__, ids))
 
     def verify(self, ids: list[int]) -> list[int]:
         """Return the ids unchanged, if all of them are ids of items.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import os
 import resource
 import socket
 import ssl
@@ -28,7 +27,7 @@ from arraylstm_serve.errors import StartupError, cause
 from arraylstm_serve.http.auth import Keys
 from arraylstm_serve.server import logs
 from arraylstm_serve.server.config import Config
-from arraylstm_serve.server.early import record_signals
+from arraylstm_serve.server.early import drop_unwritable_output, record_signals
 from arraylstm_serve.server.memory import demands, memory_limit, too_much
 from arraylstm_serve.server.protocol import Protocol
 from arraylstm_serve.server.stalls import end_stalled
@@ -293,7 +292,7 @@ def say(text: str) -> None:
         print(text, flush=True)  # noqa: T201 - a command line prints
     except OSError as error:
         logger.warning("the greeting cannot be printed: %s", cause(error))
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python fails to write the rest at its end: status 120
+        drop_unwritable_output()
 
 
 def settle_memory() -> None:
