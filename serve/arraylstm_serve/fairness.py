@@ -12,10 +12,10 @@ from typing import Generic, TypeVar
 Entry = TypeVar("Entry")
 
 GREED = 7
-"""How much of a bound one client may hold, in multiples of what is left free: alone it gets seven eighths.
+"""How much of a bound one client may hold, in multiples of what is left free.
 
-This is the rule of dynamic thresholds (Choudhury and Hahne, 1998): the more clients hold their full share, the smaller
-the share is, and something is always free for the next one.
+This is the rule of dynamic thresholds (Choudhury and Hahne, 1998). A client alone gets seven eighths, whatever it does;
+the more others hold, the smaller the share is.
 """
 
 STALE = 4

@@ -1,4 +1,4 @@
-"""Long work, done in pieces: one in each round of the event loop, and clients in turn."""
+"""Work in rounds of the event loop: a piece of long work in each, some short work, and clients in turn."""
 
 from __future__ import annotations
 
@@ -62,6 +62,42 @@ class HeavyWork:
         else:
             self._waiting.appendleft(client, (client, pieces))
         self._schedule()
+
+
+MOST = 16
+"""How many events begin in one round of the event loop."""
+
+
+class Admission:
+    """Lets events begin, some in each round of the event loop, clients in turn.
+
+    So a client that sends many at once does not hold up the others' until all of its own have begun.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: Rounds[Future[None]] = Rounds()
+        self._begun = 0
+
+    async def enter(self, client: str) -> None:
+        """Wait until a client's event may begin; not at all if few have begun in this round."""
+        if self._begun < MOST and not self._waiting:
+            if not self._begun:
+                get_running_loop().call_soon(self._next_round)
+            self._begun += 1
+            return
+        granted: Future[None] = get_running_loop().create_future()
+        self._waiting.append(client, granted)
+        await granted
+
+    def _next_round(self) -> None:
+        self._begun = 0
+        while self._waiting and self._begun < MOST:
+            granted = self._waiting.popleft()
+            if not granted.done():
+                granted.set_result(None)
+                self._begun += 1
+        if self._begun:
+            get_running_loop().call_soon(self._next_round)
 
 
 def _granting(granted: Future[None]) -> Pieces:

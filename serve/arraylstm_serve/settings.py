@@ -141,8 +141,8 @@ class Settings:
     times, as it is decoded. Further ones wait, and are answered 503 after --request-timeout."""
 
     max_unread_bytes: Annotated[int, Parameter(validator=Number(gte=MEBIBYTE, lte=TRILLION))] = 32 * MEBIBYTE
-    """Most bytes of answers that clients do not read, at least 1 MiB; beyond it the connections with the most of them
-    are closed."""
+    """Most bytes of answers that clients do not read, at least 1 MiB; beyond it those connections are closed whose
+    clients stopped reading first."""
 
     shutdown_timeout: Annotated[int, Parameter(validator=Number(gte=1, lte=TEN_YEARS))] = 30
     """Seconds that requests under way have to finish after SIGTERM."""

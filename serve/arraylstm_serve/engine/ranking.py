@@ -97,7 +97,7 @@ def rank_each(logits: Floats, log_sums: Doubles, depths: Sequence[int]) -> list[
 
 
 def rank_in_pieces(logits: Floats, log_sums: Doubles, depth: int, piece: int) -> Iterator[Ranking]:
-    """Yield what `rank` returns for one row, in pieces of at least `piece` items; a last one may have fewer.
+    """Yield what `rank` returns for one row, in pieces of about `piece` items.
 
     Args:
         logits: (1, V).

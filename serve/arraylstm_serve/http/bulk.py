@@ -54,8 +54,8 @@ ADVANCE_ALL = Operation(
 )
 
 
-LIGHT_CHUNK = 16
-"""The most events of a chunk that begins without waiting for a turn."""
+PART = 16
+"""How many events of a chunk are begun at a time."""
 
 CHUNK_ANSWERS = 4096
 """About the most predictions and observations in the answers to one chunk, which then have some 200 KB."""
@@ -95,8 +95,6 @@ async def advance_all(service: Service, call: RequestHead, chunks: list[list[Bul
         patience = caller.deadline - perf_counter()
         try:
             async with service.bulk_share.places(caller.client, len(events), patience):
-                if len(events) > LIGHT_CHUNK:
-                    await service.heavy.turn(caller.client)
                 results = await chunk.advance(service, caller)
         except TimeoutError:
             results = chunk.refuse_all(late(), service, caller)
@@ -141,6 +139,8 @@ class _Chunk:
     async def advance(self, service: Service, caller: Caller) -> list[bytes]:
         """Carry out the events, and return the answer or refusal of each."""
         for place, event in enumerate(self._events):
+            if place and not place % PART:
+                await service.heavy.turn(caller.client)
             reply = _Place(self, place)
             held_back = self._held_back.get(event.session_id)
             if held_back is not None:

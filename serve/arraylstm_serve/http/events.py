@@ -66,6 +66,7 @@ async def answer(service: Service, call: RequestHead, scope: Scope, receive: Rec
     if scope["method"] != "POST":
         detail = f"{scope['method']} is not allowed here; allowed is POST."
         raise Problem(METHOD_NOT_ALLOWED, detail, headers={"Allow": "POST"})
+    await service.admission.enter(call.client)
     try:
         session_id = valid_session_id(scope["path"][len(PREFIX) : -len(SUFFIX)])
         key = call.idempotency_key()

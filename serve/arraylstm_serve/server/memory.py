@@ -42,7 +42,7 @@ Measured over every cell at k=4, then rounded up: 28 copies of the states for `m
 
 
 CONNECTION_BYTES = 120_000
-"""The most bytes of a connection: a head (64 KiB), what came behind it (32 KiB), an answer or body (16 KiB), objects."""
+"""The most bytes of a connection: 64 KiB of head, 32 of what came behind it, 16 of an answer or body."""
 
 
 def demands(bundle: Bundle, settings: Settings, *, on_host: bool = True) -> dict[str, int]:

@@ -11,7 +11,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from arraylstm_serve.api.problems import Problem
-from arraylstm_serve.heavy import Pieces
+from arraylstm_serve.heavy import LIGHT_BODY, Pieces
 from arraylstm_serve.http.request import CONNECTION
 from arraylstm_serve.http.uvicorn_hooks import CYCLE
 from arraylstm_serve.server.config import Config
@@ -121,6 +121,8 @@ class Requests(HttpToolsProtocol):
     """Headers and pieces of a body in the piece that was parsed last."""
     _laborious = False
     """Whether the client has sent so many of them that its bytes are parsed in turns."""
+    _body_bytes = 0
+    """Bytes of the request's body that have come."""
     _resting = False
     """Whether the next piece waits for its turn."""
     _fault = ""
@@ -154,9 +156,10 @@ class Requests(HttpToolsProtocol):
         if self._phase is OVER:
             return
         self._unset_keepalive_if_required()
-        if self._held or self._busy or self._laborious or len(data) > SLICE or data.count(HEAD_END) > 1:
+        long = self._laborious or self._body_bytes > LIGHT_BODY
+        if self._held or self._busy or long or len(data) > SLICE or data.count(HEAD_END) > 1:
             self._held += data
-            if self._laborious:
+            if long:
                 self._rest()
             else:
                 self._go_on()
@@ -185,20 +188,26 @@ class Requests(HttpToolsProtocol):
             found = self._held.find(HEAD_END, start + STEP, end)
             self._parsed = end if found < 0 else found + len(HEAD_END)
             self._parse(self._held[start : self._parsed])
+        holding = self._parsed < len(self._held) and self._phase is not OVER
+        if not holding:
+            self._held, self._parsed = b"", 0
+        self._hold(holding or self._resting)
+
+    def _hold(self, holding: bool) -> None:
+        """Read no more, or read on."""
         flow = self.flow
         assert isinstance(flow, Flow)
-        flow.holding = self._parsed < len(self._held) and self._phase is not OVER
-        if flow.holding:
+        flow.holding = holding
+        if holding:
             flow.pause_reading()
-        else:
-            self._held, self._parsed = b"", 0
-            if not self.pipeline:
-                flow.resume_reading()
+        elif not self.pipeline:
+            flow.resume_reading()
 
     def _rest(self) -> None:
-        """Go on in a turn of its own."""
+        """Go on in a turn of its own; read no more until then."""
         if not self._resting:
             self._resting = True
+            self._hold(True)
             self.config.heavy.submit(self.client[0] if self.client else "", self._rested())
 
     def _rested(self) -> Pieces:
@@ -255,6 +264,7 @@ class Requests(HttpToolsProtocol):
         self._phase = HEAD
         self._offer = NO_OFFER
         self._hosts = 0
+        self._body_bytes = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header; ignore those in a trailer.
@@ -310,6 +320,7 @@ class Requests(HttpToolsProtocol):
         """Take a piece of the body; the head's bytes are counted from here again."""
         self._head_bytes = 0
         self._calls += 1
+        self._body_bytes += len(body)
         cycle = self.cycle
         if not cycle.response_complete:
             cycle.body += body

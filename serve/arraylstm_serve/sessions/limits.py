@@ -12,6 +12,10 @@ from arraylstm_serve.api.problems import OVERLOADED, RATE_LIMITED, Problem, retr
 from arraylstm_serve.fairness import Holdings, Rounds, has_share_left
 
 
+ROUNDING = 1e-6
+"""Seconds by which sums of times may be wrong."""
+
+
 class Bound:
     """Counts something that clients have, and refuses what is beyond a limit or a client's share of it.
 
@@ -79,8 +83,8 @@ class Rates:
             self._full = {name: full for name, full in self._full.items() if full > now}
             self._next_sweep = now + 1.0
         behind = max(0.0, self._full.get(client, 0.0) - now)
-        if behind >= 1.0:
-            wait = ceil(behind - 1.0 + count / self._rate)
+        if behind > 1.0 - ROUNDING:
+            wait = ceil(behind - 1.0 + 1.0 / self._rate)
             detail = f"You may send {self._rate:g} requests a second, and have sent more."
             raise retry_later(RATE_LIMITED, detail, seconds=wait)
         self._full[client] = now + behind + count / self._rate

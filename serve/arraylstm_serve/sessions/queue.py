@@ -235,7 +235,7 @@ class Queue:
                 return True
             change = _keyed(turn, begun)
         except Problem as problem:
-            change = problem
+            change = problem.with_traceback(None)  # it refers to this frame, and so to all that was sent
         except Exception:
             logger.exception("a turn of session %s could not begin", turn.key)
             change = internal()

@@ -13,7 +13,7 @@ from arraylstm_serve.api.schemas import Stats, encode
 from arraylstm_serve.bundle.load import Bundle
 from arraylstm_serve.counters import Counters
 from arraylstm_serve.engine.base import Engine, row_bytes
-from arraylstm_serve.heavy import HeavyWork
+from arraylstm_serve.heavy import Admission, HeavyWork
 from arraylstm_serve.proxies import Proxies
 from arraylstm_serve.sessions.commands import Caller, Command
 from arraylstm_serve.sessions.limits import Bodies, Bound, Connections, Rates, Share
@@ -48,6 +48,7 @@ class Service:
         sessions: the table of sessions.
         model: the model that answers.
         heavy: does long work in pieces, clients in turn.
+        admission: lets events begin, clients in turn.
         rates: the bound on each client's requests a second.
         bulk_share: the places for pending requests that bulk requests may use.
         bodies: the memory for long request bodies.
@@ -67,6 +68,7 @@ class Service:
         self._clock = clock or steady_clock()
         self._began = self._clock()
         self.heavy = HeavyWork()
+        self.admission = Admission()
         self.rates = Rates(settings.quota_rate)
         self._pending = Bound("requests are pending", settings.max_pending, settings.quota_pending)
         waiting: dict[str, deque[Turn]] = {}
