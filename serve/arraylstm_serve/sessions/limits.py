@@ -11,7 +11,6 @@ from time import perf_counter
 from arraylstm_serve.api.problems import OVERLOADED, RATE_LIMITED, Problem, retry_later
 from arraylstm_serve.fairness import Holdings, Rounds, has_share_left
 
-
 ROUNDING = 1e-6
 """Seconds by which sums of times may be wrong."""
 
