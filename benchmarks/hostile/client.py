@@ -1,0 +1,82 @@
+"""A client that waits for each answer, and says what was wrong if there was none."""
+
+import re
+import socket
+import ssl
+
+from hostile.wire import HOST, Target
+
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+
+
+class FaultError(Exception):
+    """The victim did not get the answer that it was promised."""
+
+
+class Client:
+    """A client of HTTP on one connection, which is opened again after it has ended.
+
+    Args:
+        target: the server.
+        timeout: seconds that connecting, and each piece of an answer, may take.
+    """
+
+    def __init__(self, target: Target, timeout: float) -> None:
+        self._target, self._context, self._timeout = target, target.context(), timeout
+        self._socket: socket.socket | None = None
+
+    def ask(self, request: bytes) -> tuple[int, bytes]:
+        """Return the status and the body of an answer.
+
+        Raises:
+            FaultError: there was none.
+        """
+        try:
+            self._socket = self._socket or self._open()
+            self._socket.sendall(request)
+            return self._answer(self._socket)
+        except OSError as error:
+            self.close()
+            kind = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
+            raise FaultError(kind) from error
+
+    def _open(self) -> socket.socket:
+        plug = socket.create_connection((HOST, self._target.port), timeout=self._timeout)
+        plug.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return self._context.wrap_socket(plug, server_hostname=HOST) if self._context else plug
+
+    def _answer(self, plug: socket.socket | ssl.SSLSocket) -> tuple[int, bytes]:
+        received = _more(plug)
+        while b"\r\n\r\n" not in received:
+            received += _more(plug)
+        head, _, body = received.partition(b"\r\n\r\n")
+        length = _LENGTH.search(head)
+        while len(body) < (int(length[1]) if length else 0):
+            body += _more(plug)
+        if b"\r\nconnection: close" in head.lower():
+            self.close()
+        return int(head[9:12]), body
+
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self._socket:
+            self._socket.close()
+        self._socket = None
+
+
+def _more(plug: socket.socket) -> bytes:
+    data = plug.recv(262_144)
+    if not data:
+        raise ConnectionResetError
+    return data
+
+
+def newcomer_is_answered(target: Target, timeout: float) -> bool:
+    """Whether a client that connects now gets 200 on /healthz."""
+    client = Client(target, timeout)
+    try:
+        return client.ask(target.get("/healthz"))[0] == 200
+    except FaultError:
+        return False
+    finally:
+        client.close()
