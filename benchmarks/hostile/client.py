@@ -3,9 +3,13 @@
 import re
 import socket
 import ssl
+from collections import Counter
+from contextlib import closing, suppress
 
 from hostile.wire import HOST, Target
 
+_PATIENCE = 10.0  # seconds for the server's own figures
+_COUNTED = re.compile(rb'^arraylstm_requests_total\{.*code="(\d+)".*\} (\S+)$', re.MULTILINE)
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
@@ -80,3 +84,13 @@ def newcomer_is_answered(target: Target, timeout: float) -> bool:
         return False
     finally:
         client.close()
+
+
+def statuses(target: Target) -> Counter[str]:
+    """Return how often the server has given an answer of each status so far, as it counts them itself."""
+    client = Client(target, _PATIENCE)
+    counted: Counter[str] = Counter()
+    with suppress(FaultError), closing(client):
+        for code, number in _COUNTED.findall(client.ask(target.get("/metrics"))[1]):
+            counted[code.decode()] += int(float(number))
+    return counted

@@ -54,9 +54,11 @@ async def new_sessions(target: Target) -> None:
     await crowd(8, client)
 
 
-@attack(keys=_BOTH)
+@attack(keys=_BOTH, flags=("--max-answer-bytes", str(16 * 2**20)))  # few, so that seconds fill them
 async def remembered_answers(target: Target) -> None:
-    """Sixteen clients send events with 1,000 predictions, each with an idempotency key, to ever new sessions."""
+    """Sixteen clients send events with 1,000 predictions and an idempotency key to ever new sessions; at most 16 MB of
+    answers are remembered.
+    """
     numbers = count()
 
     async def client(_: int) -> None:
@@ -84,7 +86,7 @@ async def walks(target: Target) -> None:
     await crowd(64, client)
 
 
-@attack(keys=_BOTH, wide=True)
+@attack(keys=_BOTH, flags=("--max-sessions", "1000"), wide=True)  # a row of 50,000 logits is large
 async def wide_answers(target: Target) -> None:
     """Thirty-two clients ask for all of 50,000 predictions after each event."""
 

@@ -18,6 +18,8 @@ class Attack:
     run: Run
     keys: tuple[bool, ...]
     """Whether the server asks for API keys: in each of these ways the attack is run."""
+    flags: tuple[str, ...]
+    """Further flags of the server."""
     tls: bool
     wide: bool
 
@@ -36,17 +38,20 @@ LISTED: list[Attack] = []
 """The attacks of the modules that have been imported."""
 
 
-def attack(*, keys: tuple[bool, ...] = (False,), tls: bool = False, wide: bool = False) -> Callable[[Run], Run]:
+def attack(
+    *, keys: tuple[bool, ...] = (False,), flags: tuple[str, ...] = (), tls: bool = False, wide: bool = False
+) -> Callable[[Run], Run]:
     """List a coroutine function as an attack.
 
     Args:
         keys: whether the server asks for API keys; with (False, True) the attack is run both without and with them.
+        flags: further flags of the server.
         tls: whether the server speaks TLS.
         wide: whether the model has 50,000 items.
     """
 
     def listed(run: Run) -> Run:
-        LISTED.append(Attack(run, keys, tls, wide))
+        LISTED.append(Attack(run, keys, flags, tls, wide))
         return run
 
     return listed

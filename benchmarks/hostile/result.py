@@ -7,6 +7,9 @@ from hostile.registry import Attack
 from hostile.serving import End, Usage
 from hostile.victim import Sample
 
+GONE = "410 session_gone"
+"""What the victim is told when its session was evicted."""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -23,6 +26,8 @@ class Result:
     """Clients that were answered of those that connected during the attack."""
     busy: float
     """Share of its core that the server used during the attack."""
+    statuses: Counter[str]
+    """How often the server gave an answer of each status from just before the attack until just after it."""
     before: Usage
     highest: Usage
     """The most memory and the most files during the attack."""
@@ -44,15 +49,21 @@ class Result:
         return self.during.percentile(99) / self.quiet.percentile(99)
 
     @property
-    def faults(self) -> list[str]:
-        """What a server must not let happen, whatever its clients do.
+    def errors(self) -> Counter[str]:
+        """The victim's errors, before, during and after the attack."""
+        return self.quiet.errors + self.during.errors + self.after.errors
 
-        Without keys all clients are one client, which may lose its own sessions by beginning others.
-        """
-        errors = self.quiet.errors + self.during.errors + self.after.errors
-        faults = [f"{number} x {kind}" for kind, number in errors.items()]
-        if self.keys:
-            faults += [f"{number} sessions left alone: {kind}" for kind, number in self.lost.items()]
+    def _counts(self, kind: str) -> bool:
+        """Whether an error is a fault: without keys all clients are one, whose new sessions replace its old ones."""
+        return self.keys or kind != GONE
+
+    @property
+    def faults(self) -> list[str]:
+        """What a server must not let happen, whatever its clients do."""
+        faults = [f"{number} x {kind}" for kind, number in self.errors.items() if self._counts(kind)]
+        faults += [
+            f"{number} of the sessions left alone: {kind}" for kind, number in self.lost.items() if self._counts(kind)
+        ]
         if not self.answers:
             faults.append("no answer after the attack")
         if self.end.status != 0:

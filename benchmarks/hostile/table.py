@@ -25,6 +25,7 @@ COLUMNS = (
     "errors",
     "sessions lost",
     "newcomers",
+    "answers",
     "busy",
     "memory before",
     "growth",
@@ -36,12 +37,13 @@ COLUMNS = (
 LEGEND = """\
 The victim is one client that sends single events, with a pause of 2 ms between an answer and the next event, and
 checks every answer. Its times are in milliseconds: *quiet* are those before the attack, on the same server; the
-others are those during it. *Errors* are events without the right answer. *Sessions lost*: of 20 sessions that the
-victim leaves alone during the attack, those that are not as before it. *Newcomers* connect during the attack: how
-many of them got an answer within two seconds. *Busy* is the share of its core that the server used. Memory is
-resident, in MB: before the attack, its *growth* to the highest value, and after the attack. *Files* are open before
-the attack, at most, and after it. *Log* is in KB. *End* is the exit status after SIGTERM. *Keys*: the server asks for
-API keys, and attacker and victim have one each. Every attack has a server of its own.
+others are those during it. A slow answer counts again for every 5 ms in which it kept the next event from being sent.
+*Errors* are events without the right answer. *Sessions lost*: of 20 sessions that the victim leaves alone during the
+attack, those that are not as before it. *Newcomers* connect during the attack: how many of them got an answer within
+two seconds. *Answers* counts by status what the server answered. *Busy* is the share of its core that the server
+used. Memory is resident, in MB: before the attack, its *growth* to the highest value, and after the attack. *Files*
+are open before the attack, at most, and after it. *Log* is in KB. *End* is the exit status after SIGTERM. *Keys*: the
+server asks for API keys, and attacker and victim have one each. Every attack has a server of its own.
 """
 
 
@@ -58,9 +60,10 @@ def row(result: Result) -> list[str]:
         f"{during.percentile(99):.2f}",
         f"{result.ratio:.1f}",
         f"{during.percentile(100):.1f}",
-        _counted(quiet.errors + during.errors + result.after.errors),
+        _counted(result.errors),
         _counted(result.lost),
         f"{answered}/{came}",
+        ", ".join(f"{number:,} x {status}" for status, number in result.statuses.most_common()),
         f"{result.busy:.0%}",
         f"{result.before.memory / 1e6:.0f}",
         f"{result.growth / 1e6:+.0f}",

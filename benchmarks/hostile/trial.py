@@ -9,7 +9,7 @@ from pathlib import Path
 from time import sleep
 from typing import Any
 
-from hostile.client import newcomer_is_answered
+from hostile.client import newcomer_is_answered, statuses
 from hostile.processes import TrialError, asked, attacking, victim_of
 from hostile.registry import Attack
 from hostile.result import Result
@@ -20,7 +20,6 @@ from hostile.wire import Target
 from arraylstm_serve.http.auth import make_key
 
 _CALM = 10.0  # seconds after an attack within which a newcomer must be answered
-_WIDE = ("--max-sessions", "1000")  # a row of 50,000 logits is large
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ def trial(attack: Attack, keys: bool, bundle: Path, plan: Plan) -> Result:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         owners, options = _keys(folder) if keys else ((None, None), [])
-        options += _WIDE if attack.wide else ()
+        options += attack.flags
         certificate = _certificate(folder) if attack.tls else None
         options += ["--tls-certificate", str(certificate)] if certificate else []
         with serving(bundle, plan.server_core, folder, options) as server:
@@ -60,6 +59,7 @@ def _measured(
     ours, theirs = targets
     quiet = asked(victim, plan.quiet)
     server.forget()
+    counted = statuses(ours)
     before = _used(server)
     with attacking(attack, theirs, plan.client_core), watching(server, ours) as watch:
         during = asked(victim, plan.seconds)
@@ -71,6 +71,7 @@ def _measured(
         newcomers=watch.newcomers,
         busy=watch.busy,
         answers=_calms_down(server, ours),
+        statuses=statuses(ours) - counted,
         after=asked(victim, plan.quiet / 4),
         lost=asked(victim, None),
         promised=server.promised,
