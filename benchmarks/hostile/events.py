@@ -101,17 +101,60 @@ async def wide_answers(target: Target) -> None:
 
 @attack()
 async def state_files(target: Target) -> None:
-    """A hundred clients fetch the state of a session again and again."""
-    begun = target.post(EVENTS.format("fetched"), {"items": target.items[:1]})
-    request = target.get("/v1/sessions/fetched/state")
+    """A hundred clients each fetch the state of a session again and again."""
+
+    async def client(number: int) -> None:
+        async with target.connected() as connection:
+            await connection.ask(target.post(EVENTS.format(f"fetched-{number}"), {"items": target.items[:1]}))
+            while True:
+                await connection.ask(target.get(f"/v1/sessions/fetched-{number}/state"))
+
+    await crowd(100, client)
+
+
+@attack()
+async def state_restores(target: Target) -> None:
+    """A hundred clients put a state into ever new sessions."""
+    numbers = count()
+
+    async def client(number: int) -> None:
+        async with target.connected() as connection:
+            await connection.ask(target.post(EVENTS.format(f"copied-{number}"), {"items": target.items[:1]}))
+            state = await connection.ask(target.get(f"/v1/sessions/copied-{number}/state"))
+            while True:
+                path = f"/v1/sessions/copy-{next(numbers)}/state"
+                await connection.ask(target.upload(path, state, method="PUT"))
+
+    await crowd(100, client)
+
+
+@attack()
+async def logits(target: Target) -> None:
+    """A hundred clients ask for all logits after a history of 1,000 items, over the Open Inference Protocol."""
+    items = [target.items[place % len(target.items)] for place in range(_WALK)]
+    kind = "INT64" if all(isinstance(item, int) for item in items) else "BYTES"
+    given = {"name": "items", "datatype": kind, "shape": [1, _WALK], "data": items}
+    request = target.post("/v2/models/arraylstm/infer", {"inputs": [given], "outputs": [{"name": "logits"}]})
 
     async def client(_: int) -> None:
         async with target.connected() as connection:
-            await connection.ask(begun)
             while True:
                 await connection.ask(request)
 
     await crowd(100, client)
+
+
+@attack(keys=_BOTH)
+async def hang_ups(target: Target) -> None:
+    """Fifty clients send bulk requests of 100 events with 1,000 predictions each, and hang up at once."""
+    numbers = count()
+
+    async def client(_: int) -> None:
+        events = [{"session_id": f"hung-{next(numbers)}", "items": target.items[:1], "top_k": 1000} for _ in range(100)]
+        async with target.connected() as connection:
+            await connection.send(target.post(BULK, {"events": events}))
+
+    await crowd(50, client)
 
 
 @attack(keys=(True,))

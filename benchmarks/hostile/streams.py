@@ -75,7 +75,7 @@ async def empty_fragments(target: Target) -> None:
     await crowd(_STREAMS, client)
 
 
-@attack()
+@attack(keys=(False, True))
 async def stream_flood(target: Target) -> None:
     """Fifty streams send small events as fast as they can, each for a session of its own, and read the answers."""
 

@@ -42,9 +42,9 @@ class Target:
         """Return a whole request that posts JSON."""
         return self.upload(path, packed(document), *headers)
 
-    def upload(self, path: str, body: bytes, *headers: str) -> bytes:
-        """Return a whole request that posts bytes."""
-        return self.head("POST", path, f"Content-Length: {len(body)}", *headers) + b"\r\n" + body
+    def upload(self, path: str, body: bytes, *headers: str, method: str = "POST") -> bytes:
+        """Return a whole request that posts bytes, or puts them."""
+        return self.head(method, path, f"Content-Length: {len(body)}", *headers) + b"\r\n" + body
 
     def head(self, method: str, path: str, *headers: str) -> bytes:
         """Return the head of a request, without the blank line at its end."""
@@ -103,21 +103,23 @@ class Connection:
             raise ConnectionResetError("the server has hung up")
         return data
 
-    async def ask(self, request: bytes) -> None:
-        """Send a request, and read its answer."""
+    async def ask(self, request: bytes) -> bytes:
+        """Send a request; return the body of its answer."""
         await self.send(request)
-        await self.answer()
+        return await self.answer()
 
-    async def answer(self) -> None:
-        """Read one answer to its end."""
+    async def answer(self) -> bytes:
+        """Read one answer to its end; return its body."""
         received = await self.receive()
         while b"\r\n\r\n" not in received:
             received += await self.receive()
         head, _, body = received.partition(b"\r\n\r\n")
         length = _LENGTH.search(head)
-        left = (int(length[1]) if length else 0) - len(body)
+        pieces, left = [body], (int(length[1]) if length else 0) - len(body)
         while left > 0:
-            left -= len(await self.receive())
+            pieces.append(await self.receive())
+            left -= len(pieces[-1])
+        return b"".join(pieces)
 
     async def ignore(self) -> None:
         """Read and drop everything until the server hangs up."""
