@@ -8,12 +8,11 @@ The status is 1 if the victim saw an error, or a server died. Times are shown an
 and two cores with nothing else to do.
 """
 
-import os
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -21,7 +20,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 from hostile import table
 from hostile.catalogue import ATTACKS
-from hostile.cores import stay_on
+from hostile.cores import cores, stay_on
 from hostile.processes import TrialError
 from hostile.registry import Attack
 from hostile.result import Result
@@ -50,29 +49,29 @@ class Choices:
     ] = None
     markdown: Path | None = None
     """File to write the page to; it is written again after each attack."""
-    server_core: int = 0
-    """Core of the server."""
-    client_core: int = 1
-    """Core of the victim and of the attacker."""
+    server_core: int = field(default_factory=lambda: min(cores()))
+    """Core of the server [default: the first]."""
+    client_core: int = field(default_factory=lambda: max(cores()))
+    """Core of the victim and of the attacker [default: the last]."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
-        for name in self.only:
-            if name not in ATTACKS:
-                raise ValueError(f"{name!r} is no attack; the attacks are {', '.join(ATTACKS)}")
+        for fault in self._faults():
+            raise ValueError(fault)
+
+    def _faults(self) -> Iterator[str]:
+        """Yield a sentence for each choice that cannot be run."""
+        for name in set(self.only) - set(ATTACKS):
+            yield f"{name!r} is no attack; the attacks are {', '.join(ATTACKS)}"
         for name in ("seconds", "quiet"):
             if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)!r}")
-        cores = os.sched_getaffinity(0)
-        for core in (self.server_core, self.client_core):
-            if core not in cores:
-                raise ValueError(f"core {core} cannot be used; the cores are {', '.join(map(str, sorted(cores)))}")
+                yield f"{name} must be above 0 and finite, got {getattr(self, name)!r}"
+        for core in {self.server_core, self.client_core} - cores():
+            yield f"core {core} cannot be used; the cores are {', '.join(map(str, sorted(cores())))}"
         if self.bundle is not None and not (self.bundle / "manifest.json").is_file():
-            raise ValueError(f"{self.bundle} has no manifest.json; give a bundle that arraylstm-export wrote")
-        if any(attack.tls for attack, _ in self.attacks) and shutil.which("openssl") is None:
-            raise ValueError(
-                "openssl, which makes the certificate for TLS, is not installed; name other attacks with --only"
-            )
+            yield f"{self.bundle} has no manifest.json; give a bundle that arraylstm-export wrote"
+        if self.markdown is not None and not self.markdown.parent.is_dir():
+            yield f"{self.markdown} cannot be written: there is no folder {self.markdown.parent}"
 
     @property
     def attacks(self) -> list[tuple[Attack, bool]]:
@@ -84,12 +83,14 @@ class Choices:
     def command(self) -> str:
         """How to run the same again."""
         only = "".join(f" --only {name}" for name in self.only)
-        return f"python benchmarks/edge.py --seconds {self.seconds:g}{only}"
+        return f"python benchmarks/edge.py --seconds {self.seconds:g} --quiet {self.quiet:g}{only}"
 
 
 @app.default
 def main(*, choices: Annotated[Choices, Parameter(name="*")] = Choices()) -> int:
     """Run the attacks one after the other, print a row for each, then what stands out."""
+    if any(attack.tls for attack, _ in choices.attacks) and shutil.which("openssl") is None:
+        raise ValueError("openssl makes the certificate for TLS, and is not installed; name other attacks with --only")
     stay_on(choices.client_core)
     results: list[Result] = []
     print("\n".join(table.lines([])), flush=True)

@@ -6,6 +6,11 @@ from contextlib import suppress
 _PREFERENCE = 10
 
 
+def cores() -> set[int]:
+    """Return the cores that this process may use."""
+    return os.sched_getaffinity(0)
+
+
 def stay_on(core: int) -> None:
     """Keep this process on a core."""
     os.sched_setaffinity(0, {core})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -14,6 +15,7 @@ import pytest
 from ...conftest import ROOT
 from ..bundles import write_bundle
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the run reads /proc and pins processes to cores")
 BENCHMARKS = ROOT / "benchmarks"
 CHOSEN = {"churn": False, "empty-fragments": False, "unknown-keys": True}
 """Attacks, and whether the server asks for keys."""
@@ -57,33 +59,51 @@ def test_each_attack_has_its_row(page: tuple[str, str]) -> None:
 def test_the_page_says_what_was_run(page: tuple[str, str]) -> None:
     """Each attack in its sentence, and the command that runs it again."""
     written = page[1]
-    assert "`python benchmarks/edge.py --seconds 1 --only churn --only empty-fragments --only unknown-keys`" in written
+    assert (
+        "`python benchmarks/edge.py --seconds 1 --quiet 0.5 --only churn --only empty-fragments --only unknown-keys`"
+        in written
+    )
     assert "- `churn`: A hundred clients connect and disconnect as fast as they can." in written
     assert written.count("\n- `") == len(CHOSEN)
 
 
+@pytest.fixture
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program's modules can be imported."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+
+
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("choices", "said"),
     [
-        (("--only", "nothing"), "'nothing' is no attack; the attacks are floor, idle-connections, churn"),
-        (("--seconds", "0"), "seconds must be above 0, got 0.0"),
-        (("--quiet", "inf"), "quiet must be above 0"),
-        (("--bundle", "nowhere"), "nowhere has no manifest.json"),
-        (("--server-core", "999"), "core 999"),
+        ({"only": ("churn", "nothing")}, "'nothing' is no attack; the attacks are floor, idle-connections, churn,"),
+        ({"seconds": 0.0}, "seconds must be above 0 and finite, got 0.0"),
+        ({"quiet": float("inf")}, "quiet must be above 0 and finite, got inf"),
+        ({"quiet": float("nan")}, "quiet must be above 0 and finite, got nan"),
+        ({"bundle": Path("nowhere")}, "nowhere has no manifest.json"),
+        ({"markdown": Path("nowhere/edge.md")}, "nowhere/edge.md cannot be written: there is no folder nowhere"),
+        ({"client_core": 999}, "core 999 cannot be used; the cores are "),
     ],
 )
-def test_what_cannot_be_run_is_said(arguments: tuple[str, str], said: str) -> None:
-    """In one sentence, with status 2."""
-    done = attack(*arguments)
+def test_what_cannot_be_run_is_refused(importable: None, choices: dict[str, Any], said: str) -> None:
+    """Before anything runs, in words that name the value and what is allowed."""
+    from hostile.app import Choices
+
+    with pytest.raises(ValueError, match=re.escape(said)):
+        Choices(**choices)
+
+
+def test_a_refusal_is_status_2() -> None:
+    """It is told in one sentence, without a traceback."""
+    done = attack("--seconds", "-1")
     assert done.returncode == 2
-    assert said in " ".join((done.stdout + done.stderr).replace("│", " ").split())
-    assert "Traceback" not in done.stderr
+    assert "seconds must be above 0" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 @pytest.fixture
-def result(monkeypatch: pytest.MonkeyPatch) -> Any:
+def result(importable: None) -> Any:
     """What a trial without faults found."""
-    monkeypatch.syspath_prepend(BENCHMARKS)
     from hostile.catalogue import ATTACKS
     from hostile.result import Result
     from hostile.serving import End, Usage
