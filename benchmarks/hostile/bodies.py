@@ -4,7 +4,7 @@ import gzip
 from asyncio import gather, sleep
 
 from hostile.registry import attack, crowd
-from hostile.wire import EVENTS, Target, packed
+from hostile.wire import EVENTS, Connection, Target, packed
 
 _MOST = 262_144  # bytes of a body that the server takes
 _BOMB = 200 * 2**20
@@ -81,12 +81,12 @@ async def _drip(target: Target, begun: bytes, rest: bytes) -> None:
     async def client(_: int) -> None:
         async with target.connected() as connection:
             await connection.send(begun)
-            await gather(connection.ignore(), _slowly(connection.send, rest))
+            await gather(connection.ignore(), _slowly(connection, rest))
 
     await crowd(_SLOW, client)
 
 
-async def _slowly(send, data: bytes) -> None:
+async def _slowly(connection: Connection, data: bytes) -> None:
     for byte in data:
-        await send(bytes([byte]))
+        await connection.send(bytes([byte]))
         await sleep(_GAP)

@@ -62,7 +62,7 @@ async def tls_handshakes(target: Target) -> None:
     context = target.context()
 
     async def client(_: int) -> None:
-        _, writer = await asyncio.open_connection(HOST, target.port, ssl=context)
+        writer = (await asyncio.open_connection(HOST, target.port, ssl=context))[1]
         writer.close()
         with suppress(OSError):
             await writer.wait_closed()

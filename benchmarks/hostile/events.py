@@ -37,9 +37,9 @@ async def bulk_unread(target: Target) -> None:
     await crowd(200, client)
 
 
-@attack(keys=_BOTH)
+@attack(keys=_BOTH, flags=("--max-sessions", "2000"))  # few, so that seconds fill them
 async def new_sessions(target: Target) -> None:
-    """Eight clients send bulk requests of 1,000 events, each of which begins a session."""
+    """Eight clients send bulk requests of 1,000 events, each for a new session; the server holds 2,000 at most."""
     numbers = count()
 
     async def client(_: int) -> None:

@@ -6,7 +6,7 @@ import tempfile
 from dataclasses import dataclass
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
-from time import sleep
+from time import monotonic, sleep
 from typing import Any
 
 from hostile.client import newcomer_is_answered, statuses
@@ -19,7 +19,7 @@ from hostile.wire import Target
 
 from arraylstm_serve.http.auth import make_key
 
-_CALM = 10.0  # seconds after an attack within which a newcomer must be answered
+_CALM = 20.0  # seconds after an attack within which a newcomer must be answered
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,9 @@ def _used(server: Serving) -> Usage:
 
 def _calms_down(server: Serving, target: Target) -> bool:
     """Whether a newcomer is answered within the time allowed after an attack."""
-    for _ in range(int(_CALM / NEWCOMER)):
-        if server.alive and newcomer_is_answered(target, NEWCOMER_WAITS):
+    ends = monotonic() + _CALM
+    while server.alive and monotonic() < ends:
+        if newcomer_is_answered(target, NEWCOMER_WAITS):
             return True
         sleep(NEWCOMER)
     return False
