@@ -6,11 +6,10 @@ import ssl
 from collections import Counter
 from contextlib import closing, suppress
 
-from hostile.wire import HOST, Target
+from hostile.wire import HOST, Target, body_length
 
 _PATIENCE = 10.0  # seconds for the server's own figures
 _COUNTED = re.compile(rb'^arraylstm_requests_total\{.*code="(\d+)".*\} (\S+)$', re.MULTILINE)
-_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
 class FaultError(Exception):
@@ -39,7 +38,7 @@ class Client:
             self._socket = self._socket or self._open()
             self._socket.sendall(request)
             return self._answer(self._socket)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: what came is not HTTP
             self.close()
             kind = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
             raise FaultError(kind) from error
@@ -54,8 +53,8 @@ class Client:
         while b"\r\n\r\n" not in received:
             received += _more(plug)
         head, _, body = received.partition(b"\r\n\r\n")
-        length = _LENGTH.search(head)
-        while len(body) < (int(length[1]) if length else 0):
+        length = body_length(head)
+        while len(body) < length:
             body += _more(plug)
         if b"\r\nconnection: close" in head.lower():
             self.close()

@@ -118,7 +118,8 @@ def page(results: Sequence[Result], command: str, seconds: float) -> str:
         (
             "# The edge: a server under attack",
             "",
-            f"`{command}` wrote this page. Each attack ran for {seconds:g} seconds on {machine()}.",
+            f"`{command}` wrote this page; `make test-edge` runs every attack and writes it again.",
+            f"Each attack ran for {seconds:g} seconds on {machine()}.",
             "The server ran on one core, the victim and the attacker on another, where the victim went first.",
             "The rows `floor` show what the attacker's work costs the victim if it never touches the server.",
             f"The server's greeting promises at most {' or '.join(promised)} MB for sessions and remembered answers.",

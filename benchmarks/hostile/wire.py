@@ -114,8 +114,7 @@ class Connection:
         while b"\r\n\r\n" not in received:
             received += await self.receive()
         head, _, body = received.partition(b"\r\n\r\n")
-        length = _LENGTH.search(head)
-        pieces, left = [body], (int(length[1]) if length else 0) - len(body)
+        pieces, left = [body], body_length(head) - len(body)
         while left > 0:
             pieces.append(await self.receive())
             left -= len(pieces[-1])
@@ -134,6 +133,12 @@ class Connection:
     def end(self) -> None:
         """Say that nothing more will be sent, and stay open for reading."""
         self._socket.shutdown(socket.SHUT_WR)
+
+
+def body_length(head: bytes) -> int:
+    """Return how many bytes of body follow the head of an answer."""
+    length = _LENGTH.search(head)
+    return int(length[1]) if length else 0
 
 
 def packed(document: object) -> bytes:
