@@ -119,7 +119,8 @@ class Application(FastAPI):
                 await responder.answer(await events.answer(self.service, call, scope, receive), send)
             else:
                 await self.service.heavy.turn(call.client)
-                await super().__call__(scope, receive, send)
+                if not responder.client_gone:
+                    await super().__call__(scope, receive, send)
         except Problem as problem:
             responder.route = responder.route or self._route(scope)
             await _refusal(path, problem)(scope, receive, send)

@@ -54,7 +54,7 @@ class Responder:
             self.status = message["status"]
             message["headers"] = [*message.get("headers", ()), (REQUEST_ID, self.call.request_id)]
         await self._send(message)
-        if self._cycle is not None and self._cycle.disconnected:
+        if self.client_gone:
             self.status = CLIENT_GONE
 
     async def answer(self, body: bytes, send: Send) -> None:
@@ -72,9 +72,14 @@ class Responder:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
+    @property
+    def client_gone(self) -> bool:
+        """Whether the client has closed the connection."""
+        return self._cycle is not None and self._cycle.disconnected
+
     async def drained(self) -> None:
         """Wait until the client has read most of what was sent, or has gone."""
-        if self._cycle is not None and not self._cycle.disconnected:
+        if self._cycle is not None and not self.client_gone:
             await self._cycle.flow.drain()
 
     def close(self) -> None:
@@ -89,7 +94,7 @@ class Responder:
 
 
 class StreamedResponse(Response):
-    """JSON in pieces, each made when the client has read those before it. If the client goes, the others are made too.
+    """JSON in pieces, each made when the client has read those before it; none once the client has gone.
 
     Args:
         pieces: the pieces, as they are made.
@@ -109,6 +114,8 @@ class StreamedResponse(Response):
         async for piece in self._pieces:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
             await responder.drained()
+            if responder.client_gone:
+                return
         await send({"type": "http.response.body", "body": b""})
 
 

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from arraylstm_serve.api.openapi import Operation
-from arraylstm_serve.api.problems import FOREIGN_ORIGIN, NOT_FOUND, UPGRADE_REQUIRED, Problem, internal
+from arraylstm_serve.api.problems import FOREIGN_ORIGIN, NOT_FOUND, UPGRADE_REQUIRED, Problem, internal, late
 from arraylstm_serve.api.schemas import BulkEvent
 from arraylstm_serve.heavy import LIGHT_BODY
 from arraylstm_serve.http.auth import Keys
@@ -24,6 +24,7 @@ from arraylstm_serve.http.events import advance
 from arraylstm_serve.http.request import BEARER_PROTOCOL, REQUEST_ID, RequestHead
 from arraylstm_serve.http.response import CLIENT_GONE, OTHER, problem_response, record
 from arraylstm_serve.http.uvicorn_hooks import GOING_DOWN
+from arraylstm_serve.sessions.commands import Caller
 from arraylstm_serve.sessions.service import Service
 from arraylstm_serve.text import shown
 
@@ -132,6 +133,7 @@ class _Conversation:
             for _ in range(places - 1):
                 await self._places.acquire()
             caller = call.caller(service.settings.request_timeout)
+            await self._take_share(caller, reply)
             service.perform(advance(event.session_id, event.idempotency_key, event), caller, reply)
         except Problem as problem:
             reply.set_exception(problem)
@@ -139,6 +141,21 @@ class _Conversation:
             logger.exception("a message of %s failed", PATH)
             reply.set_exception(internal())
         self._replies.put_nowait((reply, places))
+
+    async def _take_share(self, caller: Caller, reply: Future[bytes]) -> None:
+        """Wait for a place among those that bulk requests and streams have; it is free again with the reply.
+
+        Raises:
+            Problem: `deadline_exceeded`.
+        """
+        service = self._service
+        try:
+            await service.bulk_share.take(caller.client, 1, caller.deadline - perf_counter())
+        except TimeoutError:
+            problem = late()
+            service.refused_event(problem, caller.arrived)
+            raise problem from None
+        reply.add_done_callback(lambda _: service.bulk_share.give(1))
 
     async def _event(self, message: bytes | str, reply: Future[bytes]) -> BulkEvent:
         """Return the event in a message. A long one waits for memory, which it has until its reply, and for its turn.
@@ -149,6 +166,7 @@ class _Conversation:
         service, call = self._service, self._call
         try:
             service.rates.spend(call.client)
+            await service.admission.enter(call.client)
             if len(message) > LIGHT_BODY:
                 size = DECODED * len(message)
                 size = await service.bodies.take(call.client, size, service.settings.request_timeout)

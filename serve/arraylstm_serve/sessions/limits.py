@@ -90,15 +90,15 @@ class Rates:
 
 
 class Share:
-    """The half of the places for pending requests that bulk requests may use, clients in turn.
+    """The half of the places for pending requests that bulk requests and streams may use, clients in turn.
 
-    A bulk request waits for places, where a single event would be refused. The other half is left to single events.
+    They wait for places, where a single event would be refused. The other half is left to single events.
 
     Args:
         limit: the most pending requests.
 
     Attributes:
-        size: how many places bulk requests may use together.
+        size: how many places they may use together.
     """
 
     def __init__(self, limit: int) -> None:
@@ -113,13 +113,18 @@ class Share:
         Raises:
             TimeoutError: the places did not become free in that time.
         """
-        await self._take(client, count, patience)
+        await self.take(client, count, patience)
         try:
             yield
         finally:
-            self._give(count)
+            self.give(count)
 
-    async def _take(self, client: str, count: int, patience: float) -> None:
+    async def take(self, client: str, count: int, patience: float) -> None:
+        """Wait at most `patience` seconds for `count` places, at most `size`.
+
+        Raises:
+            TimeoutError: the places did not become free in that time.
+        """
         if count <= self._free and not self._waiting:
             self._free -= count
             return
@@ -130,13 +135,14 @@ class Share:
                 await granted
         except BaseException:
             if granted.done() and not granted.cancelled():  # the places were granted at the same moment
-                self._give(count)
+                self.give(count)
             else:
                 granted.cancel()
-                self._give(0)  # others may have waited behind this one
+                self.give(0)  # others may have waited behind this one
             raise
 
-    def _give(self, count: int) -> None:
+    def give(self, count: int) -> None:
+        """Give places back, and let in what waits for them."""
         self._free += count
         while self._waiting:
             wanted, granted = self._waiting.first()
