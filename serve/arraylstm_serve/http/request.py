@@ -13,7 +13,7 @@ from starlette.types import Scope
 from arraylstm_serve.api.problems import FOREIGN_HOST, FOREIGN_ORIGIN, INVALID_REQUEST, Problem
 from arraylstm_serve.api.schemas import KEY
 from arraylstm_serve.hosts import Hosts
-from arraylstm_serve.http.auth import EVERYBODY, Keys
+from arraylstm_serve.http.auth import EVERYBODY, Key, Keys
 from arraylstm_serve.origins import ANY_ORIGIN
 from arraylstm_serve.sessions.commands import Caller
 from arraylstm_serve.text import shown
@@ -56,13 +56,15 @@ class RequestHead:
         arrived: time of its arrival, by perf_counter.
         request_id: the client's X-Request-ID if it is printable, else one that the server made.
         namespace: whose sessions it can see.
+        key: the API key that let it in; None if none is asked for.
     """
 
-    __slots__ = ("_kept", "_protocols", "arrived", "namespace", "request_id")
+    __slots__ = ("_kept", "_protocols", "arrived", "key", "namespace", "request_id")
 
     def __init__(self, scope: Scope) -> None:
         self.arrived = perf_counter()
         self.namespace = EVERYBODY
+        self.key: Key | None = None
         kept: dict[bytes, list[bytes]] = {}
         for name, value in scope["headers"]:
             if name in _KEPT:
@@ -125,7 +127,8 @@ class RequestHead:
             Problem: `unauthorized`: keys are asked for, and the request has none or an unknown one.
         """
         if keys is not None:
-            self.namespace = keys.namespace(self._api_key())
+            self.key = keys.find(self._api_key())
+            self.namespace = self.key.name
 
     def caller(self, patience: float) -> Caller:
         """Return the caller for a command; it waits at most `patience` seconds for the command to begin."""

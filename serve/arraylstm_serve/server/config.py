@@ -16,7 +16,7 @@ class Config(uvicorn.Config):
 
     Args:
         app: the application.
-        settings: the bounds on connections.
+        settings: the bounds on connections, and the files that encrypt them. `ssl` may change while the server runs.
         counters: counts the refusals that the application does not hear of.
         options: uvicorn's own.
     """
@@ -26,3 +26,4 @@ class Config(uvicorn.Config):
         self.max_connections = settings.max_connections
         self.request_timeout = settings.request_timeout
         self.counters = counters
+        self.tls_files = settings.tls_certificate, settings.tls_key

@@ -7,6 +7,7 @@ import signal
 import sys
 
 _signals: list[int] = []
+_hangups: list[int] = []
 
 
 def record_signals() -> list[int]:
@@ -16,7 +17,16 @@ def record_signals() -> list[int]:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: _signals.append(number))
+    if hasattr(signal, "SIGHUP"):  # Windows has none
+        signal.signal(signal.SIGHUP, lambda number, _: _hangups.append(number))
     return _signals
+
+
+def take_hangups() -> bool:
+    """Return whether SIGHUP has come since the last call. It ends no process, whatever that is doing."""
+    came = bool(_hangups)
+    _hangups.clear()
+    return came
 
 
 def open_standard_streams() -> None:

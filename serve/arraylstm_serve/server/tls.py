@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from arraylstm_serve.errors import StartupError, cause
+from arraylstm_serve.server.config import Config
 from arraylstm_serve.server.protocol import LINGER
-from arraylstm_serve.settings import Settings
 
 
 def server_context(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
@@ -61,27 +61,25 @@ class Listener:
 
     Args:
         listener: listens already.
-        context: encrypts the connections.
         new_protocol: makes the protocol of an encrypted connection.
         connections: all that count. A connection is among them before its handshake.
-        settings: `max_connections`, and `request_timeout` for a handshake. A connection beyond the bound does not count
-            and has LINGER seconds for its handshake, after which the protocol can tell it why it is refused.
+        config: `ssl`, which encrypts the connections that come from now on; `max_connections`; and `request_timeout`
+            for a handshake. A connection beyond the bound does not count and has LINGER seconds for its handshake,
+            after which the protocol can tell it why it is refused.
     """
 
     def __init__(
         self,
         listener: socket.socket,
-        context: ssl.SSLContext,
         new_protocol: Callable[[], asyncio.Protocol],
         connections: set[Any],
-        settings: Settings,
+        config: Config,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._listener = listener
-        self._context = context
         self._new_protocol = new_protocol
         self._connections = connections
-        self._settings = settings
+        self._config = config
         listener.setblocking(False)
         self._accepting = self._loop.create_task(self._accept())
 
@@ -107,17 +105,17 @@ class Listener:
 
     async def _shake_hands(self, connection: socket.socket) -> None:
         """Encrypt a connection; from then on its protocol answers for it."""
-        settings = self._settings
+        config = self._config
         handshake = Handshake(self._new_protocol, self._connections)
-        crowded = len(self._connections) >= settings.max_connections
+        crowded = len(self._connections) >= config.max_connections
         if not crowded:
             self._connections.add(handshake)
         try:
             await self._loop.connect_accepted_socket(
                 lambda: handshake,
                 connection,
-                ssl=self._context,
-                ssl_handshake_timeout=LINGER if crowded else settings.request_timeout,
+                ssl=config.ssl,
+                ssl_handshake_timeout=LINGER if crowded else config.request_timeout,
                 ssl_shutdown_timeout=LINGER,
             )
         except OSError:  # the client has gone, does not speak TLS, or is too slow

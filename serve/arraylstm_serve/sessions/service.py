@@ -46,12 +46,14 @@ class Service:
         sessions: the table of sessions.
         model: the model that answers.
         bulk_share: the places for pending requests that bulk requests may use.
-        draining: whether the server has begun to stop.
+        draining: whether the server is to get no more requests, for an operator said so or it stops.
+        stopping: whether the server has begun to stop.
     """
 
     def __init__(self, bundle: Bundle, engine: Engine, settings: Settings, clock: Clock | None = None) -> None:
         self.settings = settings
         self.draining = False
+        self.stopping = False
         self.counters = Counters()
         self.bulk_share = Share(settings.max_pending)
         self._clock = clock or steady_clock()
