@@ -10,16 +10,25 @@ _signals: list[int] = []
 _hangups: list[int] = []
 
 
+_TO_STOP = (signal.SIGINT, signal.SIGTERM)
+_TO_RENEW = (signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()  # Windows has none
+
+
 def record_signals() -> list[int]:
     """Return the list of the signals that come while uvicorn does not handle them: before it serves, and after.
 
     No such signal ends the process, so its exit status stays 0.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: _signals.append(number))
-    if hasattr(signal, "SIGHUP"):  # Windows has none
-        signal.signal(signal.SIGHUP, lambda number, _: _hangups.append(number))
+    for numbers, kept in ((_TO_STOP, _signals), (_TO_RENEW, _hangups)):
+        for number in numbers:
+            signal.signal(number, lambda number, _, kept=kept: kept.append(number))
     return _signals
+
+
+def ignore_signals() -> None:
+    """Ignore the signals from now on, at the end of the process: Python's own end would let them kill it."""
+    for number in (*_TO_STOP, *_TO_RENEW):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def take_hangups() -> bool:
