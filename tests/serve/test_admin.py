@@ -88,6 +88,29 @@ def test_its_own_bound_is_small_and_apart(shared: ServerProcess) -> None:
         assert httpx.get(f"{shared.url}/readyz").status_code == 200
 
 
+@pytest.mark.parametrize("encrypted", [False, True], ids=["http", "https"])
+def test_a_crowd_does_not_take_the_probes_files(
+    start_server: Start, shell: Callable[[str, int], Path], folder: Path, trust: ssl.SSLContext, encrypted: bool
+) -> None:
+    """However many clients a full server turns away, the admin listener has an open file for each of its own."""
+    flags = ["--admin-port", "0", "--max-connections", "20"]
+    flags += ["--tls-certificate", str(folder / "both.pem")] if encrypted else []
+    server = start_server(*flags, python=shell("-n", 20 + SPARE_FILES + ADMIN_CONNECTIONS))
+    url = f"{'https' if encrypted else 'http'}://127.0.0.1:{admin_port(server)}/healthz"
+    with ExitStack() as clients:
+        for round in range(15):
+            for _ in range(20):
+                clients.enter_context(closing(connect(server)))
+            assert httpx.get(url, verify=trust).status_code == 200, round
+    metrics = httpx.get(url.replace("healthz", "metrics"), verify=trust).text
+    refused = re.search(r'arraylstm_requests_total{code="503",route="none"} (\d+)', metrics)
+    assert refused
+    assert int(refused[1]) > 200  # those that are cut off without a word count too
+    server.process.terminate()
+    assert server.process.wait(20) == 0
+    assert server.process.communicate()[1] == ""
+
+
 @pytest.mark.parametrize("path", ["/v1/model", "/v1/stats", "/v2", "/docs", "/", "/admin", "/admin/models"])
 def test_it_answers_nothing_else(shared: ServerProcess, path: str) -> None:
     """The API and the pages are the public listener's alone; the refusal says where the list is."""

@@ -10,9 +10,18 @@ from starlette.types import ASGIApp
 from arraylstm_serve.counters import Counters
 from arraylstm_serve.settings import Settings
 
+MOST_REFUSED = 32
+"""Most connections that are being told that there are too many; further ones are cut off without a word.
+
+Each has an open file for a second or two. So many clients could take all files, also those of the admin listener.
+"""
+
 
 class Config(uvicorn.Config):
     """uvicorn's settings, and what our protocols need beyond them.
+
+    Attributes:
+        refused: the connections beyond `max_connections` that have not ended yet.
 
     Args:
         app: the application.
@@ -26,4 +35,5 @@ class Config(uvicorn.Config):
         self.max_connections = settings.max_connections
         self.request_timeout = settings.request_timeout
         self.counters = counters
+        self.refused: set[Any] = set()
         self.tls_files = settings.tls_certificate, settings.tls_key

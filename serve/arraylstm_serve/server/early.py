@@ -19,9 +19,10 @@ def record_signals() -> list[int]:
 
     No such signal ends the process, so its exit status stays 0.
     """
-    for numbers, kept in ((_TO_STOP, _signals), (_TO_RENEW, _hangups)):
-        for number in numbers:
-            signal.signal(number, lambda number, _, kept=kept: kept.append(number))
+    for number in _TO_STOP:
+        signal.signal(number, lambda number, _: _signals.append(number))
+    for number in _TO_RENEW:
+        signal.signal(number, lambda number, _: _hangups.append(number))
     return _signals
 
 

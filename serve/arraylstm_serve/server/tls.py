@@ -10,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from arraylstm_serve.api.problems import OVERLOADED
 from arraylstm_serve.errors import StartupError, cause
-from arraylstm_serve.server.config import Config
+from arraylstm_serve.server.config import MOST_REFUSED, Config
 from arraylstm_serve.server.protocol import LINGER
 
 
@@ -65,7 +66,7 @@ class Listener:
         connections: all that count. A connection is among them before its handshake.
         config: `ssl`, which encrypts the connections that come from now on; `max_connections`; and `request_timeout`
             for a handshake. A connection beyond the bound does not count and has LINGER seconds for its handshake,
-            after which the protocol can tell it why it is refused.
+            after which the protocol can tell it why it is refused; if many are being refused, it is cut off.
     """
 
     def __init__(
@@ -106,10 +107,14 @@ class Listener:
     async def _shake_hands(self, connection: socket.socket) -> None:
         """Encrypt a connection; from then on its protocol answers for it."""
         config = self._config
-        handshake = Handshake(self._new_protocol, self._connections)
         crowded = len(self._connections) >= config.max_connections
-        if not crowded:
-            self._connections.add(handshake)
+        if crowded and len(config.refused) >= MOST_REFUSED:
+            config.counters.refused(OVERLOADED.status)
+            connection.close()
+            return
+        among = config.refused if crowded else self._connections
+        handshake = Handshake(self._new_protocol, among)
+        among.add(handshake)
         try:
             await self._loop.connect_accepted_socket(
                 lambda: handshake,
@@ -123,19 +128,19 @@ class Listener:
         except Exception:  # or the group would end every other handshake
             logger.exception("a TLS handshake failed")
         finally:
-            self._connections.discard(handshake)
+            among.discard(handshake)
 
 
 class Handshake(asyncio.Protocol):
-    """Stands for a connection among those that count, until its handshake is done."""
+    """Stands for a connection, among those that count or are refused, until its handshake is done."""
 
-    def __init__(self, new_protocol: Callable[[], asyncio.Protocol], connections: set[Any]) -> None:
+    def __init__(self, new_protocol: Callable[[], asyncio.Protocol], among: set[Any]) -> None:
         self._new_protocol = new_protocol
-        self._connections = connections
+        self._among = among
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # asyncio's own is wider
         """Make room for the protocol of the encrypted connection."""
-        self._connections.discard(self)
+        self._among.discard(self)
         protocol = self._new_protocol()
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
