@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,6 +21,8 @@ from arraylstm_serve.sessions.service import Service
 from arraylstm_serve.settings import Settings
 
 PATH = "/admin/drain"
+
+logger = logging.getLogger(__name__)
 
 DRAIN = Operation(
     method="POST",
@@ -42,6 +45,7 @@ UNDRAIN = Operation(
 
 async def drain(service: Service, call: RequestHead, request: Request) -> Response:
     """Answer POST /admin/drain; to repeat it changes nothing."""
+    _log(call, "not ready")
     service.draining = True
     return json_response(encode(Health("draining")))
 
@@ -54,8 +58,13 @@ async def undrain(service: Service, call: RequestHead, request: Request) -> Resp
     """
     if service.stopping:
         raise retry_later(STOPPING, "The server is stopping; it does not become ready again.")
+    _log(call, "ready")
     service.draining = False
     return json_response(encode(Health("ready")))
+
+
+def _log(call: RequestHead, state: str) -> None:
+    logger.info("%s: the server is %s, as %s asked", PATH, state, call.namespace or "somebody without a key")
 
 
 ENDPOINTS = (*probes.ENDPOINTS, Endpoint(DRAIN, drain), Endpoint(UNDRAIN, undrain))

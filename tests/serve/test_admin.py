@@ -180,7 +180,11 @@ def test_a_drained_server_is_not_ready_and_serves(start_server: Start) -> None:
         assert httpx.get(f"{server.url}/readyz").status_code == 200
     server.process.terminate()
     assert server.process.wait(20) == 0
-    assert server.process.communicate()[1] == ""
+    logged = server.process.communicate()[1].splitlines()
+    said = [line.partition("/admin/drain: ")[2] for line in logged]
+    assert said == [
+        f"the server is {state}, as somebody without a key asked" for state in (*2 * ["not ready"], *2 * ["ready"])
+    ]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -200,7 +204,7 @@ def test_probes_are_answered_while_the_server_stops(start_server: Start, number:
         client.sendall(BODY[3:])
         assert b'"step":1' in rest(client)
         assert server.process.wait(20) == 0
-    assert server.process.communicate()[1] == ""
+    assert server.process.communicate()[1].count("\n") == 1  # of POST /admin/drain
 
 
 def test_an_admin_client_does_not_keep_the_server(start_server: Start) -> None:
@@ -253,6 +257,8 @@ def test_the_admin_listener_has_its_own_keys(keyed: ServerProcess) -> None:
             response = httpx.request(method, admin_url(keyed) + path, headers=headers)
             assert response.status_code == 200 if let_in else check(response, "unauthorized")
         assert (httpx.get(f"{keyed.url}/readyz").status_code == 503) == let_in
+    assert keyed.process.stderr
+    assert "the server is ready, as bob asked" in keyed.process.stderr.readline()
     assert httpx.get(f"{keyed.url}/v1/stats", headers=bearer(BOB)).status_code == 401
     check(httpx.get(f"{admin_url(keyed)}/admin/nothing"), "unauthorized")
     check(httpx.get(f"{admin_url(keyed)}/admin/nothing", headers=bearer(BOB)), "not_found")

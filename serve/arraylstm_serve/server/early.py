@@ -34,9 +34,10 @@ def ignore_signals() -> None:
 
 def take_hangups() -> bool:
     """Return whether SIGHUP has come since the last call. It ends no process, whatever that is doing."""
-    came = bool(_hangups)
-    _hangups.clear()
-    return came
+    if not _hangups:
+        return False
+    _hangups.clear()  # one that comes in between is heeded with the others: the caller has yet to act
+    return True
 
 
 def open_standard_streams() -> None:
