@@ -10,15 +10,20 @@ import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import httpx
 import jsonschema_rs
 import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect as stream_to
 
 from arraylstm_serve.admin import ENDPOINTS, AdminApplication, published
 from arraylstm_serve.errors import StartupError
+from arraylstm_serve.http.auth import Keys
 from arraylstm_serve.server.process import SPARE_FILES
 from arraylstm_serve.settings import ADMIN_CONNECTIONS, Settings
 
@@ -356,6 +361,30 @@ def test_it_speaks_tls_with_the_same_certificate(folder: Path, start_server: Sta
 
 
 # -- its description
+
+
+@pytest.mark.parametrize("operation", [f"{op.method} {op.path}" for op, _ in ENDPOINTS])
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_the_document_holds_for_random_requests(described: Any, operation: str, data: st.DataObject) -> None:
+    """Random requests meet no answer that the document does not describe, with a key of some scope or without."""
+    method, path = operation.split()
+    case = data.draw(described[path][method].as_strategy())
+    key = data.draw(st.sampled_from([ALICE, BOB, "wrong", None]))
+    response = case.call_and_validate(headers=None if key is None else bearer(key))
+    asked_for = path not in ("/healthz", "/readyz")
+    assert (response.status_code == 401) == (asked_for and key not in (ALICE, BOB))
+    assert (response.status_code == 403) == (path == "/admin/drain" and key == BOB)
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The admin application as its own document describes it; Alice may do everything, Bob read."""
+    folder = tmp_path_factory.mktemp("described")
+    (folder / "keys").write_text(line("alice", ALICE) + line("bob", BOB).strip() + " read-only")
+    harness = Harness(write_bundle(folder / "bundle"), allowed_host=("*",))  # schemathesis has a name of its own for it
+    app = AdminApplication(harness.service, harness.service.settings.of_admin, Keys(folder / "keys"))
+    return schemathesis.openapi.from_asgi("/openapi.json", app)
 
 
 @pytest.mark.anyio

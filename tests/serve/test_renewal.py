@@ -19,6 +19,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from arraylstm_serve.client import BulkEvent, Client, RefusedError
 from arraylstm_serve.errors import StartupError
 from arraylstm_serve.http.auth import Keys
 from arraylstm_serve.server.config import Config
@@ -189,6 +190,17 @@ def test_a_stream_under_a_kept_key_goes_on(keyed: ServerProcess, file: Path, str
     hang_up(keyed)
     stream.send('{"session_id": "u", "items": ["b"]}')
     assert json.loads(stream.recv())["step"] == 2
+
+
+def test_the_client_is_told_that_its_key_is_gone(keyed: ServerProcess, file: Path) -> None:
+    """A stream of the Python client, whose key is removed, raises the refusal at once; nothing is applied."""
+    with Client(keyed.url, api_key=ALICE) as client, client.stream() as stream:
+        file.write_text(line("bob", BOB))
+        hang_up(keyed)
+        stream.send(BulkEvent(["a"], session_id="u"))
+        with pytest.raises(RefusedError, match="unauthorized"):
+            next(iter(stream))
+    assert "arraylstm_session_events_total 0" in httpx.get(f"{keyed.url}/metrics", headers=bearer(BOB)).text
 
 
 def until_closed(stream: ClientConnection) -> Iterator[str | bytes]:
