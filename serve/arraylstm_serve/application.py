@@ -9,12 +9,13 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from arraylstm_serve.api.openapi import PUBLIC, Operation, document
+from arraylstm_serve.api.openapi import PROTECTED, PUBLIC, Operation, document
 from arraylstm_serve.api.problems import Problem
 from arraylstm_serve.http import bulk, events, model, probes, sessions, websocket
 from arraylstm_serve.http.auth import Keys
 from arraylstm_serve.http.door import Door
 from arraylstm_serve.http.pages import add_console, add_docs
+from arraylstm_serve.http.request import RequestHead
 from arraylstm_serve.http.response import Responder, problem_response
 from arraylstm_serve.open_inference import handlers as open_inference
 from arraylstm_serve.sessions.service import Service
@@ -67,6 +68,16 @@ class Application(Door):
             scope["path"] = scope["path"][len(self._prefix) :]
         await super().__call__(scope, receive, send)
 
+    def check(self, call: RequestHead, scope: Scope) -> None:
+        """See `Door.check`; a client's requests count here, the messages of a stream where they come.
+
+        Raises:
+            Problem: also `rate_limited`.
+        """
+        super().check(call, scope)
+        if scope["type"] == "http" and scope["path"].startswith(PROTECTED):
+            self.service.rates.spend(call.client)
+
     def operation(self, scope: Scope) -> Operation | None:
         """See `Door.operation`; streams and events are outside FastAPI."""
         path = scope["path"]
@@ -85,6 +96,7 @@ class Application(Door):
         if responder.route:
             await responder.answer(await events.answer(self.service, responder.call, scope, receive), send)
         else:
+            await self.service.heavy.turn(responder.call.client)
             await super().dispatch(responder, scope, receive, send)
 
     @property

@@ -34,6 +34,7 @@ from arraylstm_serve.server.sockets import admin_bound, bound, url_of
 from arraylstm_serve.server.sockets import listen as listen
 from arraylstm_serve.server.stream import StreamProtocol
 from arraylstm_serve.server.tls import server_context
+from arraylstm_serve.sessions.limits import Connections
 from arraylstm_serve.sessions.model import slot_count
 from arraylstm_serve.sessions.service import Service
 from arraylstm_serve.settings import ADMIN_CONNECTIONS, Settings, warn_of_unknown_variables
@@ -190,20 +191,23 @@ def configure(service: Service, keys: Keys | None) -> Config:
     Raises:
         StartupError: the certificate or its key cannot be used.
     """
-    return _configured(Application(service, keys), service.settings, service)
+    return _configured(Application(service, keys), service.settings, service, service.connections)
 
 
 def configure_admin(service: Service, keys: Keys | None) -> Config:
     """Return the settings of the admin listener's server; see `configure`."""
     settings = service.settings.of_admin
-    return _configured(AdminApplication(service, settings, keys), settings, service)
+    connections = Connections(settings.max_connections, None, proxy=lambda address: True)  # nobody has a share
+    return _configured(AdminApplication(service, settings, keys), settings, service, connections)
 
 
-def _configured(app: Door, settings: Settings, service: Service) -> Config:
+def _configured(app: Door, settings: Settings, service: Service, connections: Connections) -> Config:
     config = Config(
         app,
         settings,
         service.counters,
+        connections,
+        service.heavy,
         loop="uvloop",
         http=Protocol,
         ws=StreamProtocol,
@@ -242,14 +246,15 @@ def greeting(service: Service, keys: Keys | None, listener: socket.socket, admin
     model, settings = service.model, service.settings
     asked = "asked for" if keys else "none asked for"
     needed = demands(model.bundle, settings)
-    megabytes = (sum(needed.values()) - needed["max_batch"]) / 1e6
+    megabytes = sum(needed.values()) / 1e6
     return "\n".join(
         (
             f"arraylstm-serve {__version__}",
             f"  model     {model.fingerprint}",
             f"  cell      {model.bundle.manifest.model.cell}, {len(model.vocabulary)} items",
             f"  device    {model.engine.device} ({model.engine.provider}), threads {settings.threads}",
-            f"  sessions  at most {settings.max_sessions}, states and remembered answers in at most {megabytes:.1f} MB",
+            f"  sessions  at most {settings.max_sessions}",
+            f"  memory    at most {megabytes:.1f} MB more than now, for sessions, answers and connections",
             f"  API keys  {asked}",
             *places(settings, listener, admin),
         )

@@ -10,11 +10,14 @@ from arraylstm_serve.errors import StartupError, cause
 from arraylstm_serve.server.unix_socket import path_faults, unix_socket
 from arraylstm_serve.settings import Settings
 
-RECEIVE_BUFFER = 65_536
+RECEIVE_BUFFER = 16_384
 """Bytes that the kernel keeps of a connection that is not read, about; of its own accord it would keep megabytes.
 
-It is also what comes in one piece, and so what is held of requests sent ahead: Linux doubles it, 128 KB at most.
+It is also what comes in one piece, and so what is held of requests sent ahead: Linux doubles it, 32 KB at most.
 """
+
+SEND_BUFFER = 65_536
+"""Bytes that the kernel keeps for a client that does not read, about; of its own accord it would keep megabytes."""
 
 PUBLIC, ADMIN = ("--host", "--port"), ("--admin-host", "--admin-port")
 """The flags that name the address of each listener."""
@@ -58,7 +61,8 @@ def listen(host: str, port: int, flags: tuple[str, str] = PUBLIC) -> socket.sock
         listener = socket.socket(family, kind, protocol)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)  # each connection inherits it
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)  # each connection inherits them
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
             listener.bind(address)
         except OSError:
             listener.close()

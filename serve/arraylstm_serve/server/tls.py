@@ -7,13 +7,15 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from arraylstm_serve.api.problems import OVERLOADED
+from arraylstm_serve.api.problems import OVERLOADED, Problem
 from arraylstm_serve.errors import StartupError, cause
 from arraylstm_serve.server.config import MOST_REFUSED, Config
 from arraylstm_serve.server.protocol import LINGER
+from arraylstm_serve.sessions.limits import Connection
 
 
 def server_context(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
@@ -63,16 +65,16 @@ class Listener:
     Args:
         listener: listens already.
         new_protocol: makes the protocol of an encrypted connection.
-        connections: all that count. A connection is among them before its handshake.
-        config: `ssl`, which encrypts the connections that come from now on; `max_connections`; and `request_timeout`
-            for a handshake. A connection beyond the bound does not count and has LINGER seconds for its handshake,
-            after which the protocol can tell it why it is refused; if many are being refused, it is cut off.
+        connections: those that the server ends when it stops. A connection is among them before its handshake.
+        config: `ssl`, which encrypts the connections that come from now on; `open_connections`, which counts them; and
+            `request_timeout` for a handshake. A connection counts before its handshake. One that is refused has LINGER
+            seconds for it, after which the protocol can tell it why; if many are being refused, it is cut off.
     """
 
     def __init__(
         self,
         listener: socket.socket,
-        new_protocol: Callable[[], asyncio.Protocol],
+        new_protocol: Callable[[], Any],
         connections: set[Any],
         config: Config,
     ) -> None:
@@ -96,31 +98,33 @@ class Listener:
         async with asyncio.TaskGroup() as handshakes:
             while True:
                 try:
-                    connection, _ = await self._loop.sock_accept(self._listener)
+                    connection, peer = await self._loop.sock_accept(self._listener)
                 except ConnectionAbortedError:  # the client has gone already
                     continue
                 except OSError:
                     await asyncio.sleep(RETRY)
                     continue
-                handshakes.create_task(self._shake_hands(connection))
+                handshakes.create_task(self._shake_hands(connection, peer[0] if peer else ""))
 
-    async def _shake_hands(self, connection: socket.socket) -> None:
+    async def _shake_hands(self, connection: socket.socket, address: str) -> None:
         """Encrypt a connection; from then on its protocol answers for it."""
         config = self._config
-        crowded = len(self._connections) >= config.max_connections
-        if crowded and len(config.refused) >= MOST_REFUSED:
+        counted: Connection | None = None
+        with suppress(Problem):
+            counted = config.open_connections.open(address)
+        if counted is None and len(config.refused) >= MOST_REFUSED:
             config.counters.refused(OVERLOADED.status)
             connection.close()
             return
-        among = config.refused if crowded else self._connections
-        handshake = Handshake(self._new_protocol, among)
+        among = config.refused if counted is None else self._connections
+        handshake = Handshake(self._new_protocol, among, counted)
         among.add(handshake)
         try:
             await self._loop.connect_accepted_socket(
                 lambda: handshake,
                 connection,
                 ssl=config.ssl,
-                ssl_handshake_timeout=LINGER if crowded else config.request_timeout,
+                ssl_handshake_timeout=LINGER if counted is None else config.request_timeout,
                 ssl_shutdown_timeout=LINGER,
             )
         except OSError:  # the client has gone, does not speak TLS, or is too slow
@@ -129,12 +133,14 @@ class Listener:
             logger.exception("a TLS handshake failed")
         finally:
             among.discard(handshake)
+            handshake.end()
 
 
 class Handshake(asyncio.Protocol):
     """Stands for a connection, among those that count or are refused, until its handshake is done."""
 
-    def __init__(self, new_protocol: Callable[[], asyncio.Protocol], among: set[Any]) -> None:
+    def __init__(self, new_protocol: Callable[[], Any], among: set[Any], counted: Connection | None) -> None:
+        self.counted = counted
         self._new_protocol = new_protocol
         self._among = among
 
@@ -142,8 +148,14 @@ class Handshake(asyncio.Protocol):
         """Make room for the protocol of the encrypted connection."""
         self._among.discard(self)
         protocol = self._new_protocol()
+        protocol.counted, self.counted = self.counted, None
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
+
+    def end(self) -> None:
+        """Count the connection no more, unless its protocol has taken it over."""
+        if self.counted is not None:
+            self.counted.close()
 
     def shutdown(self) -> None:
         """Do nothing; uvicorn calls it when the server stops, and `Listener.close` has ended this handshake."""
