@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -22,8 +23,8 @@ from websockets.sync.client import ClientConnection, connect
 from arraylstm_serve.client import BulkEvent, Client, RefusedError
 from arraylstm_serve.errors import StartupError
 from arraylstm_serve.http.auth import Keys
-from arraylstm_serve.server.config import Config
 from arraylstm_serve.server.renewal import Renewal
+from arraylstm_serve.server.tls import server_context
 
 from ..servers import ServerProcess, Start
 from .keys import ALICE, BOB, bearer, line, write
@@ -403,19 +404,13 @@ def test_a_faulty_certificate_does_not_keep_keys_from_being_read(
     folder: Path, pair: tuple[Path, Path], file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Keys and certificates are read each for themselves."""
-    from arraylstm_serve.counters import Counters
-    from arraylstm_serve.server.tls import server_context
-    from arraylstm_serve.settings import Settings
-
-    async def app(*_: object) -> None: ...
-
     keys = Keys(file)
-    config = Config(app, Settings(tls_certificate=pair[0], tls_key=pair[1]), Counters())
-    config.ssl = before = server_context(*pair)
+    config = SimpleNamespace(ssl=server_context(*pair), tls_files=pair)
+    before = config.ssl
     pair[1].write_text("")
     file.write_text(line("carol", NEW))
     with caplog.at_level(logging.INFO):
-        Renewal([keys], [config])()
+        Renewal([keys], [config])()  # type: ignore[list-item]
     assert keys.find(NEW).name == "carol"
     assert config.ssl is before
     assert [record.levelname for record in caplog.records] == ["INFO", "ERROR"]
