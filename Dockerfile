@@ -40,7 +40,7 @@ LABEL org.opencontainers.image.title="arraylstm-serve" org.opencontainers.image.
 USER 65532:65532
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s CMD ["python", "-c", "import http.client, os, sys; \
-probe = http.client.HTTPConnection('127.0.0.1', int(os.environ['ARRAYLSTM_PORT']), timeout=2); \
+probe = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('ARRAYLSTM_ADMIN_PORT') or os.environ['ARRAYLSTM_PORT']), timeout=2); \
 probe.request('GET', '/healthz'); sys.exit(probe.getresponse().status != 200)"]
 ENTRYPOINT ["arraylstm-serve"]
 CMD ["/bundle"]

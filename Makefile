@@ -24,7 +24,7 @@ help:
 	@echo "make lint       ruff, mypy --strict, and the direction of imports"
 	@echo "make imports    print which module imports which and how often, one graph per package (DOT, for Graphviz)"
 	@echo "make format     let ruff reformat and fix what it can"
-	@echo "make openapi    write docs/openapi.json again"
+	@echo "make openapi    write docs/openapi.json and docs/openapi-admin.json again"
 	@echo "make clean      remove .venv, .reference, dist and demo"
 
 # These tests run a second time, with the GPU's engine on the CPU.
@@ -68,6 +68,7 @@ format: .venv/dev
 
 openapi: .venv/dev
 	$(BIN)/python -c 'from arraylstm_serve.application import published; print(published(), end="")' > docs/openapi.json
+	$(BIN)/python -c 'from arraylstm_serve.admin import published; print(published(), end="")' > docs/openapi-admin.json
 
 constraints:
 	rm -rf .venv-pins

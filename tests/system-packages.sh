@@ -5,7 +5,8 @@
 needs() {
     cat <<END
 chromium chromium the browser's page
-nginx nginx the server behind a proxy
+nginx nginx the server behind nginx
+haproxy haproxy the server behind HAProxy
 node nodejs Node, the browser's page
 npm npm Node, the browser's page
 g++ g++ the programs in C++
@@ -18,7 +19,7 @@ END
 
 missing() {
     needs | while read -r probe package tests; do
-        command -v "$probe" >/dev/null || [ -f "$probe" ] || echo "$package $tests"
+        PATH=$PATH:/usr/sbin command -v "$probe" >/dev/null || [ -f "$probe" ] || echo "$package $tests"
     done
 }
 

@@ -169,9 +169,13 @@ class Health(http.server.BaseHTTPRequestHandler):
         """Keep the test's output clean."""
 
 
+@pytest.mark.parametrize("variable", ["ARRAYLSTM_PORT", "ARRAYLSTM_ADMIN_PORT"])
 @pytest.mark.parametrize(("status", "healthy"), [(200, True), (503, False), (None, False)])
-def test_the_health_check_tells_a_healthy_server(dockerfile, status, healthy):
-    """The image's own check, run here, passes for 200 from /healthz and fails for 503 or where nobody listens."""
+def test_the_health_check_tells_a_healthy_server(dockerfile, status, healthy, variable):
+    """The image's own check, run here, passes for 200 from /healthz and fails for 503 or where nobody listens.
+
+    It asks the admin listener if there is one: that answers when the public one is full.
+    """
     words = json.loads(re.search(r"CMD (\[.*\])", dockerfile.values("cpu", "HEALTHCHECK")[-1])[1])
     assert words[0] == "python"
     with http.server.HTTPServer(("127.0.0.1", 0), Health) as server:
@@ -180,7 +184,7 @@ def test_the_health_check_tells_a_healthy_server(dockerfile, status, healthy):
             server.server_close()
         else:
             threading.Thread(target=server.serve_forever, daemon=True).start()
-        environment = {"ARRAYLSTM_PORT": str(port), "http_proxy": "http://192.0.2.1:9"}
+        environment = {"ARRAYLSTM_PORT": "1", variable: str(port), "http_proxy": "http://192.0.2.1:9"}
         done = subprocess.run([sys.executable, *words[1:]], env=environment, capture_output=True, check=False)
         if status is not None:
             server.shutdown()

@@ -2,7 +2,12 @@
 
 import sys
 
-from arraylstm_serve.server.early import drop_unwritable_output, open_standard_streams, record_signals
+from arraylstm_serve.server.early import (
+    drop_unwritable_output,
+    ignore_signals,
+    open_standard_streams,
+    record_signals,
+)
 
 
 def main() -> int:
@@ -14,6 +19,7 @@ def main() -> int:
     try:
         return cli.main()
     finally:
+        ignore_signals()
         drop_unwritable_output()
 
 

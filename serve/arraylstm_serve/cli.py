@@ -8,6 +8,7 @@ from pathlib import Path
 from cyclopts import App
 
 from arraylstm_serve import __version__
+from arraylstm_serve.api.scopes import Scope
 from arraylstm_serve.errors import StartupError
 from arraylstm_serve.http import auth
 from arraylstm_serve.server.process import serve
@@ -41,14 +42,15 @@ def run(bundle: Path, /, *, settings: Settings = Settings()) -> int:
 
 
 @app.command
-def make_key(name: str, /) -> int:
-    """Make an API key. Print its line for the --api-keys file, and the key itself on standard error.
+def make_key(name: str, /, *, scope: Scope = Scope.EVERYTHING) -> int:
+    """Make an API key. Print its line for the --api-keys or --admin-keys file, and the key itself on standard error.
 
     Args:
         name: the owner of the key; each name has its own sessions.
+        scope: how much the key allows. read-only allows what changes nothing, metrics only /metrics and /v1/stats.
     """
     try:
-        key, line = auth.make_key(name)
+        key, line = auth.make_key(name, scope)
     except ValueError as error:
         sys.stderr.write(f"arraylstm-serve: {error}\n")
         return BAD_INPUT

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from cyclopts import App, ArgumentCollection, Parameter
 from cyclopts.config import Env
 from cyclopts.validators import Number
 
+from arraylstm_serve.errors import StartupError
 from arraylstm_serve.hosts import ANY_HOST, LOCAL, Hosts, is_loopback, validate_host
 from arraylstm_serve.origins import validate_origin
 from arraylstm_serve.proxies import validate_proxy, validate_root_path
@@ -29,6 +30,9 @@ Seconds = Annotated[float, Parameter(validator=Number(gt=0, lte=TEN_YEARS))]
 LARGEST_BATCH = 4096
 """A CPU is fastest with batches of a few hundred rows; larger ones only take more time and memory."""
 MOST_THREADS = 1024
+ADMIN_CONNECTIONS = 32
+"""Most connections of the admin listener open at once. They do not count among --max-connections."""
+Port = Annotated[int, Parameter(validator=Number(gte=0, lte=65535))]
 Host = Annotated[str, Parameter(validator=validate_host)]
 Proxy = Annotated[str, Parameter(validator=validate_proxy)]
 Origin = Annotated[str, Parameter(validator=validate_origin)]
@@ -42,7 +46,7 @@ class Settings:
     host: str = "127.0.0.1"
     """Address to listen on."""
 
-    port: Annotated[int, Parameter(validator=Number(gte=0, lte=65535))] = 8080
+    port: Port = 8080
     """Port to listen on; 0 picks a free one."""
 
     uds: Path | None = None
@@ -148,8 +152,22 @@ class Settings:
     """Seconds that requests under way have to finish after SIGTERM."""
 
     api_keys: Path | None = None
-    """File of the accepted API keys: a line `NAME SHA256` for each, as `arraylstm-serve make-key NAME` prints it. Each
-    name has its own sessions. Without this file no key is needed."""
+    """File of the accepted API keys: a line `NAME SHA256 [SCOPE]` for each, as `arraylstm-serve make-key NAME` prints
+    it. Each name has its own sessions. Without this file no key is needed. SIGHUP lets the server read it again."""
+
+    admin_port: Port | None = None
+    """Port of the admin listener, which answers /healthz, /readyz, /metrics and /admin/drain, also while all of
+    --max-connections are taken; 0 picks a free one. Without this setting there is no admin listener."""
+
+    admin_host: str = "127.0.0.1"
+    """Address of the admin listener. If it is not a loopback address, --admin-keys must be given."""
+
+    admin_keys: Path | None = None
+    """File of the admin listener's own keys, in the form of --api-keys. If it is given, the listener asks for one of
+    them for all but /healthz, /readyz and /openapi.json."""
+
+    public_metrics: Literal["on", "off"] = "on"
+    """Whether /healthz, /readyz and /metrics are on the public listener too; off needs --admin-port."""
 
     cors_origin: tuple[Origin, ...] = ()
     """Origin whose pages may call the server from a browser, such as https://shop.example, or * for any; may be
@@ -164,7 +182,7 @@ class Settings:
     """Whether /docs and /openapi.json describe the API to everybody."""
 
     tls_certificate: Path | None = None
-    """PEM file of the certificate, for HTTPS."""
+    """PEM file of the certificate, for HTTPS on every listener. SIGHUP lets the server read it again."""
 
     tls_key: Path | None = None
     """PEM file of the certificate's private key."""
@@ -185,6 +203,44 @@ class Settings:
         if ANY_HOST in self.allowed_host or not (self.allowed_host or local):
             return None
         return Hosts((*LOCAL, *self.allowed_host))
+
+    @property
+    def of_admin(self) -> Settings:
+        """The settings that the admin listener has in place of the public one's."""
+        return replace(
+            self,
+            host=self.admin_host,
+            port=self.admin_port or 0,
+            uds=None,
+            root_path="",
+            forwarded_allow_ips=(),
+            cors_origin=(),
+            max_connections=ADMIN_CONNECTIONS,
+            shutdown_timeout=1,
+        )
+
+    def check_admin(self) -> None:
+        """Refuse settings of the admin listener that contradict each other.
+
+        Raises:
+            StartupError: there is one without --admin-port, or strangers could reach the listener without a key.
+        """
+        if self.admin_port is None:
+            for flag, given in (
+                ("--admin-host", self.admin_host != Settings.admin_host),
+                ("--admin-keys", self.admin_keys is not None),
+            ):
+                if given:
+                    raise StartupError(f"{flag} is for the admin listener; give --admin-port too.")
+            if self.public_metrics == "off":
+                raise StartupError(
+                    "--public-metrics off leaves nobody who answers /healthz, /readyz and /metrics; give --admin-port."
+                )
+        elif self.admin_keys is None and not is_loopback(self.admin_host):
+            raise StartupError(
+                f"--admin-host {self.admin_host} is not a loopback address, so others could reach the admin listener; "
+                "give --admin-keys too."
+            )
 
 
 VARIABLE_PREFIX = "ARRAYLSTM_"

@@ -120,7 +120,7 @@ class Harness:
         chosen = Settings(**{"max_sessions": 100, **settings})
         self.engine = make_engine(bundle, slot_count(chosen), chosen.max_batch)
         self.clock = Clock()
-        self.keys = None if chosen.api_keys is None else Keys.load(chosen.api_keys)
+        self.keys = Keys.load(chosen.api_keys)
         self.service = Service(bundle, self.engine, chosen, self.clock)
         self.app = Application(self.service, self.keys)
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)

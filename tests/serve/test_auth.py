@@ -140,9 +140,9 @@ def test_a_made_key_is_let_in(tmp_path: Path) -> None:
     """`make-key` prints a line for the file and, on standard error alone, the key, which is let in under the name."""
     done = run("make-key", "shop-1")
     assert done.returncode == 0
-    keys = Keys.load(write(tmp_path, done.stdout))
+    keys = Keys(write(tmp_path, done.stdout))
     key = done.stderr.strip().rpartition(" ")[2]
-    assert keys.namespace(key) == "shop-1"
+    assert keys.find(key).name == "shop-1"
     assert key not in done.stdout
     assert len(key) == 43
     assert make_key("a")[0] != make_key("a")[0]
@@ -175,7 +175,7 @@ DIGEST = "0" * 64
 def test_a_file_of_keys_that_is_wrong_is_a_fault_at_the_start(tmp_path: Path, text: str, said: str) -> None:
     """A line that is none, or a file without any, is told with its number and the command that makes one."""
     with pytest.raises(StartupError, match=said):
-        Keys.load(write(tmp_path, text))
+        Keys(write(tmp_path, text))
 
 
 @pytest.mark.parametrize("secret", [ALICE, f"alice {ALICE}", f"{ALICE} {DIGEST}", f"alice {DIGEST} {ALICE}"])
@@ -191,8 +191,8 @@ def test_what_a_line_holds_is_not_told(bundle_path: Path, tmp_path: Path, secret
 def test_lines_may_be_written_by_other_programs(tmp_path: Path) -> None:
     """A byte order mark, CRLF, indented comments, digits in upper case and a line that is there twice are read."""
     text = f"\ufeff{line('alice', ALICE)}  # indented\n\t#too\n{line('bob', BOB).upper()}{line('alice', ALICE)}"
-    keys = Keys.load(write(tmp_path, text.replace("\n", "\r\n")))
-    assert (keys.namespace(ALICE), keys.namespace(BOB)) == ("alice", "BOB")
+    keys = Keys(write(tmp_path, text.replace("\n", "\r\n")))
+    assert (keys.find(ALICE).name, keys.find(BOB).name) == ("alice", "BOB")
 
 
 def test_a_file_of_keys_that_cannot_be_read_is_a_fault_at_the_start(bundle_path: Path, tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_a_file_of_keys_that_cannot_be_read_is_a_fault_at_the_start(bundle_path:
         if path.is_file():
             path.write_text(line("alice", ALICE), "utf-16")
         with pytest.raises(StartupError, match="cannot be read"):
-            Keys.load(path)
+            Keys(path)
 
 
 @pytest.mark.parametrize(("mode", "writers"), [(0o600, ""), (0o644, ""), (0o660, "its group"), (0o666, "everybody")])
@@ -215,7 +215,7 @@ def test_a_file_that_others_can_write_is_warned_of(
     path = tmp_path / "keys"
     path.write_text(make_key("shop")[1])
     path.chmod(mode)
-    Keys.load(path)
+    Keys(path)
     assert [record.getMessage() for record in caplog.records] == (
         [f"--api-keys {path} can be written by {writers}, who can add keys; `chmod go-w` it"] if writers else []
     )

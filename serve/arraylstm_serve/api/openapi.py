@@ -9,8 +9,18 @@ from typing import Any
 
 import msgspec
 
-from arraylstm_serve.api.problems import FOREIGN_HOST, JSON, MEDIA_TYPE, OVERLOADED, RATE_LIMITED, UNAUTHORIZED, Kind
+from arraylstm_serve.api.problems import (
+    FORBIDDEN,
+    FOREIGN_HOST,
+    JSON,
+    MEDIA_TYPE,
+    OVERLOADED,
+    RATE_LIMITED,
+    UNAUTHORIZED,
+    Kind,
+)
 from arraylstm_serve.api.schemas import Key, ProblemBody, SessionId
+from arraylstm_serve.api.scopes import Scope
 
 REFERENCE = "#/components/schemas/{name}"
 KEY_HEADER = {"name": "Idempotency-Key", "in": "header", "required": False, "schema": msgspec.json.schema(Key)}
@@ -37,11 +47,9 @@ SECURITY_SCHEMES = {
         "description": "The same key, in a header of its own.",
     },
 }
-SECURITY: list[Json] = [*({name: []} for name in SECURITY_SCHEMES), {}]
-"""Either scheme, or none if the server was started without --api-keys."""
 
-PROTECTED = ("/v1/", "/v2", "/metrics")
-"""How the paths begin that need an API key, if the server was started with --api-keys."""
+PROTECTED = ("/v1/", "/v2", "/metrics", "/admin/")
+"""How the paths begin that need an API key, if the listener was given a file of keys."""
 
 PATH_TYPES: dict[str, Any] = {"session_id": SessionId}
 """The types of the parameters in paths."""
@@ -68,7 +76,8 @@ class Operation:
         query: the type whose fields are the query's parameters.
         keyed: whether it takes an Idempotency-Key.
         binary: whether binary tensor data may follow the JSON, in the body and in the answer.
-        problems: what the operation can be refused for, besides a missing API key and a foreign host name.
+        scope: the least scope of an API key that allows it, if it is protected.
+        problems: what the operation can be refused for, besides its API key and a foreign host name.
         refusal: the type of a refusal's body.
     """
 
@@ -81,24 +90,37 @@ class Operation:
     query: type | None = None
     keyed: bool = False
     binary: bool = False
+    scope: Scope = Scope.EVERYTHING
     problems: Sequence[Kind] = field(default=())
     refusal: type = ProblemBody
     path_types: Mapping[str, Any] = field(default_factory=PATH_TYPES.copy)
 
     @property
     def protected(self) -> bool:
-        """Whether the operation needs an API key, if the server asks for one."""
+        """Whether the operation needs an API key, if the listener was given a file of keys."""
         return self.path.startswith(PROTECTED)
 
     @property
     def refusals(self) -> Sequence[Kind]:
         """Everything that the operation can be refused for."""
-        everywhere = (UNAUTHORIZED, FOREIGN_HOST, RATE_LIMITED, OVERLOADED) if self.protected else (FOREIGN_HOST,)
-        return (*everywhere, *self.problems)
+        of_key = (UNAUTHORIZED, *(() if self.scope is Scope.METRICS else (FORBIDDEN,))) if self.protected else ()
+        of_client = (RATE_LIMITED, OVERLOADED) if self.protected else ()
+        return (*of_key, FOREIGN_HOST, *of_client, *self.problems)
+
+    @property
+    def security(self) -> list[Json]:
+        """Either way to send a key of the scope, or no key if none is asked for."""
+        return [*({name: [self.scope.value]} for name in SECURITY_SCHEMES), {}]
 
 
-def document(operations: Sequence[Operation], version: str) -> Json:
-    """Make the OpenAPI 3.1 document of the operations."""
+PUBLIC = {
+    "title": "arraylstm-serve",
+    "description": "Next-item predictions from an ArrayLSTM, whose recurrent state is kept for each session.",
+}
+
+
+def document(operations: Sequence[Operation], version: str, about: Mapping[str, str] = PUBLIC) -> Json:
+    """Make the OpenAPI 3.1 document of the operations; `about` has its title and description."""
     paths: dict[str, Json] = {}
     for operation in operations:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _describe(operation)
@@ -107,11 +129,7 @@ def document(operations: Sequence[Operation], version: str) -> Json:
         schema["examples"] = [example(schema, components)]
     return {
         "openapi": "3.1.0",
-        "info": {
-            "title": "arraylstm-serve",
-            "version": version,
-            "description": "Next-item predictions from an ArrayLSTM, whose recurrent state is kept for each session.",
-        },
+        "info": {**about, "version": version},
         "paths": paths,
         "components": {"schemas": components, "securitySchemes": SECURITY_SCHEMES},
     }
@@ -157,7 +175,7 @@ def _describe(operation: Operation) -> Json:
         "responses": _responses(operation),
     }
     if operation.protected:
-        described["security"] = SECURITY
+        described["security"] = operation.security
     if operation.body is not None:
         described["requestBody"] = {"required": True, "content": _content(operation.body, operation.binary)}
     return described

@@ -30,6 +30,7 @@ class Kind:
 MALFORMED_REQUEST = Kind("malformed_request", 400, "The request is not HTTP, or its head is too long")
 INVALID_JSON = Kind("invalid_json", 400, "The body is not valid JSON")
 UNAUTHORIZED = Kind("unauthorized", 401, "A valid API key is needed")
+FORBIDDEN = Kind("forbidden", 403, "The scope of the API key does not allow this")
 FOREIGN_ORIGIN = Kind("foreign_origin", 403, "The page belongs to another origin")
 UNKNOWN_SESSION = Kind("unknown_session", 404, "The server does not have this session")
 NOT_FOUND = Kind("not_found", 404, "No such resource")

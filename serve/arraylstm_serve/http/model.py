@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from arraylstm_serve.api.openapi import Operation
 from arraylstm_serve.api.schemas import PredictAnswer, PredictRequest
+from arraylstm_serve.api.scopes import Scope
 from arraylstm_serve.bundle.manifest import Manifest, VocabularyFile
 from arraylstm_serve.http.body import decode, read_body
 from arraylstm_serve.http.endpoints import BODY_PROBLEMS, Endpoint, ask
@@ -22,6 +23,7 @@ PREDICT = Operation(
     path="/v1/predict",
     name="predict",
     summary="The predictions after a whole history, without a session.",
+    scope=Scope.READ_ONLY,
     answers={200: PredictAnswer},
     body=PredictRequest,
     problems=BODY_PROBLEMS,
@@ -32,6 +34,7 @@ MODEL = Operation(
     path="/v1/model",
     name="model",
     summary="The manifest of the model served.",
+    scope=Scope.READ_ONLY,
     answers={200: Manifest},
 )
 
@@ -40,6 +43,7 @@ VOCABULARY = Operation(
     path="/v1/vocabulary",
     name="vocabulary",
     summary="The labels of the items in the order of their ids, null if the ids are the labels; and the unknown item.",
+    scope=Scope.READ_ONLY,
     answers={200: VocabularyFile},
 )
 

@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from arraylstm_serve.api.openapi import Operation
 from arraylstm_serve.api.schemas import Health, Stats, encode
+from arraylstm_serve.api.scopes import Scope
 from arraylstm_serve.http.endpoints import Endpoint
 from arraylstm_serve.http.metrics import CONTENT_TYPE_LATEST
 from arraylstm_serve.http.request import RequestHead
@@ -18,6 +19,7 @@ STATS = Operation(
     path="/v1/stats",
     name="stats",
     summary="Live figures of this server process.",
+    scope=Scope.METRICS,
     answers={200: Stats},
 )
 
@@ -26,6 +28,7 @@ METRICS = Operation(
     path="/metrics",
     name="metrics",
     summary="The figures for Prometheus.",
+    scope=Scope.METRICS,
     answers={200: str},
 )
 
@@ -64,9 +67,6 @@ async def ready(service: Service, call: RequestHead, request: Request) -> Respon
     return json_response(encode(Health("ready")))
 
 
-ENDPOINTS = (
-    Endpoint(STATS, stats),
-    Endpoint(LIVE, live),
-    Endpoint(READY, ready),
-    Endpoint(METRICS, metrics),
-)
+FIGURES = Endpoint(STATS, stats)
+ENDPOINTS = (Endpoint(LIVE, live), Endpoint(READY, ready), Endpoint(METRICS, metrics))
+"""What probes and Prometheus ask for: on the admin listener, and on the public one unless --public-metrics is off."""

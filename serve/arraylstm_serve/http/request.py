@@ -13,7 +13,7 @@ from starlette.types import Scope
 from arraylstm_serve.api.problems import FOREIGN_HOST, FOREIGN_ORIGIN, INVALID_REQUEST, Problem
 from arraylstm_serve.api.schemas import KEY
 from arraylstm_serve.hosts import Hosts
-from arraylstm_serve.http.auth import EVERYBODY, Keys
+from arraylstm_serve.http.auth import EVERYBODY, Key, Keys
 from arraylstm_serve.origins import ANY_ORIGIN
 from arraylstm_serve.sessions.commands import Caller
 from arraylstm_serve.sessions.limits import Connection
@@ -61,15 +61,27 @@ class RequestHead:
         arrived: time of its arrival, by perf_counter.
         request_id: the client's X-Request-ID if it is printable, else one that the server made.
         namespace: whose sessions it can see.
+        key: the API key that let it in; None if none is asked for.
         client: whom the bounds count it for: the name of its API key, or its address.
         body_bytes: what it holds of the memory for long bodies.
     """
 
-    __slots__ = ("_connection", "_kept", "_protocols", "arrived", "body_bytes", "client", "namespace", "request_id")
+    __slots__ = (
+        "_connection",
+        "_kept",
+        "_protocols",
+        "arrived",
+        "body_bytes",
+        "client",
+        "key",
+        "namespace",
+        "request_id",
+    )
 
     def __init__(self, scope: Scope) -> None:
         self.arrived = perf_counter()
         self.namespace = EVERYBODY
+        self.key: Key | None = None
         peer = scope.get("client")
         self.client: str = peer[0] if peer else ""
         self.body_bytes = 0
@@ -142,7 +154,8 @@ class RequestHead:
                 many connections are open for the key's name.
         """
         if keys is not None:
-            self.namespace = self.client = keys.namespace(self._api_key())
+            self.key = keys.find(self._api_key())
+            self.namespace = self.client = self.key.name
             if self._connection is not None:
                 self._connection.show(self.client)
 

@@ -18,6 +18,7 @@ from arraylstm_serve.api.problems import (
     UNSUPPORTED_ENCODING,
 )
 from arraylstm_serve.api.schemas import PeekQuery, SessionAnswer, SessionInfo
+from arraylstm_serve.api.scopes import Scope
 from arraylstm_serve.http.body import decode_query, read_body
 from arraylstm_serve.http.endpoints import KEY_PROBLEMS, TURN_PROBLEMS, Endpoint, ask, session_id_of
 from arraylstm_serve.http.request import RequestHead
@@ -34,6 +35,7 @@ INSPECT = Operation(
     path=SESSION,
     name="inspect",
     summary="A session's step and times; to ask for them does not prolong its life.",
+    scope=Scope.READ_ONLY,
     answers={200: SessionInfo},
     problems=(UNKNOWN_SESSION, INVALID_SESSION_ID),
 )
@@ -53,6 +55,7 @@ PEEK = Operation(
     path=f"{SESSION}/predictions",
     name="peek",
     summary="A session's predictions; its state does not change.",
+    scope=Scope.READ_ONLY,
     answers={200: SessionAnswer},
     query=PeekQuery,
     problems=(*TURN_PROBLEMS, UNKNOWN_SESSION, INVALID_REQUEST),
@@ -63,6 +66,7 @@ SAVE = Operation(
     path=f"{SESSION}/state",
     name="save",
     summary="A session's state as a safetensors file; the session also continues here.",
+    scope=Scope.READ_ONLY,
     answers={200: bytes},
     problems=(*TURN_PROBLEMS, UNKNOWN_SESSION),
 )

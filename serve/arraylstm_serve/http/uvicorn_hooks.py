@@ -1,4 +1,4 @@
-"""What the HTTP layer knows of uvicorn: two entries of a request's scope, and an answer in one write."""
+"""What the HTTP layer knows of uvicorn: entries of a scope, close codes, and an answer in one write."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 
 GOING_DOWN = 1012
 """The close code of a WebSocket whose server stops, sent after the messages under way are answered."""
+
+KEY_REMOVED = 1008
+"""The close code of a WebSocket whose API key is no longer accepted, sent after the messages under way are answered."""
+
+KEY = "arraylstm.key"
+"""Where the scope of an accepted WebSocket has its API key; None if none is asked for."""
 
 CYCLE = "arraylstm.cycle"
 """Where a request's scope has uvicorn's object for the request.

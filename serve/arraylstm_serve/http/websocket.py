@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from asyncio import CancelledError, Future, Queue, Semaphore, create_task, get_running_loop
+from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
 from time import perf_counter
@@ -14,19 +15,17 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from arraylstm_serve.api.openapi import Operation
-from arraylstm_serve.api.problems import FOREIGN_ORIGIN, NOT_FOUND, UPGRADE_REQUIRED, Problem, internal, late
+from arraylstm_serve.api.problems import FOREIGN_ORIGIN, UPGRADE_REQUIRED, Problem, internal, late
 from arraylstm_serve.api.schemas import BulkEvent
 from arraylstm_serve.heavy import LIGHT_BODY
-from arraylstm_serve.http.auth import Keys
 from arraylstm_serve.http.body import DECODED, decode
 from arraylstm_serve.http.endpoints import Endpoint
 from arraylstm_serve.http.events import advance
 from arraylstm_serve.http.request import BEARER_PROTOCOL, REQUEST_ID, RequestHead
 from arraylstm_serve.http.response import CLIENT_GONE, OTHER, problem_response, record
-from arraylstm_serve.http.uvicorn_hooks import GOING_DOWN
+from arraylstm_serve.http.uvicorn_hooks import GOING_DOWN, KEY, KEY_REMOVED
 from arraylstm_serve.sessions.commands import Caller
 from arraylstm_serve.sessions.service import Service
-from arraylstm_serve.text import shown
 
 PATH = "/v1/stream"
 IN_FLIGHT = 64
@@ -36,6 +35,9 @@ ANSWERS = 16
 """A message takes another of these places for each so many predictions and observations in its answer."""
 
 logger = logging.getLogger(__name__)
+WHY_CLOSED = {GOING_DOWN: "", KEY_REMOVED: "the API key is no longer accepted"}
+"""The close codes with which the server ends a stream, each with the reason that it gives."""
+
 _decoder = msgspec.json.Decoder(BulkEvent)
 
 STREAM = Operation(
@@ -48,13 +50,17 @@ STREAM = Operation(
 )
 
 
-async def handle(service: Service, keys: Keys | None, scope: Scope, receive: Receive, send: Send) -> None:
-    """Serve one WebSocket until the client closes it or the server stops."""
+Check = Callable[[RequestHead, Scope], None]
+"""Refuses a handshake with a Problem, or notes in its head whose it is."""
+
+
+async def handle(service: Service, check: Check, scope: Scope, receive: Receive, send: Send) -> None:
+    """Serve one WebSocket until the client closes it, its API key is removed, or the server stops."""
     call = RequestHead(scope)
     await receive()  # the request to connect
     status = CLIENT_GONE
     try:
-        status = await _shake_hands(service, keys, call, scope, receive, send)
+        status = await _shake_hands(check, call, scope, receive, send)
     finally:
         record(service, call, scope, PATH if scope["path"] == PATH else OTHER, status)
     if status == HTTPStatus.SWITCHING_PROTOCOLS:
@@ -65,28 +71,19 @@ async def handle(service: Service, keys: Keys | None, scope: Scope, receive: Rec
             service.counters.streams -= 1
 
 
-async def _shake_hands(
-    service: Service, keys: Keys | None, call: RequestHead, scope: Scope, receive: Receive, send: Send
-) -> int:
+async def _shake_hands(check: Check, call: RequestHead, scope: Scope, receive: Receive, send: Send) -> int:
     """Accept a connection or refuse it. Return the status that the client gets."""
     try:
-        call.check_host(service.settings.hosts)
-        call.check_origin(scope, service.settings.cors_origin)
-        call.authorise(keys)
-        _check_path(scope["path"])
+        check(call, scope)
     except Problem as problem:
         problem.headers[REQUEST_ID.decode()] = call.request_id.decode()
         await problem_response(problem)(scope, receive, send)  # Starlette refuses the handshake with it
         return problem.kind.status
+    scope[KEY] = call.key
     protocol = BEARER_PROTOCOL if BEARER_PROTOCOL in scope["subprotocols"] else None
     head = [(REQUEST_ID, call.request_id)]
     await send({"type": "websocket.accept", "subprotocol": protocol, "headers": head})
     return HTTPStatus.SWITCHING_PROTOCOLS
-
-
-def _check_path(path: str) -> None:
-    if path != PATH:
-        raise Problem(NOT_FOUND, f"There is no WebSocket at {shown(path)}; {PATH} is one.")
 
 
 class _Conversation:
@@ -106,7 +103,7 @@ class _Conversation:
         self._replies: Queue[tuple[Future[bytes], int] | None] = Queue()
 
     async def run(self, receive: Receive) -> None:
-        """Answer messages until the client closes the connection or the server stops."""
+        """Answer messages until the client or the server ends the connection; then end it once they are answered."""
         answering = create_task(self._answer())
         try:
             while await self._places.acquire() and (message := await receive())["type"] != "websocket.disconnect":
@@ -114,8 +111,8 @@ class _Conversation:
                 await self._take(message.get("bytes") or message.get("text") or b"")
             self._replies.put_nowait(None)
             await answering
-            if message["code"] == GOING_DOWN:
-                await _say(self._send, {"type": "websocket.close", "code": GOING_DOWN})
+            if (code := message["code"]) in WHY_CLOSED:
+                await _say(self._send, {"type": "websocket.close", "code": code, "reason": WHY_CLOSED[code]})
         except CancelledError:  # --shutdown-timeout is over: the connection is closed without more answers
             pass
         finally:
@@ -128,6 +125,8 @@ class _Conversation:
         reply.add_done_callback(_heed)
         places = 1
         try:
+            if call.key is not None:
+                call.key.require_accepted()
             event = await self._event(message, reply)
             places = min(self._most, 1 + (len(event.items) + event.top_k) // ANSWERS)
             for _ in range(places - 1):

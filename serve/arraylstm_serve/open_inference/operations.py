@@ -7,6 +7,7 @@ from typing import Any
 
 from arraylstm_serve.api.openapi import Operation
 from arraylstm_serve.api.problems import CAPACITY, IDEMPOTENCY_KEY_REUSED, NOT_FOUND, Kind
+from arraylstm_serve.api.scopes import Scope
 from arraylstm_serve.http.endpoints import BODY_PROBLEMS, TURN_PROBLEMS
 from arraylstm_serve.open_inference.schemas import (
     ErrorBody,
@@ -39,6 +40,7 @@ def _operation(name: str, path: str, summary: str, answers: dict[int, type], *pr
         path=path,
         name=name,
         summary=summary,
+        scope=Scope.READ_ONLY,
         answers={**answers},
         problems=tuple(map(in_protocol, problems)),
         refusal=ErrorBody,

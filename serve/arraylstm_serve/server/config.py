@@ -13,13 +13,22 @@ from arraylstm_serve.server.unread import Unread
 from arraylstm_serve.sessions.limits import Connections
 from arraylstm_serve.settings import Settings
 
+MOST_REFUSED = 32
+"""Most connections that are being told that there are too many; further ones are cut off without a word.
+
+Each has an open file for a second or two. So many clients could take all files, also those of the admin listener.
+"""
+
 
 class Config(uvicorn.Config):
     """uvicorn's settings, and what our protocols need beyond them.
 
+    Attributes:
+        refused: the connections beyond the bound that have not ended yet.
+
     Args:
         app: the application.
-        settings: the bounds on connections.
+        settings: the bounds on connections, and the files that encrypt them. `ssl` may change while the server runs.
         counters: counts the refusals that the application does not hear of.
         connections: counts the connections.
         heavy: does laborious work in turns.
@@ -38,6 +47,8 @@ class Config(uvicorn.Config):
         super().__init__(app, **options)
         self.request_timeout = settings.request_timeout
         self.counters = counters
+        self.refused: set[Any] = set()
+        self.tls_files = settings.tls_certificate, settings.tls_key
         self.open_connections = connections
         self.heavy = heavy
         self.unread = Unread(settings.max_unread_bytes)

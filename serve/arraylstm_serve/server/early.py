@@ -7,6 +7,11 @@ import signal
 import sys
 
 _signals: list[int] = []
+_hangups: list[int] = []
+
+
+_TO_STOP = (signal.SIGINT, signal.SIGTERM)
+_TO_RENEW = (signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()  # Windows has none
 
 
 def record_signals() -> list[int]:
@@ -14,9 +19,25 @@ def record_signals() -> list[int]:
 
     No such signal ends the process, so its exit status stays 0.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _TO_STOP:
         signal.signal(number, lambda number, _: _signals.append(number))
+    for number in _TO_RENEW:
+        signal.signal(number, lambda number, _: _hangups.append(number))
     return _signals
+
+
+def ignore_signals() -> None:
+    """Ignore the signals from now on, at the end of the process: Python's own end would let them kill it."""
+    for number in (*_TO_STOP, *_TO_RENEW):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def take_hangups() -> bool:
+    """Return whether SIGHUP has come since the last call. It ends no process, whatever that is doing."""
+    if not _hangups:
+        return False
+    _hangups.clear()  # one that comes in between is heeded with the others: the caller has yet to act
+    return True
 
 
 def open_standard_streams() -> None:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import logging
 import resource
 import socket
-import ssl
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from functools import partial
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from types import FrameType
@@ -18,6 +14,7 @@ from types import FrameType
 import uvicorn
 
 from arraylstm_serve import __version__
+from arraylstm_serve.admin import AdminApplication
 from arraylstm_serve.application import Application
 from arraylstm_serve.bundle.load import Bundle
 from arraylstm_serve.engine.base import Engine
@@ -25,18 +22,22 @@ from arraylstm_serve.engine.open import open_accelerator, open_host, open_host_g
 from arraylstm_serve.engine.step_graph import StepGraph
 from arraylstm_serve.errors import StartupError, cause
 from arraylstm_serve.http.auth import Keys
+from arraylstm_serve.http.door import Door
 from arraylstm_serve.server import logs
 from arraylstm_serve.server.config import Config
-from arraylstm_serve.server.early import drop_unwritable_output, record_signals
+from arraylstm_serve.server.early import drop_unwritable_output, record_signals, take_hangups
+from arraylstm_serve.server.listening import AdminServer, ListeningServer
 from arraylstm_serve.server.memory import demands, memory_limit, too_much
 from arraylstm_serve.server.protocol import Protocol
-from arraylstm_serve.server.stalls import end_stalled
+from arraylstm_serve.server.renewal import Renewal
+from arraylstm_serve.server.sockets import admin_bound, bound, url_of
+from arraylstm_serve.server.sockets import listen as listen
 from arraylstm_serve.server.stream import StreamProtocol
-from arraylstm_serve.server.tls import Listener, server_context
-from arraylstm_serve.server.unix_socket import path_faults, unix_socket
+from arraylstm_serve.server.tls import server_context
+from arraylstm_serve.sessions.limits import Connections
 from arraylstm_serve.sessions.model import slot_count
 from arraylstm_serve.sessions.service import Service
-from arraylstm_serve.settings import Settings, warn_of_unknown_variables
+from arraylstm_serve.settings import ADMIN_CONNECTIONS, Settings, warn_of_unknown_variables
 
 YOUNG_OBJECTS = 50_000
 """How many allocations lie between two garbage collections of the youngest generation.
@@ -44,40 +45,39 @@ YOUNG_OBJECTS = 50_000
 Collections can be rare: an answered request leaves no reference cycles behind, only a refused one may.
 """
 
-STOP_PATIENCE = 5.0
-"""Seconds that a stopping server gives a connection whose client reads nothing."""
-
-RECEIVE_BUFFER = 16_384
-"""Bytes that the kernel keeps of a connection that is not read, about; of its own accord it would keep megabytes.
-
-It is also what comes in one piece, and so what is held of requests sent ahead: Linux doubles it, 32 KB at most.
-"""
-
-SEND_BUFFER = 65_536
-"""Bytes that the kernel keeps for a client that does not read, about; of its own accord it would keep megabytes."""
-
 SPARE_FILES = 64
 """Open files in addition to those of accepted connections; connections that are being refused need some of them."""
 
 logger = logging.getLogger(__name__)
 
 
-class Server(uvicorn.Server):
-    """A uvicorn server that prints where it listens, and is no longer ready after a signal to stop.
+class Server(ListeningServer):
+    """The public listener's server. It prints where it listens, and is no longer ready after a signal to stop.
 
     Args:
         config: uvicorn's own settings.
-        service: the service; its `draining` is set when the server begins to stop.
+        service: the service; its `draining` and `stopping` are set when the server begins to stop.
         greeting: printed once connections are accepted.
         signals: the signals received before uvicorn handles them; if there are any, the server does not start.
+        admin: the admin listener; it accepts connections until all public ones have ended.
+        renew: called after SIGHUP.
     """
 
-    def __init__(self, config: uvicorn.Config, service: Service, greeting: str, signals: Sequence[int]) -> None:
-        super().__init__(config)
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        service: Service,
+        greeting: str,
+        signals: Sequence[int],
+        admin: AdminServer | None = None,
+        renew: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(config, service.settings.request_timeout)
         self._service = service
         self._greeting = greeting
         self._signals = signals
-        self._timeout = service.settings.request_timeout
+        self._admin = admin
+        self._renew = renew
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to accept connections, then say so.
@@ -88,37 +88,31 @@ class Server(uvicorn.Server):
         if self._signals:
             self.should_exit = True
             return
-        for listener in sockets or ():
-            with faults_of(listener):
-                listener.listen(self.config.backlog)
-        if self.config.ssl is None:
-            await super().startup(sockets)
-        else:
-            await super().startup([])
-            for listener in sockets or ():
-                self.servers.append(self._listen(listener, self.config.ssl))  # type: ignore[arg-type]
-        connections = self.server_state.connections
-        self._looking = asyncio.get_running_loop().create_task(end_stalled(connections, self._patience))
+        await super().startup(sockets)
+        if self._admin:
+            await self._admin.open()
         say(self._greeting)
 
-    def _patience(self) -> float:
-        return min(STOP_PATIENCE, self._timeout) if self.should_exit else self._timeout
+    async def on_tick(self, counter: int) -> bool:
+        """Do what is done ten times a second; return whether to stop."""
+        if self._admin:
+            await self._admin.on_tick(counter)
+        if take_hangups():
+            self._renew()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, StreamProtocol):
+                    connection.heed_key()
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop: answer what has come, and end every connection."""
+        """Stop: answer what has come, and end every connection; the admin listener's last."""
         await super().shutdown(sockets)
-        self._looking.cancel()
-
-    def _listen(self, listener: socket.socket, context: ssl.SSLContext) -> Listener:
-        """Accept encrypted connections."""
-        config, state = self.config, self.server_state
-        new_protocol = partial(config.http_protocol_class, config, state, self.lifespan.state)  # type: ignore[call-arg]
-        service = self._service
-        return Listener(listener, context, new_protocol, state.connections, service.connections, self._timeout)
+        if self._admin:
+            await self._admin.close()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop, and say on /readyz that the server is draining."""
-        self._service.draining = True
+        self._service.draining = self._service.stopping = True
         super().handle_exit(sig, frame)
 
 
@@ -126,34 +120,44 @@ def serve(path: Path, settings: Settings) -> None:
     """Serve the bundle at `path` until SIGTERM or SIGINT, which may also come while the server starts.
 
     Raises:
-        StartupError: the bundle, the device or the address cannot be used, or the memory is not enough.
+        StartupError: the settings contradict each other, the bundle, the device, a file or an address cannot be used,
+            or the memory is not enough.
     """
     signals = record_signals()
     if signals:
         return
     logs.configure(settings)
     warn_of_unknown_variables()
+    settings.check_admin()
     bundle = Bundle.load(path)
-    keys = None if settings.api_keys is None else Keys.load(settings.api_keys)
-    with bound(settings) as listener:
-        allow_files(settings.max_connections)
+    keys, admin_keys = Keys.load(settings.api_keys), Keys.load(settings.admin_keys, "--admin-keys")
+    with bound(settings) as listener, admin_bound(settings) as admin_listener:
+        allow_files(settings)
         service = Service(bundle, allocate(bundle, settings), settings)
         service.model.engine.warm_up(settings.max_batch)
-        config = configure(service, keys)
+        configs = [configure(service, keys)]
+        admin = None
+        if admin_listener:
+            configs.append(configure_admin(service, admin_keys))
+            admin = AdminServer(configs[-1], settings.request_timeout, admin_listener)
+        renewal = Renewal([given for given in (keys, admin_keys) if given], configs)
         settle_memory()
-        Server(config, service, greeting(service, keys, listener), signals).run([listener])
+        text = greeting(service, keys, listener, admin_listener)
+        Server(configs[0], service, text, signals, admin, renewal).run([listener])
 
 
-def allow_files(connections: int) -> None:
-    """Raise this process's limit of open files, so that it can have so many connections.
+def allow_files(settings: Settings) -> None:
+    """Raise this process's limit of open files, so that it can have as many connections as are allowed.
 
     Raises:
         StartupError: the machine does not allow that many open files.
     """
-    needed = connections + SPARE_FILES
+    connections = settings.max_connections
+    spare = SPARE_FILES if settings.admin_port is None else SPARE_FILES + ADMIN_CONNECTIONS
+    needed = connections + spare
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < needed:
-        fitting = hard - SPARE_FILES
+        fitting = hard - spare
         remedy = f"give --max-connections {fitting}, or raise the limit" if fitting > 0 else "raise the limit"
         raise StartupError(
             f"--max-connections {connections} needs {needed} open files, but at most {hard} are allowed (ulimit -Hn); "
@@ -181,18 +185,28 @@ def allocate(bundle: Bundle, settings: Settings) -> Engine:
         raise too_much(needed, settings) from error
 
 
-def configure(service: Service, keys: Keys | None) -> uvicorn.Config:
-    """Return uvicorn's settings for a service.
+def configure(service: Service, keys: Keys | None) -> Config:
+    """Return the settings of the public listener's server.
 
     Raises:
         StartupError: the certificate or its key cannot be used.
     """
-    settings = service.settings
+    return _configured(Application(service, keys), service.settings, service, service.connections)
+
+
+def configure_admin(service: Service, keys: Keys | None) -> Config:
+    """Return the settings of the admin listener's server; see `configure`."""
+    settings = service.settings.of_admin
+    connections = Connections(settings.max_connections, None, proxy=lambda address: True)  # nobody has a share
+    return _configured(AdminApplication(service, settings, keys), settings, service, connections)
+
+
+def _configured(app: Door, settings: Settings, service: Service, connections: Connections) -> Config:
     config = Config(
-        Application(service, keys),
+        app,
         settings,
         service.counters,
-        service.connections,
+        connections,
         service.heavy,
         loop="uvloop",
         http=Protocol,
@@ -213,68 +227,21 @@ def configure(service: Service, keys: Keys | None) -> uvicorn.Config:
     return config
 
 
-@contextmanager
-def bound(settings: Settings) -> Iterator[socket.socket]:
-    """Bind the socket that the settings name; see `listen` and `unix_socket`."""
-    if settings.uds is None:
-        yield listen(settings.host, settings.port)
-    else:
-        with unix_socket(settings.uds) as listener:
-            yield listener
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Return a socket bound to the address; connections are refused until the server listens on it.
-
-    Raises:
-        StartupError: the address cannot be bound.
-    """
-    with address_faults(host, port):
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)  # each connection inherits them
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-            listener.bind(address)
-        except OSError:
-            listener.close()
-            raise
-    return listener
-
-
-@contextmanager
-def address_faults(host: str, port: int) -> Iterator[None]:
-    """Turn an error in using an address into a StartupError."""
-    try:
-        yield
-    except (OSError, UnicodeError) as error:
-        raise StartupError(
-            f"cannot listen on host {host} port {port}: {cause(error)}; choose others with --host and --port."
-        ) from error
-
-
-def faults_of(listener: socket.socket) -> AbstractContextManager[None]:
-    """Turn an error in using a bound socket into a StartupError."""
-    address = listener.getsockname()
-    return path_faults(address) if listener.family == socket.AF_UNIX else address_faults(*address[:2])
-
-
-def places(settings: Settings, listener: socket.socket) -> list[str]:
-    """Return the lines that say where the server is, its console and its documentation."""
+def places(settings: Settings, listener: socket.socket, admin: socket.socket | None) -> list[str]:
+    """Return the lines that say where the server is, its admin listener, its console and its documentation."""
     scheme = "https" if settings.tls_certificate else "http"
+    keys = "asked for" if settings.admin_keys else "none asked for"
+    admins = [f"  admin     {url_of(admin, scheme)}, API keys {keys}"] if admin else []
     if listener.family == socket.AF_UNIX:
-        return [f"  serving   unix:{listener.getsockname()}"]
+        return [f"  serving   unix:{listener.getsockname()}", *admins]
+    url = url_of(listener, scheme)
     host, port = listener.getsockname()[:2]
-    url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
     here = f"{scheme}://localhost:{port}" if ip_address(host).is_unspecified else url
     docs = f"{here}/docs" if settings.docs == "on" else "off"
-    return [f"  serving   {url}", f"  console   {here}/", f"  docs      {docs}"]
+    return [f"  serving   {url}", *admins, f"  console   {here}/", f"  docs      {docs}"]
 
 
-def greeting(service: Service, keys: Keys | None, listener: socket.socket) -> str:
+def greeting(service: Service, keys: Keys | None, listener: socket.socket, admin: socket.socket | None = None) -> str:
     """Return the text for the person who started the server."""
     model, settings = service.model, service.settings
     asked = "asked for" if keys else "none asked for"
@@ -289,7 +256,7 @@ def greeting(service: Service, keys: Keys | None, listener: socket.socket) -> st
             f"  sessions  at most {settings.max_sessions}",
             f"  memory    at most {megabytes:.1f} MB more than now, for sessions, answers and connections",
             f"  API keys  {asked}",
-            *places(settings, listener),
+            *places(settings, listener, admin),
         )
     )
 

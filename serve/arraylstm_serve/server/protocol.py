@@ -17,6 +17,7 @@ from arraylstm_serve.api.problems import (
 )
 from arraylstm_serve.http.request import REQUEST_ID, new_request_id
 from arraylstm_serve.http.uvicorn_hooks import REFUSED
+from arraylstm_serve.server.config import MOST_REFUSED
 from arraylstm_serve.server.offers import handshake
 from arraylstm_serve.server.requests import BODY, HEAD, MAX_HEAD, NO_REQUEST, OVER, Requests
 from arraylstm_serve.server.stream import StreamProtocol
@@ -61,12 +62,13 @@ class Protocol(Requests):
                 self.counted = self.config.open_connections.open(self.client[0] if self.client else "")
         except Problem as problem:
             self.connections.discard(self)  # a refused connection takes nobody's place while it lingers
-            self.refuse(problem)
+            self._turn_away(problem)
         else:
             self._start_clock()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
+        self.config.refused.discard(self)
         self.stop_clock()
         self._stop_unread_clock()
         super().connection_lost(exc)
@@ -171,6 +173,16 @@ class Protocol(Requests):
         self.stop_clock()
         self.loop.call_later(LINGER, self.transport.close)
         self.loop.call_later(2 * LINGER, self.transport.abort)  # with TLS, close waits for the client
+
+    def _turn_away(self, problem: Problem) -> None:
+        """Refuse a connection, or cut it off if many are being refused."""
+        if len(self.config.refused) < MOST_REFUSED:
+            self.config.refused.add(self)
+            self.refuse(problem)
+        else:
+            self._phase = OVER
+            self.config.counters.refused(problem.kind.status)
+            self.transport.abort()
 
     def _drop_requests(self) -> None:
         """Tell the running request that its client has gone, and start none of those behind it."""

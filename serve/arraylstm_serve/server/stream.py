@@ -10,8 +10,9 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.frames import CloseCode, Frame
 from websockets.http11 import Request
 
+from arraylstm_serve.http.auth import Key
 from arraylstm_serve.http.request import CONNECTION
-from arraylstm_serve.http.uvicorn_hooks import GOING_DOWN
+from arraylstm_serve.http.uvicorn_hooks import GOING_DOWN, KEY, KEY_REMOVED
 from arraylstm_serve.server.config import Config
 from arraylstm_serve.sessions.limits import Connection
 
@@ -46,7 +47,8 @@ class StreamProtocol(WebSocketsSansIOProtocol):
     """Frames without a message that the client may send now; the time of `_counted` is when it was so."""
     _counted = 0.0
     _unread_clock: asyncio.TimerHandle | None = None
-    _leaving = False
+    _leaving: int | None = None
+    """The close code of a connection that ends once the application has all that is held."""
     counted: Connection | None = None
     """This connection, as the bounds count it."""
 
@@ -108,9 +110,9 @@ class StreamProtocol(WebSocketsSansIOProtocol):
             self._pause()
         else:
             self._held, self._parsed = b"", 0
-            if self._leaving:
-                self._leaving = False
-                self.queue.put_nowait({"type": "websocket.disconnect", "code": GOING_DOWN})
+            if self._leaving is not None:
+                self._leave(self._leaving)
+                self._leaving = None
             elif self.read_paused and self._ready:
                 self.read_paused = False
                 self.transport.resume_reading()
@@ -221,7 +223,18 @@ class StreamProtocol(WebSocketsSansIOProtocol):
         """Tell the application that the server stops; end a handshake that is not complete."""
         if not self.handshake_complete or self.close_sent:
             super().shutdown()
-        elif self._held:
-            self._leaving = True
         else:
-            self.queue.put_nowait({"type": "websocket.disconnect", "code": GOING_DOWN})
+            self._leave(GOING_DOWN)
+
+    def heed_key(self) -> None:
+        """Tell the application to close a connection whose API key is no longer accepted."""
+        key = self.scope.get(KEY) if self.handshake_complete and not self.close_sent else None
+        if isinstance(key, Key) and key.revoked:
+            self._leave(KEY_REMOVED)
+
+    def _leave(self, code: int) -> None:
+        """Tell the application, behind the messages that have come, to close the connection."""
+        if self._held:
+            self._leaving = code
+        else:
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": code})

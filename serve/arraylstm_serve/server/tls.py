@@ -11,10 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from arraylstm_serve.api.problems import Problem
+from arraylstm_serve.api.problems import OVERLOADED, Problem
 from arraylstm_serve.errors import StartupError, cause
+from arraylstm_serve.server.config import MOST_REFUSED, Config
 from arraylstm_serve.server.protocol import LINGER
-from arraylstm_serve.sessions.limits import Connection, Connections
+from arraylstm_serve.sessions.limits import Connection
 
 
 def server_context(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
@@ -63,30 +64,25 @@ class Listener:
 
     Args:
         listener: listens already.
-        context: encrypts the connections.
         new_protocol: makes the protocol of an encrypted connection.
         connections: those that the server ends when it stops. A connection is among them before its handshake.
-        counted: counts the connections. A connection counts before its handshake; one that is refused has LINGER
-            seconds for it, after which the protocol can tell it why.
-        patience: seconds for a handshake.
+        config: `ssl`, which encrypts the connections that come from now on; `open_connections`, which counts them; and
+            `request_timeout` for a handshake. A connection counts before its handshake. One that is refused has LINGER
+            seconds for it, after which the protocol can tell it why; if many are being refused, it is cut off.
     """
 
     def __init__(
         self,
         listener: socket.socket,
-        context: ssl.SSLContext,
         new_protocol: Callable[[], Any],
         connections: set[Any],
-        counted: Connections,
-        patience: float,
+        config: Config,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._listener = listener
-        self._context = context
         self._new_protocol = new_protocol
         self._connections = connections
-        self._counted = counted
-        self._patience = patience
+        self._config = config
         listener.setblocking(False)
         self._accepting = self._loop.create_task(self._accept())
 
@@ -112,16 +108,23 @@ class Listener:
 
     async def _shake_hands(self, connection: socket.socket, address: str) -> None:
         """Encrypt a connection; from then on its protocol answers for it."""
-        handshake = Handshake(self._new_protocol, self._connections)
+        config = self._config
+        counted: Connection | None = None
         with suppress(Problem):
-            handshake.counted = self._counted.open(address)
-            self._connections.add(handshake)
+            counted = config.open_connections.open(address)
+        if counted is None and len(config.refused) >= MOST_REFUSED:
+            config.counters.refused(OVERLOADED.status)
+            connection.close()
+            return
+        among = config.refused if counted is None else self._connections
+        handshake = Handshake(self._new_protocol, among, counted)
+        among.add(handshake)
         try:
             await self._loop.connect_accepted_socket(
                 lambda: handshake,
                 connection,
-                ssl=self._context,
-                ssl_handshake_timeout=LINGER if handshake.counted is None else self._patience,
+                ssl=config.ssl,
+                ssl_handshake_timeout=LINGER if counted is None else config.request_timeout,
                 ssl_shutdown_timeout=LINGER,
             )
         except OSError:  # the client has gone, does not speak TLS, or is too slow
@@ -129,21 +132,21 @@ class Listener:
         except Exception:  # or the group would end every other handshake
             logger.exception("a TLS handshake failed")
         finally:
-            self._connections.discard(handshake)
+            among.discard(handshake)
             handshake.end()
 
 
 class Handshake(asyncio.Protocol):
-    """Stands for a connection among those that count, until its handshake is done."""
+    """Stands for a connection, among those that count or are refused, until its handshake is done."""
 
-    def __init__(self, new_protocol: Callable[[], Any], connections: set[Any]) -> None:
-        self.counted: Connection | None = None
+    def __init__(self, new_protocol: Callable[[], Any], among: set[Any], counted: Connection | None) -> None:
+        self.counted = counted
         self._new_protocol = new_protocol
-        self._connections = connections
+        self._among = among
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # asyncio's own is wider
         """Make room for the protocol of the encrypted connection."""
-        self._connections.discard(self)
+        self._among.discard(self)
         protocol = self._new_protocol()
         protocol.counted, self.counted = self.counted, None
         transport.set_protocol(protocol)

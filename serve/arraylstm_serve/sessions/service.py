@@ -53,12 +53,14 @@ class Service:
         bulk_share: the places for pending requests that bulk requests may use.
         bodies: the memory for long request bodies.
         connections: the open connections.
-        draining: whether the server has begun to stop.
+        draining: whether the server is to get no more requests, for an operator said so or it stops.
+        stopping: whether the server has begun to stop.
     """
 
     def __init__(self, bundle: Bundle, engine: Engine, settings: Settings, clock: Clock | None = None) -> None:
         self.settings = settings
         self.draining = False
+        self.stopping = False
         self.counters = Counters()
         self.bulk_share = Share(settings.max_pending)
         self.bodies = Bodies(settings.max_body_bytes)

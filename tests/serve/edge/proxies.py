@@ -1,4 +1,4 @@
-"""nginx in front of a server that listens on a Unix socket, and both ends of it."""
+"""Proxies in front of a server, run from the files in deploy/, and a server on a Unix socket."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-CONFIGURATION = """
+DEPLOY = Path(__file__).parents[3] / "deploy"
+
+NGINX = """
 {user}
 daemon off;
 pid {folder}/nginx.pid;
@@ -28,21 +30,19 @@ http {{
     fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
-    map $http_upgrade $connection_upgrade {{ default upgrade; "" ""; }}
-    server {{
-        listen 127.0.0.1:{port};
-        location /predict/ {{
-            proxy_pass {upstream};
-            proxy_http_version 1.1;
-            proxy_set_header Host $http_host;
-            proxy_set_header Upgrade $http_upgrade;
-            proxy_set_header Connection $connection_upgrade;
-            proxy_set_header X-Forwarded-For 203.0.113.7;
-            proxy_set_header X-Forwarded-Proto https;
-        }}
-    }}
+    include {folder}/site.conf;
 }}
 """
+"""What a distribution's nginx.conf does, for a folder; deploy/nginx.conf is the site."""
+
+
+def filled(name: str, values: dict[str, str]) -> str:
+    """A file of deploy/ with other values in place of some of its own, each of which it must have."""
+    text = (DEPLOY / name).read_text()
+    for own, other in values.items():
+        assert own in text, f"{name} does not have {own!r}"
+        text = text.replace(own, other)
+    return text
 
 
 class UnixServer:
@@ -91,26 +91,65 @@ def unix_server(bundle: Path, path: Path, *arguments: str) -> Iterator[UnixServe
 
 
 @contextmanager
-def nginx(folder: Path, upstream: str) -> Iterator[str]:
-    """Run nginx, which passes what is under /predict/ on to a server; yield its URL."""
-    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-    if not program:
-        pytest.skip("nginx is not installed")
+def nginx(folder: Path, path: Path, *, passed_on: bool = False) -> Iterator[str]:
+    """Run nginx as deploy/nginx.conf says, in front of the server at a path; yield its URL.
+
+    The client's address is 203.0.113.7, and it came over https. `passed_on`: nginx leaves /predict in the path.
+    """
+    program = _program("nginx")
     folder.mkdir()
+    port = free_port()
+    values = {
+        "unix:/run/arraylstm/socket": f"unix:{path}",
+        "listen 80;": f"listen 127.0.0.1:{port};",
+        "$remote_addr;": "203.0.113.7;",
+        "$scheme;": "https;",
+    }
+    if passed_on:
+        values["http://arraylstm/;"] = "http://arraylstm;"
+    (folder / "site.conf").write_text(filled("nginx.conf", values))
+    file = folder / "nginx.conf"
+    file.write_text(NGINX.format(folder=folder, user="user root;" if os.getuid() == 0 else ""))
+    with _running([program, "-c", file, "-p", folder, "-e", folder / "error.log"], port):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def haproxy(folder: Path, server: int, admin: int) -> Iterator[str]:
+    """Run HAProxy as deploy/haproxy.cfg says, in front of the server at two ports; yield its URL."""
+    program = _program("haproxy")
+    port = free_port()
+    values = {"127.0.0.1:8080 port 9090": f"127.0.0.1:{server} port {admin}", "bind :80": f"bind 127.0.0.1:{port}"}
+    if os.getuid():
+        values |= {"    user haproxy\n": "", "    group haproxy\n": ""}
+    file = folder / "haproxy.cfg"
+    file.write_text(filled("haproxy.cfg", values))
+    with _running([program, "-db", "-f", file], port):
+        yield f"http://127.0.0.1:{port}"
+
+
+def _program(name: str) -> str:
+    program = shutil.which(name) or shutil.which(name, path="/usr/sbin")
+    if not program:
+        pytest.skip(f"{name} is not installed")
+    return program
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    user = "user root;" if os.getuid() == 0 else ""
-    file = folder / "nginx.conf"
-    file.write_text(CONFIGURATION.format(folder=folder, port=port, upstream=upstream, user=user))
-    process = subprocess.Popen(
-        [program, "-c", file, "-p", folder, "-e", folder / "error.log"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+        port: int = free.getsockname()[1]
+        return port
+
+
+@contextmanager
+def _running(command: list[str | Path], port: int) -> Iterator[None]:
+    """Run a proxy from the time when it listens."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     try:
         _wait(port, process)
-        yield f"http://127.0.0.1:{port}"
+        yield
     finally:
         process.terminate()
         process.communicate(timeout=20)

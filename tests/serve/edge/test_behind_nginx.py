@@ -32,9 +32,9 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """A server behind nginx, under /predict."""
     folder = tmp_path_factory.mktemp("proxied")
     path = folder / "socket"
-    upstream = f"http://unix:{path}{':/' if request.param == 'taken off' else ':'}"
     bundle = write_bundle(folder / "bundle")
-    with unix_server(bundle, path, *FLAGS) as server, nginx(folder / "nginx", upstream.removesuffix(":")) as url:
+    passed_on = request.param == "passed on"
+    with unix_server(bundle, path, *FLAGS) as server, nginx(folder / "nginx", path, passed_on=passed_on) as url:
         yield Site(server, f"{url}/predict")
 
 
@@ -93,7 +93,7 @@ def logged_clients(folder: Path, *flags: str) -> set[str | None]:
     """The clients in the log of a server that nginx has passed a request to."""
     path = folder / "socket"
     with unix_server(write_bundle(folder / "bundle"), path, *flags, "--access-log", "--log-format", "json") as server:
-        with nginx(folder / "nginx", f"http://unix:{path}:/") as url:
+        with nginx(folder / "nginx", path) as url:
             assert httpx.get(f"{url}/predict/v1/stats").status_code == 200
         lines = server.stop().splitlines()
     return {json.loads(line)["client"] for line in lines if "/v1/stats" in line}
