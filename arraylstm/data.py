@@ -41,16 +41,12 @@ order [default: Time if it is there and the other columns have their default nam
     """Characters to a session, for text."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for what names no columns, makes no session, or does not go with the format."""
+        """Raise ValueError for what names no columns, or makes no session."""
         require_positive("text_length", self.text_length)
-        named = {name: column for name in _COLUMNS if (column := getattr(self, name)) is not None}
-        for name, column in named.items():
-            if not column.strip():
+        for name in _COLUMNS:
+            column = getattr(self, name)
+            if column is not None and not column.strip():
                 raise ValueError(f"{name} must be the name of a column, got {column!r}{_OR_NONE.get(name, '')}")
-            if self.format not in ("auto", "table"):
-                raise ValueError(f"{name} describes a table, but format is {self.format!r}: leave one of them out")
-        if self.text_length != TEXT_LENGTH and self.format != "text":
-            raise ValueError(f"text_length describes text, but format is {self.format!r}: give format 'text' too")
         if (self.session_column or SESSION) == (self.item_column or ITEM):
             raise ValueError(
                 f"session_column and item_column must differ, got {self.session_column or SESSION!r} twice"
@@ -73,10 +69,11 @@ def read_sessions(path: Path, options: DataOptions, flags: str = "--") -> tuple[
         The sessions, and in words how the file was read.
 
     Raises:
-        DataError: the file is missing, empty, not UTF-8, looks like another form than it would be read in, or lacks a
-            column; or a row has other fields than the header, no session, no item or no time that can be read. The
-            message says what, on which line of the file.
+        DataError: an option does not go with the format; the file is missing, empty, not UTF-8, looks like another
+            form than it would be read in, or lacks a column; or a row has other fields than the header, no session,
+            no item, or no time that can be read. The message says what, and on which line of the file.
     """
+    _check_used(options, flags)
     try:
         sessions, words = _read(read_text_lines(path), options, flags)
     except DataError as error:
@@ -104,6 +101,16 @@ def split(sessions: Sequence[T], fractions: Sequence[float], seed: int) -> list[
         order, part = order[:-size], order[-size:]
         parts.append(part)
     return [[sessions[index] for index in part] for part in [order, *reversed(parts)]]
+
+
+def _check_used(options: DataOptions, flags: str) -> None:
+    """Raise DataError if an option describes another format than the one that is given."""
+    for name in _COLUMNS:
+        if getattr(options, name) is not None and options.format not in ("auto", "table"):
+            flag = f"{flags}{name.replace('_', '-')}"
+            raise DataError(f"{flag} describes a table, but {flags}format is {options.format!r}: leave one of them out")
+    if options.text_length != TEXT_LENGTH and options.format != "text":
+        raise DataError(f"{flags}text-length describes text: give {flags}format text too, or leave it out")
 
 
 def _read(lines: Iterator[str], options: DataOptions, flags: str) -> tuple[Sessions, str]:

@@ -267,15 +267,12 @@ class TestTimes:
     [
         ({"time_column": ""}, "time_column must be the name of a column, got ''; 'none' keeps the file's order"),
         ({"session_column": " "}, "session_column must be the name of a column, got ' '"),
-        ({"format": "lines", "item_column": "page"}, "item_column describes a table, but format is 'lines'"),
-        ({"format": "text", "time_column": "none"}, "time_column describes a table, but format is 'text'"),
-        ({"text_length": 5}, "text_length describes text, but format is 'auto'"),
         ({"session_column": "a", "item_column": "a"}, "must differ, got 'a' twice"),
         ({"session_column": "ItemId"}, "must differ, got 'ItemId' twice"),
     ],
 )
-def test_options_that_would_be_ignored_are_refused(options, message):
-    """Each says what it does not go with."""
+def test_options_that_name_no_columns_are_refused(options, message):
+    """Each says what it got."""
     with pytest.raises(ValueError, match=message):
         DataOptions(**options)
 
@@ -290,3 +287,16 @@ def test_messages_name_the_flags_of_the_program(tmp_path):
         path.write_text(content)
         with pytest.raises(DataError, match=f"--held-out-session-column|{flag}"):
             read_sessions(path, DataOptions(), "--held-out-")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"format": "lines", "item_column": "page"}, "--item-column describes a table, but --format is 'lines'"),
+        ({"format": "text", "time_column": "none"}, "--time-column describes a table, but --format is 'text'"),
+        ({"text_length": 5}, "--text-length describes text: give --format text too"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(refusal, options, message):
+    """Each says what it does not go with."""
+    assert message in refusal("a b\n", **options)
