@@ -257,10 +257,9 @@ class TestForgottenEval:
     @pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
     def test_drawing_without_gradients_warns_once_a_layer(self, cell, off):
         """Every answer after the first is as random, and one warning is enough."""
-        x = torch.randn(2, 7, 5)
+        x = torch.randn(3, 2, 7, 5)
         with off(), pytest.warns(UserWarning, match=r"draws its lanes at random.*call eval\(\)") as caught:
-            for _ in range(3):
-                cell.train()(x)
+            [*map(cell.train(), x)]
         assert len(caught) == 1
 
     def test_a_model_says_so_too(self, cell):

@@ -141,7 +141,7 @@ def small_disk(tmp_path):
 def fill(disk):
     """Leave no room on a file system."""
     with (disk / "other").open("wb", buffering=0) as file:
-        while True:
+        for _ in range(1000):
             file.write(bytes(4096))
 
 

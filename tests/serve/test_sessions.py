@@ -12,6 +12,7 @@ import pytest
 from arraylstm_serve.sessions.session import Session
 from arraylstm_serve.sessions.table import Table
 
+from ..waiting import until_soon
 from .bundles import expected_predictions
 from .harness import Harness, predictions
 from .test_events import near
@@ -201,8 +202,7 @@ async def test_there_is_a_slot_for_everything_that_is_pending(bundle_path: Path)
     sends = [("w", ["a"]), ("w", long), ("x", ["a"]), ("x", long), ("u", long), ("v", long)]
     tasks = [asyncio.create_task(harness.send(name, *items)) for name, items in sends]
     for pending in (6, 4):
-        while harness.service.pending != pending:
-            await asyncio.sleep(0)
+        await until_soon(lambda pending=pending: harness.service.pending == pending)
     predict = [harness.client.post("/v1/predict", json={"items": long}) for _ in range(2)]
     answers = await asyncio.gather(*tasks, *predict)
     assert [answer.status_code for answer in answers] == [200] * 8
