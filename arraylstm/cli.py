@@ -111,7 +111,7 @@ def train(
             training always starts from the beginning.
         device: torch device to train on: cpu, cuda, cuda:1, ...
     """
-    out = Console()
+    out = console.lasting_console()
     _check_output(output, overwrite)
     _check_device(device)
     with torch.device("meta"):

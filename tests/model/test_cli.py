@@ -1,5 +1,6 @@
 """`arraylstm-train`: what it writes, and what it refuses before it reads any data."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -123,6 +124,35 @@ def test_held_out_sessions_without_predictions_are_refused_before_the_training(r
     done = run_here(main, "log.txt")
     assert done.returncode == 2
     assert "none of 5 sessions has a second item to predict" in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["a full disk", "a closed pipe"])
+def test_output_that_cannot_be_written_ends_no_training(tmp_path, kind):
+    """The report is lost, and the model is not."""
+    if kind == "a full disk":
+        if not Path("/dev/full").exists():
+            pytest.skip("there is no /dev/full here")
+        output = os.open("/dev/full", os.O_WRONLY)
+    else:
+        read, output = os.pipe()
+        os.close(read)
+    command = [sys.executable, "-c", "from arraylstm.cli import main; main()", *map(str, SMALL)]
+    done = subprocess.run(command, cwd=tmp_path, stdout=output, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(output)
+    assert done.returncode == 0
+    assert re.fullmatch("standard output cannot be written, so it ends here: [A-Z][a-z ]+\n", done.stderr)
+    assert arraylstm.load(tmp_path / "model.pt").num_items > 20
+
+
+def test_a_terminal_that_lacks_characters_ends_no_training(tmp_path):
+    """Names and rules that it cannot show are written in ASCII."""
+    (tmp_path / "événements.txt").write_text("a b c\n" * 20, encoding="utf-8")
+    command = [sys.executable, "-c", "from arraylstm.cli import main; main()", "événements.txt", "--epochs", "1"]
+    narrow = os.environ | {"PYTHONIOENCODING": "ascii", "COLUMNS": "40"}
+    done = subprocess.run(command, cwd=tmp_path, env=narrow, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\xe9v\\xe9nements.txt" in done.stdout
+    assert (tmp_path / "model.pt").exists()
 
 
 @pytest.fixture
