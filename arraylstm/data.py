@@ -54,6 +54,7 @@ order [default: Time if it is there and the other columns have their default nam
 
 
 _COLUMNS = ("session_column", "item_column", "time_column")
+_LIKE_TIME = {"time", "timestamp", "datetime", "date", "ts"}
 _OR_NONE = {"time_column": f"; {NO_TIME!r} keeps the file's order"}
 
 
@@ -150,19 +151,19 @@ def _columns(header: str, options: DataOptions, flags: str) -> Columns:
     """Return the columns to read, of a file with this header.
 
     Raises:
-        DataError: without a word on times, the header has the default column for them in other letters.
+        DataError: nothing is said of times, and the header has a column for them under another name than the default.
     """
     session, item = options.session_column or SESSION, options.item_column or ITEM
     time = options.time_column
     if time is None and (session, item) == (SESSION, ITEM):
         names = fields(header)
-        alike = [name for name in names if name.lower() == TIME.lower()]
+        alike = [name for name in names if name.lower() in _LIKE_TIME]
         if alike and TIME not in names:
             raise DataError(
                 f"has the column {alike[0]!r}, which may order its events: give {flags}time-column {alike[0]}, "
                 f"or {flags}time-column {NO_TIME} to keep the file's order"
             )
-        time = TIME if alike else None
+        time = TIME if TIME in names else None
     return Columns(
         Column(session, f"{flags}session-column"),
         Column(item, f"{flags}item-column"),

@@ -7,7 +7,8 @@ from arraylstm.errors import DataError
 from arraylstm.eventfiles.source import shown
 from arraylstm.eventfiles.suspicion import Suspicion
 
-_BLANKS = re.compile(r"[ \t\n\r\v\f]+")
+_ITEM = re.compile(r"[^ \t\n\r\v\f]+")
+"""What stands between blanks, which are ASCII's: a no-break space is part of an item."""
 
 
 def read_lines(lines: Iterable[str], suspicion: Suspicion | None = None) -> list[list[str]]:
@@ -22,7 +23,7 @@ def read_lines(lines: Iterable[str], suspicion: Suspicion | None = None) -> list
     """
     sessions = []
     for number, line in enumerate(lines, start=1):
-        items = _split(line)
+        items = _ITEM.findall(line)
         if not items:
             continue
         if "\r" in line.rstrip("\r\n"):
@@ -33,8 +34,3 @@ def read_lines(lines: Iterable[str], suspicion: Suspicion | None = None) -> list
     if suspicion:
         suspicion.conclude(len(sessions))
     return sessions
-
-
-def _split(line: str) -> list[str]:
-    """Return the items between blanks, which are ASCII's: a no-break space is part of an item."""
-    return line.split() if line.isascii() else list(filter(None, _BLANKS.split(line)))

@@ -15,6 +15,7 @@ _SEPARATORS = {",": "commas", ";": "semicolons", "|": "'|'", "::": "'::'"}
 _JSON = re.compile(r"""(\{\s*["'}]|\[\s*[\[{"]|[\[{]\s*$)""")
 _COMMENTS = ("#", "%", "//", "-- ", ";")
 _MARKUP = ("<?xml", "<!doctype", "<html", "@relation")
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 _TYPED = re.compile(r"\w+:(token|float)(_seq)?")
 
 
@@ -51,6 +52,8 @@ class Suspicion:
             raise DataError(f"{comment}; remove comments, or {self._all_the_same()}")
         if "\t" in text:
             raise self._refusal("a table separated by tabs", number, text)
+        if _CONTROL.search(text):
+            raise self._refusal("fields separated by control characters", number, text)
         self._marked.update(_marks(text, items))
 
     def conclude(self, lines: int) -> None:
@@ -108,6 +111,8 @@ def _marks(text: str, items: list[str]) -> Iterator[str]:
         yield "fields written as name=value"
     if '"' in text and any(item[0] == '"' for item in items):
         yield "items in quotes"
+    if text[0] in "[(" and text[-1] in ")]" and items[0][-1] not in ")]":
+        yield "lists in brackets"
     if len(items) > 1 and text.find(":") == len(items[0]) - 1:
         yield "a name with a colon before each line"
 
@@ -130,7 +135,7 @@ def _keys(text: str) -> str:
 def _columns(text: str) -> list[str]:
     if "::" in text:
         return [field.strip() for field in text.split("::")]
-    columns = fields(text)
+    columns = fields(_CONTROL.sub("\t", text))
     return columns if len(columns) > 1 else text.split()
 
 
@@ -138,6 +143,8 @@ def _repairs(text: str, columns: list[str]) -> Iterator[str]:
     """Yield what a file needs before it can be read as a table."""
     if "::" in text:
         yield "put a tab or comma for each '::'"
+    elif _CONTROL.search(text):
+        yield "put a tab or comma for each control character"
     elif not any(sign in text for sign in DELIMITERS):
         yield "put a tab or comma between them"
     if (

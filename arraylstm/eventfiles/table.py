@@ -138,7 +138,8 @@ def _rows(source: _Lines, separator: str) -> Iterator[list[str]]:
 def _check_row(row: list[str], names: list[str], source: _Lines) -> None:
     """Raise DataError for a row that is no event; without names it is the header."""
     if names and len(row) != len(names):
-        raise DataError(f"{source.place()} has {len(row)} fields, the header {len(names)}: {source.text()}")
+        count = "1 field" if len(row) == 1 else f"{len(row)} fields"
+        raise DataError(f"{source.place()} has {count}, the header {len(names)}: {source.text()}")
     if row == names:
         raise DataError(f"{source.place()} is the header again, as in files that were joined: {source.text()}")
     if names and row[0].startswith("# "):

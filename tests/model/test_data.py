@@ -78,7 +78,7 @@ def test_text_is_read_by_character_in_sessions_of_one_length(read):
         (b"\xff\xfe", {}, "is not UTF-8 text but UTF-16 text; save it as UTF-8"),
         ("a,b\n1,2\n", {"format": "table"}, "has no column 'SessionId'; its columns are 'a', 'b'"),
         ("", {"format": "table"}, "has no column 'SessionId'"),
-        ("SessionId,ItemId\n1,a\n1\n", {}, "line 3 has 1 fields, the header 2: '1'"),
+        ("SessionId,ItemId\n1,a\n1\n", {}, "line 3 has 1 field, the header 2: '1'"),
         ("SessionId,ItemId\n1,a\n1,\n", {}, "line 3 has no session or no item, in 'ItemId': '1,'"),
         ("SessionId,ItemId,Time\n1,a,noon\n", {}, "line 2 has the time 'noon', which cannot be read"),
         ("SessionId,ItemId,Time\n1,a,nan\n", {}, "line 2 has the time 'nan', which cannot be read"),

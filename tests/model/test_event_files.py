@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import re
 
 import pytest
 
@@ -61,6 +62,11 @@ def refusal(read):
         ("196 242 3 881250949\n186 302 3 891717742\n", "with times", "'196', '242', '3', '881250949'"),
         ("2024-01-01 10:00:00 INFO start\n2024-01-01 10:00:01 WARN disk full\n", "with times", "'2024-01-01'"),
         ("ann: home cart\nben: home\n", "a name with a colon", "line 1 is 'ann: home cart'"),
+        ("ann\x01home\x01cart\n", "separated by control characters", "'ann', 'home', 'cart'"),
+        ("a b\n\x1a\n", "separated by control characters", "line 2 is '\\x1a'"),
+        ("ann\x1fhome\n", "separated by control characters", "'ann', 'home'"),
+        ("[1 2 3]\n[4 5]\n", "lists in brackets", "line 1 is '[1 2 3]'"),
+        ("(a b)\nc d\n", "lists in brackets", "line 1 is '(a b)'"),
         ("user=ann page=home\nuser=ben page=cart\n", "name=value", "line 1 is 'user=ann page=home'"),
         ("<?xml version='1.0'?>\n<log>\n", "a markup language", "line 1 is"),
     ],
@@ -72,7 +78,9 @@ def test_what_looks_like_another_form_is_refused_with_what_is_seen_and_the_flags
     assert seen in message
     assert "give --format lines if" in message
     assert kind == "JSON" or "--session-column and --item-column" in message
-    assert read(content, format="lines") == [line.split() for line in content.splitlines() if line.strip()]
+    assert read(content, format="lines") == [
+        re.split("[ \t]+", line) for line in content.split("\n") if line.strip(" ")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -252,7 +260,10 @@ class TestTimes:
     def test_none_keeps_the_order_of_the_file(self, read, refusal):
         """What Time holds does not matter then."""
         assert read(f"{TABLE}1,b,x\n1,a,y\n", time_column="none") == [["b", "a"]]
-        assert "give --time-column TIME, or --time-column none" in refusal("SessionId,ItemId,TIME\n1,a,1\n")
+        for name in ("TIME", "Timestamp", "date"):
+            message = refusal(f"SessionId,ItemId,{name}\n1,a,2\n1,b,1\n")
+            assert f"give --time-column {name}, or --time-column none" in message
+            assert read(f"SessionId,ItemId,{name}\n1,a,2\n1,b,1\n", time_column="none") == [["a", "b"]]
 
     def test_the_reading_is_said(self, tmp_path):
         """Whether and by what events were ordered stands in the report."""
