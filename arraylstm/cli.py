@@ -2,7 +2,7 @@
 
 import shlex
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -135,6 +135,9 @@ def train(
 def _sessions(data: Path | None, read: DataOptions, items: ItemOptions, seed: int) -> tuple[str, Sessions]:
     """Return where the sessions are from, in words, and the sessions."""
     if data is None:
+        for field in fields(read):
+            if getattr(read, field.name) != field.default:
+                raise ValueError(f"--{field.name.replace('_', '-')} describes an event file: give one, or leave it out")
         return "Generated log", generate_sessions(items.generated_sessions, seed)
     sessions, form = read_sessions(data, read)
     return f"{data}, read as {form}", sessions

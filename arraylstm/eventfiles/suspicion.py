@@ -119,9 +119,9 @@ def _marks(text: str, items: list[str]) -> Iterator[str]:
 
 def _parts(text: str, sign: str) -> bool:
     """Return whether a sign parts a line into fields: it has no blank on either side, or all fields are without."""
-    fields = text.split(sign)
-    tight = (one and other and not one[-1].isspace() and not other[0].isspace() for one, other in pairwise(fields))
-    return any(tight) or all(len(field.split()) == 1 for field in fields)
+    parts = text.split(sign)
+    tight = (one and other and not one[-1].isspace() and not other[0].isspace() for one, other in pairwise(parts))
+    return any(tight) or all(len(field.split()) == 1 for field in parts)
 
 
 def _keys(text: str) -> str:

@@ -56,6 +56,8 @@ def test_without_data_it_trains_on_the_generated_log(run_here, tmp_path):
         (["-o", "model.pt", "--holdout", "1.5"], "holdout must lie between 0 and 1, got 1.5"),
         (["-o", "model.pt", "--epochs", "many"], "unable to convert"),
         (["missing.txt"], "missing.txt: No such file"),
+        (["--session-column", "user"], "--session-column describes an event file: give one, or leave it out"),
+        (["--format", "lines"], "--format describes an event file: give one, or leave it out"),
     ],
 )
 def test_bad_input_is_one_clear_message_and_status_2(run_here, tmp_path, arguments, message):
@@ -108,6 +110,19 @@ def test_without_a_name_the_model_is_model_pt_here_and_replaces_nothing(run_here
     assert (tmp_path / "model.pt").read_bytes() == before
     assert run_here(main, *SMALL, "--seed", 1, "--overwrite").returncode == 0
     assert (tmp_path / "model.pt").read_bytes() != before
+
+
+def test_the_time_column_can_be_switched_off(run_here, tmp_path):
+    """A column Time that holds no times is refused with the flag, and then the file's order is kept, which is said."""
+    rows = [f"{session},{item},noon" for session in range(10) for item in "ab"]
+    (tmp_path / "log.csv").write_text("\n".join(["SessionId,ItemId,Time", *rows]))
+    refused = run_here(main, "log.csv")
+    assert refused.returncode == 2
+    assert "line 2 has the time 'noon'" in refused.stderr
+    assert "give --time-column another column, or none to keep the file's order" in refused.stderr
+    done = run_here(main, "log.csv", "--time-column", "none", "--epochs", 1)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "log.csv, read as a table, in the file's order: 10 sessions" in done.stdout
 
 
 def test_the_next_command_can_be_pasted_whatever_the_name(run_here):
