@@ -107,15 +107,11 @@ def train(
     Args:
         data: event file; without one, a generated web-shop log is used.
         output: file to write the model to. If it cannot be written after training, a copy is kept elsewhere.
-        overwrite: replace the output file if it exists, which is otherwise refused, even if it is an earlier model;
-            training always starts from the beginning.
+        overwrite: replace the output file. Without it no file is replaced, nor an earlier model trained further.
         device: torch device to train on: cpu, cuda, cuda:1, ...
     """
     out = console.lasting_console()
-    _check_output(output, overwrite)
-    _check_device(device)
-    with torch.device("meta"):
-        shape.make(1)  # refuses wrong sizes before the data are read
+    _check_before_reading(output, overwrite, device, shape)
     source, sessions = _sessions(data, read, items, options.seed)
     vocabulary = Vocabulary.from_sessions(sessions, items.min_count)
     shares = (held_out.validation, held_out.holdout)
@@ -141,6 +137,13 @@ def _sessions(data: Path | None, read: DataOptions, items: ItemOptions, seed: in
         return "Generated log", generate_sessions(items.generated_sessions, seed)
     sessions, form = read_sessions(data, read)
     return f"{data}, read as {form}", sessions
+
+
+def _check_before_reading(output: Path, overwrite: bool, device: str, shape: ModelOptions) -> None:
+    _check_output(output, overwrite)
+    _check_device(device)
+    with torch.device("meta"):
+        shape.make(1)  # refuses wrong sizes
 
 
 def _check_output(output: Path, overwrite: bool) -> None:
