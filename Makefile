@@ -11,13 +11,15 @@ ON_SOURCES := PYTHONPATH=$(CURDIR):$(CURDIR)/export:$(CURDIR)/serve
 SOURCES := $(shell find arraylstm export serve -name '*.py' -o -name py.typed -o -path '*/console/*' -type f) pyproject.toml README.md LICENSE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast slow lint imports format openapi constraints clean
+.PHONY: help demo test test-fast test-edge slow lint imports format openapi constraints clean
 
 help:
 	@echo "make demo       train on a generated event log, export, serve, hold a short conversation (under three minutes)"
 	@echo "make test       build the wheel, install it with all that the suite needs (as root also Debian packages), run the suite"
 	@echo "make test-fast  while you work, under two minutes: the suite on the sources, without the checks of the wheel and without"
 	@echo "                the slow tests in tests/slow.txt: most exports, training, server processes, runtimes, browsers"
+	@echo "make test-edge  attack a server in forty ways, ten minutes, and write docs/edge.md: what another client saw, what the"
+	@echo "                server used; status 1 if that client saw an error or the server died. Linux, two idle cores"
 	@echo "make slow       run the suite on the sources and list the slow tests in tests/slow.txt"
 	@echo "make lint       ruff, mypy --strict, and the direction of imports"
 	@echo "make imports    print which module imports which and how often, one graph per package (DOT, for Graphviz)"
@@ -39,6 +41,10 @@ test: .venv/dev .reference
 # These two read the sources, so they need no new wheel after a change. They make .venv only if it is missing.
 test-fast: $(if $(wildcard .venv/dev),,.venv/dev) .reference
 	$(ON_SOURCES) $(PYTEST) -m "not slow" --ignore tests/test_packaging.py --ignore tests/serve/edge
+
+# Two cores with nothing else to do give the figures their meaning; errors count on any machine.
+test-edge: $(if $(wildcard .venv/dev),,.venv/dev)
+	$(ON_SOURCES) $(BIN)/python benchmarks/edge.py --markdown docs/edge.md
 
 slow: $(if $(wildcard .venv/dev),,.venv/dev) .reference
 	$(ON_SOURCES) $(PYTEST) --find-slow --ignore tests/test_packaging.py

@@ -97,7 +97,7 @@ class Server:
     @property
     def cpu_seconds(self) -> float:
         """CPU time that its living processes have taken."""
-        return sum(map(_cpu_seconds, self._pids()))
+        return sum(map(cpu_seconds, self._pids()))
 
     def get(self, path: str) -> tuple[int, bytes]:
         """Return the status and the body of its answer to a GET."""
@@ -145,7 +145,7 @@ def _signal(pid: int, number: signal.Signals) -> None:
         return
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
     """Return the user and system time of a process (proc_pid_stat(5)), or 0 if it has ended."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()

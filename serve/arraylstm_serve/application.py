@@ -114,9 +114,11 @@ class Application(FastAPI):
             call.check_origin(scope, self.service.settings.cors_origin)
             if path.startswith(PROTECTED):
                 call.authorise(self.keys)
+                self.service.rates.spend(call.client)
             if responder.route:
                 await responder.answer(await events.answer(self.service, call, scope, receive), send)
             else:
+                await self.service.heavy.turn(call.client)
                 await super().__call__(scope, receive, send)
         except Problem as problem:
             responder.route = responder.route or self._route(scope)

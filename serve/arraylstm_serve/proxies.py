@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from ipaddress import ip_network
+from collections.abc import Sequence
+from ipaddress import ip_address, ip_network
 
 ANY_PROXY = "*"
 OWN_PATHS = ("v1", "v2", "docs", "console", "openapi.json", "healthz", "readyz", "metrics")
@@ -18,6 +19,28 @@ def validate_root_path(_: object, text: str) -> None:
         raise ValueError("Must be a path such as /predict, with a slash at the beginning and none at the end.")
     if text.split("/")[1:2] and text.split("/")[1] in OWN_PATHS:
         raise ValueError(f"Must not begin like a path of the server's own: {', '.join(OWN_PATHS)}.")
+
+
+class Proxies:
+    """The proxies in front of the server, as --forwarded-allow-ips names them.
+
+    Args:
+        named: IP addresses, networks, or *.
+    """
+
+    def __init__(self, named: Sequence[str]) -> None:
+        self._any = ANY_PROXY in named
+        self._networks = [ip_network(text) for text in named if text != ANY_PROXY]
+
+    def include(self, address: str) -> bool:
+        """Whether an address is that of a proxy."""
+        if self._any or not self._networks:
+            return self._any
+        try:
+            known = ip_address(address)
+        except ValueError:
+            return False
+        return any(known in network for network in self._networks)
 
 
 def validate_proxy(_: object, text: str) -> None:

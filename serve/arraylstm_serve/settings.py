@@ -71,7 +71,7 @@ class Settings:
     max_sessions: Count = 20_000
     """Most sessions held at once; a new one replaces the least recently used idle one."""
 
-    max_answer_bytes: Annotated[int, Parameter(validator=Number(gte=MEBIBYTE, lte=TRILLION))] = 256 * MEBIBYTE
+    max_answer_bytes: Annotated[int, Parameter(validator=Number(gte=MEBIBYTE, lte=TRILLION))] = 128 * MEBIBYTE
     """Most bytes of answers remembered for idempotency keys, at least 1 MiB; beyond it the least recently used idle
     sessions that hold such answers are evicted."""
 
@@ -104,6 +104,28 @@ class Settings:
     max_predictions: Count = 100_000
     """Most predictions that the events of one bulk request may ask for together."""
 
+    quota_sessions: Count | None = None
+    """Most sessions of one client: a name in --api-keys or, without keys, an address. A further one replaces the
+    client's least recently used idle one. Without this setting, whoever holds most loses first when --max-sessions is
+    reached."""
+
+    quota_answer_bytes: Count | None = None
+    """Most bytes of answers remembered for one client. Without this setting, whoever holds most loses first when
+    --max-answer-bytes is reached."""
+
+    quota_pending: Count | None = None
+    """Most requests of one client waiting or running at once; further ones are answered 503. Without this setting a
+    client may have seven times as many as could still come: seven eighths of --max-pending if it is alone."""
+
+    quota_connections: Count | None = None
+    """Most connections of one client open at once; further ones are answered 503 and closed. Without this setting a
+    client may have seven times as many as could still come: seven eighths of --max-connections if it is alone. Proxies
+    in --forwarded-allow-ips may have any number."""
+
+    quota_rate: Annotated[float, Parameter(validator=Number(gt=0, lte=TRILLION))] | None = None
+    """Most requests a second of one client, each event of a bulk request and each message of a stream counted as one;
+    further ones are answered 429. It may save up one second's. Without this setting there is no such bound."""
+
     unknown_items: Literal["model", "reject"] = "model"
     """How to treat an item that the model has no label for: model takes it for the model's unknown item, and refuses it
     if there is none; reject always refuses it."""
@@ -113,6 +135,14 @@ class Settings:
 
     max_body: Count = 262_144
     """Most bytes in one request body."""
+
+    max_body_bytes: Annotated[int, Parameter(validator=Number(gte=MEBIBYTE, lte=TRILLION))] = 32 * MEBIBYTE
+    """Most memory for request bodies of more than 4 KiB that are held at once, at least 1 MiB; a body counts eight
+    times, as it is decoded. Further ones wait, and are answered 503 after --request-timeout."""
+
+    max_unread_bytes: Annotated[int, Parameter(validator=Number(gte=MEBIBYTE, lte=TRILLION))] = 32 * MEBIBYTE
+    """Most bytes of answers that clients do not read, at least 1 MiB; beyond it those connections are closed whose
+    clients stopped reading first."""
 
     shutdown_timeout: Annotated[int, Parameter(validator=Number(gte=1, lte=TEN_YEARS))] = 30
     """Seconds that requests under way have to finish after SIGTERM."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -132,6 +132,16 @@ class Harness:
         headers = {} if key is None else {"Idempotency-Key": key}
         body = {"items": list(items), **fields}
         return await self.client.post(f"/v1/sessions/{session_id}/events", json=body, headers=headers)
+
+    async def in_order(self, *requests: Coroutine[Any, Any, httpx.Response]) -> list[httpx.Response]:
+        """Send requests at once, each queued before the next; the first must take longer than the others to come."""
+        tasks: list[asyncio.Task[httpx.Response]] = []
+        for request in requests:
+            tasks.append(asyncio.create_task(request))
+            while self.service.pending < len(tasks):
+                assert not tasks[0].done(), "the first request is over already"
+                await asyncio.sleep(0)
+        return await asyncio.gather(*tasks)
 
     async def settle(self) -> None:
         """Let the loop run until nothing is pending."""

@@ -58,7 +58,7 @@ class Bench:
     def submit(self, *items: int, patience: float = 60) -> Walk:
         """Submit a walk on a slot of its own."""
         now = perf_counter()
-        walk = Walk(self, INITIAL, self.slots.acquire(), items, Selection.of(1, WIDTH), now, now + patience)
+        walk = Walk(self, INITIAL, self.slots.acquire(), items, Selection.of(1, WIDTH), "", now, now + patience)
         self.batcher.submit(walk)
         return walk
 
@@ -143,7 +143,7 @@ async def test_a_walk_leaves_where_it_began_as_it_was() -> None:
     await bench.settle(1)
     now = perf_counter()
     items = [1, 2]
-    second = Walk(bench, first.target, bench.slots.acquire(), items, Selection.of(1, WIDTH), now, now + 60)
+    second = Walk(bench, first.target, bench.slots.acquire(), items, Selection.of(1, WIDTH), "", now, now + 60)
     bench.batcher.submit(second)
     await bench.settle(2)
     rows = bench.host.read(np.array([INITIAL, first.target, second.target]))["logits"]

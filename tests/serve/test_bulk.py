@@ -151,13 +151,13 @@ async def test_events_of_different_requests_and_sessions_share_batches(bundle_pa
 async def test_a_request_waits_for_its_share_until_its_deadline(bundle_path: Path) -> None:
     """Events that wait for other requests longer than --request-timeout are refused and not applied."""
     harness = Harness(bundle_path, max_pending=4, request_timeout=0.05, max_items=100_000)
-    first = asyncio.create_task(post(harness, event("long", *["a"] * 20_000), event("other", *["a"] * 20_000)))
-    while not harness.service.pending:
+    first = [asyncio.create_task(post(harness, event(name, *["a"] * 20_000))) for name in ("long", "other")]
+    while harness.service.pending < len(first):
         await asyncio.sleep(0)
     found = await results(harness, event("late", "a"), event("later", "a"), event("late", "b"))
     assert [result["code"] for result in found] == ["deadline_exceeded"] * 3
-    assert not first.done()
-    assert [result["step"] for result in (await first).json()["results"]] == [20_000] * 2
+    assert not any(task.done() for task in first)
+    assert [(await task).json()["results"][0]["step"] for task in first] == [20_000] * 2
     assert len(harness.service.sessions) == 2
     assert [result["step"] for result in await results(harness, event("late", "a"))] == [1]
 
@@ -168,7 +168,7 @@ async def test_who_stops_to_wait_lets_the_next_one_in() -> None:
     had: list[int] = []
 
     async def have(count: int) -> None:
-        async with share.places(count, 5):
+        async with share.places("", count, 5):
             had.append(count)
             await asyncio.sleep(0.01)
 

@@ -95,18 +95,19 @@ async def test_a_session_that_would_begin_too_late_does_not(bundle_path: Path, l
     harness = Harness(bundle_path, max_batch=1)
     await harness.send("held", "a")
     free = harness.service.model.slots.free
-    walking = [await queued(harness, harness.send(f"s{n}", *LONG)) for n in range(3)]
-    for _ in range(3):
+    before = [asyncio.create_task(harness.send(f"s{n}", "a")) for n in range(60)]
+    while harness.service.pending < 40:
         await asyncio.sleep(0)
     waiting = [await queued(harness, harness.send(name, *items)) for name in ("u", "held")]
     waiting.append(await queued(harness, harness.client.post("/v1/predict", json={"items": items})))
     leap(31)
     for late in await asyncio.gather(*waiting):
         check(late, "deadline_exceeded")
-    assert {response.status_code for response in await asyncio.gather(*walking)} == {200}
+    begun = [response.status_code for response in await asyncio.gather(*before)].count(200)
+    assert begun < 60
     assert (await harness.client.get("/v1/sessions/u")).status_code == 404
     assert (await harness.client.get("/v1/sessions/held")).json()["step"] == 1
-    assert harness.service.model.slots.free == free - 3
+    assert harness.service.model.slots.free == free - begun
 
 
 async def test_late_entries_of_a_bulk_request_say_so(bundle_path: Path, leap: Leap) -> None:

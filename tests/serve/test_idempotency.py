@@ -87,9 +87,8 @@ async def test_a_repeated_removal_does_not_remove_what_began_since(harness: Harn
 async def test_copies_sent_at_once_are_taken_once(harness: Harness) -> None:
     """If removals or states under one key are queued with events between them, only the first changes the session."""
     ask = await Requests.of(harness)
-    await ask("event")
     kinds = [("removal", "r"), ("event", None), ("removal", "r"), ("state", "s"), ("event", None), ("state", "s")]
-    answers = await asyncio.gather(*(ask(*kind) for kind in kinds))
+    _, *answers = await harness.in_order(harness.send("u", *"abcd" * 200), *(ask(*kind) for kind in kinds))
     assert [answer.status_code for answer in answers] == [204, 200, 204, 200, 200, 200]
     assert [answers[place].json()["step"] for place in (1, 3, 4, 5)] == [1, 2, 3, 2]
     assert await step_of(harness) == 3

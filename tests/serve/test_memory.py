@@ -29,12 +29,31 @@ def test_settled_memory_is_not_collected_again() -> None:
         gc.set_threshold(*thresholds)
 
 
-SMALL = {"max_sessions": 1, "max_pending": 1, "max_batch": 1, "max_answer_bytes": 1}
+SMALL = dict.fromkeys(
+    (
+        "max_sessions",
+        "max_pending",
+        "max_batch",
+        "max_answer_bytes",
+        "max_connections",
+        "max_body_bytes",
+        "max_unread_bytes",
+    ),
+    1,
+)
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("max_sessions", 20_000), ("max_pending", 50_000), ("max_batch", 4096), ("max_answer_bytes", 2**22)],
+    [
+        ("max_sessions", 20_000),
+        ("max_pending", 50_000),
+        ("max_batch", 4096),
+        ("max_answer_bytes", 2**22),
+        ("max_connections", 100),
+        ("max_body_bytes", 2**22),
+        ("max_unread_bytes", 2**22),
+    ],
 )
 def test_a_bound_beyond_the_control_groups_memory_is_a_fault(
     bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: int

@@ -47,7 +47,7 @@ def test_a_session_takes_no_more_than_it_counts_for(name: str, unlabelled: bool)
         for number in range(SESSIONS):
             session = Session(name.format(number))
             recent = [10_000 + one for one in range(RECENT)] if unlabelled else labels
-            table.commit(session.advanced(number + 1000, "model", recent, 1.7e9 + number))
+            table.commit(session.advanced(number + 1000, "model", recent, 1.7e9 + number, "10.0.0.1"))
         taken, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -59,8 +59,8 @@ def test_no_two_values_have_one_incarnation_and_version() -> None:
     """Whatever happens to a session makes a value of its own, so that a late writer finds that it is late."""
     rng = random.Random(0)
     changes: list[Callable[[Session, float], Session]] = [
-        lambda session, now: session.advanced(3, "model", ["a"], now),
-        lambda session, now: session.given(4, "model", 5, ["b"], now),
+        lambda session, now: session.advanced(3, "model", ["a"], now, "me"),
+        lambda session, now: session.given(4, "model", 5, ["b"], now, "me"),
         lambda session, now: session.at_end(now).remembering("k", b"", b"%d" % now),
         lambda session, now: session.forgotten(now),
     ]

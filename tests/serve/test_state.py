@@ -138,7 +138,7 @@ async def test_what_a_restore_answers_is_its_own_session(harness: Harness) -> No
     """A restore answers with its own session at its turn, even if another session has the slot when it is read."""
     body = await saved(harness, "a", "b", "c", name="v")
     await harness.send("secret", "e")
-    caller = Caller("", perf_counter(), perf_counter() + 60)
+    caller = Caller("", "", perf_counter(), perf_counter() + 60)
 
     def ask(command: Command) -> Awaitable[bytes]:
         return harness.service.ask(command, caller)

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from arraylstm_serve.api.problems import FOREIGN_HOST, JSON, MEDIA_TYPE, UNAUTHORIZED, Kind
+from arraylstm_serve.api.problems import FOREIGN_HOST, JSON, MEDIA_TYPE, OVERLOADED, RATE_LIMITED, UNAUTHORIZED, Kind
 from arraylstm_serve.api.schemas import Key, ProblemBody, SessionId
 
 REFERENCE = "#/components/schemas/{name}"
@@ -93,7 +93,7 @@ class Operation:
     @property
     def refusals(self) -> Sequence[Kind]:
         """Everything that the operation can be refused for."""
-        everywhere = (UNAUTHORIZED, FOREIGN_HOST) if self.protected else (FOREIGN_HOST,)
+        everywhere = (UNAUTHORIZED, FOREIGN_HOST, RATE_LIMITED, OVERLOADED) if self.protected else (FOREIGN_HOST,)
         return (*everywhere, *self.problems)
 
 

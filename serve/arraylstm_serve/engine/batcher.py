@@ -16,12 +16,17 @@ from arraylstm_serve.counters import Counters
 from arraylstm_serve.engine.base import Engine
 from arraylstm_serve.engine.ranking import NOTHING, Ranking, Selection
 from arraylstm_serve.engine.slots import INITIAL
+from arraylstm_serve.fairness import Rounds
+from arraylstm_serve.heavy import LIGHT_ANSWER
 
 Observed = tuple[float | None, int | None]
 """The probability and rank that the model gave to an item before the session consumed it."""
 
 UNPREDICTED: Observed = (None, None)
 """The value for a session's first item, for which the model had predicted nothing."""
+
+BEGUN = 0.25
+"""The part of the batches' places that is kept for walks that have begun, as long as there are any."""
 
 logger = logging.getLogger(__name__)
 
@@ -44,11 +49,12 @@ class Walk(Struct):
         target: the slot to write; no other walk uses it.
         items: item ids, at least one.
         selection: the predictions wanted after the last step.
+        client: who asked, for fairness.
         arrived: when the request arrived, by perf_counter.
         deadline: the latest time for the first step, by perf_counter.
         position: how many items have been stepped.
         observed: the probability and rank of each stepped item.
-        ranking: the most likely next items after the last step.
+        ranking: the most likely next items after the last step; nothing if the answer is long (see `heavy`).
         fault: why the walk stopped early; None if it did not.
     """
 
@@ -57,6 +63,7 @@ class Walk(Struct):
     target: int
     items: Sequence[int]
     selection: Selection
+    client: str
     arrived: float
     deadline: float
     position: int = 0
@@ -64,9 +71,22 @@ class Walk(Struct):
     ranking: Ranking = NOTHING
     fault: Fault | None = None
 
+    @property
+    def heavy(self) -> bool:
+        """Whether the answer is long, so that it is ranked and written in pieces after the walk."""
+        return self.selection.depth + len(self.items) > LIGHT_ANSWER
+
+    @property
+    def depth(self) -> int:
+        """How many items the next step has to rank."""
+        return 0 if self.heavy or self.position + 1 < len(self.items) else self.selection.depth
+
 
 class Batcher:
-    """Steps walks together and fairly: an unfinished walk goes back to the end of the queue.
+    """Steps walks together and fairly.
+
+    Walks that have not begun come first, clients in turn, and leave a part of the batch to those that have begun: so a
+    short walk is not held up by long ones, nor a client by another's many. An unfinished walk goes back to the end.
 
     The first walk submitted schedules a batch for the event loop's next round; walks submitted until then join it.
     Each run steps one batch and schedules the next one, so the event loop stays responsive.
@@ -85,12 +105,15 @@ class Batcher:
         self._counters = counters
         self._max_batch = max_batch
         self._finished = finished
-        self._queue: deque[Walk] = deque()
+        self._new: Rounds[Walk] = Rounds()
+        self._begun: deque[Walk] = deque()
+        self._owed = 0.0
+        """Places that walks that have begun may claim."""
         self._scheduled = False
 
     def submit(self, walk: Walk) -> None:
         """Queue a walk."""
-        self._queue.append(walk)
+        self._new.append(walk.client, walk)
         if not self._scheduled:
             self._schedule()
 
@@ -100,8 +123,9 @@ class Batcher:
 
     def _gather(self, before: int) -> None:
         """Run a batch. If the loop's last round brought more walks and the batch has room, wait another round first."""
-        if before < len(self._queue) < self._max_batch:
-            get_running_loop().call_soon(self._gather, len(self._queue))
+        waiting = len(self._new) + len(self._begun)
+        if before < waiting < self._max_batch:
+            get_running_loop().call_soon(self._gather, waiting)
         else:
             self._run()
 
@@ -117,29 +141,34 @@ class Batcher:
                 if walk.fault is not None or walk.position == len(walk.items):
                     ended.append(walk)
                 else:
-                    self._queue.append(walk)
+                    self._begun.append(walk)
         if ended:
             try:
                 self._finished(ended)
             except Exception:
                 logger.exception("%d finished walks could not be handed over", len(ended))
-        if self._queue and not self._scheduled:
+        if (self._new or self._begun) and not self._scheduled:
             self._schedule()
 
     def _next_batch(self, now: float) -> tuple[list[Walk], list[Walk]]:
         """Return the walks to step now, and the walks that are too late to begin."""
-        queue, waited = self._queue, self._counters.queue_seconds
+        new, begun, waited = self._new, self._begun, self._counters.queue_seconds
         batch: list[Walk] = []
         late: list[Walk] = []
-        while queue and len(batch) < self._max_batch:
-            walk = queue.popleft()
-            if not walk.position:
-                if walk.deadline < now:
-                    walk.fault = "late"
-                    late.append(walk)
-                    continue
+        self._owed = min(self._owed + self._max_batch * BEGUN, self._max_batch)
+        places = self._max_batch - min(len(begun), int(self._owed))
+        while new and len(batch) < places:
+            walk = new.popleft()
+            if walk.deadline < now:
+                walk.fault = "late"
+                late.append(walk)
+            else:
                 waited.observe(now - walk.arrived)
-            batch.append(walk)
+                batch.append(walk)
+        fresh = len(batch)
+        while begun and len(batch) < self._max_batch:
+            batch.append(begun.popleft())
+        self._owed = max(0.0, self._owed - (len(batch) - fresh))
         return batch, late
 
     def _step(self, batch: list[Walk]) -> None:
@@ -149,7 +178,7 @@ class Batcher:
                 np.array([walk.target if walk.position else walk.source for walk in batch]),
                 np.array([walk.target for walk in batch]),
                 np.array([walk.items[walk.position] for walk in batch]),
-                [walk.selection.depth if walk.position + 1 == len(walk.items) else 0 for walk in batch],
+                [walk.depth for walk in batch],
             )
         except Exception:
             logger.exception("a batch of %d rows failed", len(batch))

@@ -5,7 +5,7 @@ Each row is computed on its own, so its numbers do not depend on the other rows 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -31,11 +31,17 @@ class Selection(NamedTuple):
         """Make the selection of the top_k of num_items items, without the excluded ones."""
         return cls(top_k, min(num_items, top_k + len(exclude)) if top_k else 0, exclude)
 
-    def choose(self, ranking: Ranking) -> Ranking:
-        """Return the predictions wanted out of a ranking of `depth` items, most likely first."""
+    def choose(self, ranking: Ranking, most: int | None = None) -> Ranking:
+        """Return the predictions wanted out of a ranking, most likely first.
+
+        Args:
+            ranking: of `depth` items, or a part of it.
+            most: how many to return at most; `top_k` if it is None.
+        """
         if not self.exclude:
             return ranking
-        pairs = [pair for pair in zip(*ranking, strict=True) if pair[0] not in self.exclude][: self.top_k]
+        most = self.top_k if most is None else most
+        pairs = [pair for pair in zip(*ranking, strict=True) if pair[0] not in self.exclude][:most]
         return Ranking([index for index, _ in pairs], [probability for _, probability in pairs])
 
 
@@ -88,6 +94,27 @@ def rank_each(logits: Floats, log_sums: Doubles, depths: Sequence[int]) -> list[
         for row, ranking in zip(rows, rank(logits[rows], log_sums[rows], depth), strict=True):
             rankings[row] = ranking
     return rankings
+
+
+def rank_in_pieces(logits: Floats, log_sums: Doubles, depth: int, piece: int) -> Iterator[Ranking]:
+    """Yield what `rank` returns for one row, in pieces of about `piece` items.
+
+    Args:
+        logits: (1, V).
+        log_sums: (1,) the log-sum-exp of the row.
+        depth: how many items to rank, at most V.
+        piece: about how many to rank at a time; more if many have the same logit.
+    """
+    row = logits[0]
+    places = np.arange(len(row) - piece, len(row) - depth, -piece)
+    bounds = np.partition(row, places)[places] if len(places) else row[:0]
+    above = np.inf
+    for bound in (*bounds.tolist(), -np.inf):
+        ids = np.flatnonzero((row >= bound) & ((row < above) if above < np.inf else True))
+        ids = ids[np.argsort(-row[ids], kind="stable")][:depth]
+        above, depth = bound, depth - len(ids)
+        if len(ids):
+            yield Ranking(ids.tolist(), probability(row[ids], log_sums).tolist())
 
 
 def top_ids(logits: Floats, k: int) -> Integers:

@@ -6,6 +6,7 @@ import codecs
 import re
 import zlib
 from collections.abc import Sequence
+from time import perf_counter
 from typing import TypeVar
 
 import msgspec
@@ -22,10 +23,15 @@ from arraylstm_serve.api.problems import (
     Problem,
 )
 from arraylstm_serve.api.schemas import SESSION_ID
+from arraylstm_serve.heavy import LIGHT_BODY
 from arraylstm_serve.http.request import RequestHead
+from arraylstm_serve.sessions.service import Service
 from arraylstm_serve.text import shortened, shown
 
 MAX_DETAIL = 300
+DECODED = 8
+"""How many times larger a request is in memory, decoded, than its body: measured for bulk events, then rounded up."""
+
 _WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 """zlib's number for each Content-Encoding; x-gzip is gzip (RFC 9110, section 8.4.1.3)."""
 _WIDE_ENCODINGS = {
@@ -37,19 +43,43 @@ _is_session_id = re.compile(SESSION_ID).fullmatch
 Decoded = TypeVar("Decoded")
 
 
-async def read_body(call: RequestHead, receive: Receive, limit: int) -> bytes:
+async def read_body(service: Service, call: RequestHead, receive: Receive, limit: int | None = None) -> bytes:
     """Read the whole request body, and decompress it if its Content-Encoding says so.
+
+    A long body waits until there is memory for it, which the request gives back at its end, and then for a turn to be
+    parsed.
+
+    Args:
+        service: has the memory and the turns.
+        call: the head of the request.
+        receive: gives the body.
+        limit: the most bytes; `--max-body` if it is None.
 
     Raises:
         Problem: `payload_too_large`, as soon as more than limit bytes have arrived, or come of decompressing them;
-            `unsupported_encoding`; `invalid_request`: the compressed data are damaged.
+            `unsupported_encoding`; `invalid_request`: the compressed data are damaged; `overloaded`: there was no
+            memory in time.
         ClientDisconnect: the client has closed the connection.
     """
-    body = await _receive_body(receive, limit)
-    return _decompress(body, call.encodings, limit) if call.encodings else body
+    limit = service.settings.max_body if limit is None else limit
+    body = await _receive_body(service, call, receive, limit)
+    if call.encodings:
+        await _make_room(service, call, limit)
+        body = _decompress(body, call.encodings, limit)
+    if len(body) > LIGHT_BODY:
+        await service.heavy.turn(call.client)
+    return body
 
 
-async def _receive_body(receive: Receive, limit: int) -> bytes:
+async def _make_room(service: Service, call: RequestHead, limit: int) -> None:
+    """Take memory for a long body, unless the request has it already."""
+    if not call.body_bytes:
+        patience = call.arrived + service.settings.request_timeout - perf_counter()
+        size = DECODED * call.expected_body(limit)
+        call.body_bytes = await service.bodies.take(call.client, size, patience)
+
+
+async def _receive_body(service: Service, call: RequestHead, receive: Receive, limit: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
     more = True
@@ -62,6 +92,8 @@ async def _receive_body(receive: Receive, limit: int) -> bytes:
         size += len(chunk)
         if size > limit:
             raise Problem(PAYLOAD_TOO_LARGE, f"The body has more than {limit} bytes; no more are allowed.")
+        if size > LIGHT_BODY:
+            await _make_room(service, call, limit)
         chunks.append(chunk)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asyncio import Future, get_running_loop
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from time import perf_counter
 
 import msgspec
@@ -29,7 +29,7 @@ from arraylstm_serve.http.body import decode, read_body
 from arraylstm_serve.http.endpoints import Endpoint
 from arraylstm_serve.http.events import advance
 from arraylstm_serve.http.request import RequestHead
-from arraylstm_serve.http.response import json_response
+from arraylstm_serve.http.response import StreamedResponse, json_response
 from arraylstm_serve.sessions.commands import Caller
 from arraylstm_serve.sessions.service import Service
 
@@ -54,14 +54,19 @@ ADVANCE_ALL = Operation(
 )
 
 
-async def advance_all(service: Service, call: RequestHead, request: BulkRequest) -> bytes:
-    """Carry out every event, chunk by chunk, and return an encoded BulkAnswer.
+PART = 16
+"""How many events of a chunk are begun at a time."""
 
-    Between two chunks, other requests get their turns.
+CHUNK_ANSWERS = 4096
+"""About the most predictions and observations in the answers to one chunk, which then have some 200 KB."""
+
+
+def divide(service: Service, call: RequestHead, request: BulkRequest) -> list[list[BulkEvent]]:
+    """Return the events in chunks to carry out one after the other, so that other requests get their turns between.
 
     Raises:
         Problem: `invalid_request`: there are too many events, they ask for too many predictions, or the request as a
-            whole has an Idempotency-Key.
+            whole has an Idempotency-Key; `rate_limited`.
     """
     if call.idempotency_key() is not None:
         detail = "A bulk request has no Idempotency-Key header; give each event an idempotency_key."
@@ -71,35 +76,47 @@ async def advance_all(service: Service, call: RequestHead, request: BulkRequest)
     if len(request.events) > limit:
         detail = f"The request carries {len(request.events)} events; at most {limit} are allowed."
         raise Problem(INVALID_REQUEST, detail)
-    wanted = sum(min(event.top_k, len(service.model.vocabulary)) for event in request.events)
+    num_items = len(service.model.vocabulary)
+    wanted = sum(min(event.top_k, num_items) for event in request.events)
     if wanted > settings.max_predictions:
         detail = f"The events ask for {wanted} predictions; at most {settings.max_predictions} are allowed."
         raise Problem(INVALID_REQUEST, detail)
-    results: list[bytes] = []
+    service.rates.spend(call.client, len(request.events) - 1)
+    size = min(service.bulk_share.size, settings.max_batch)
+    return list(_chunks(request.events, size, settings.max_session_pending, num_items))
+
+
+async def advance_all(service: Service, call: RequestHead, chunks: list[list[BulkEvent]]) -> AsyncIterator[list[bytes]]:
+    """Carry out chunks of events, one after the other, and yield the results of each."""
     held_back: dict[str, Problem] = {}
-    share = service.bulk_share
-    caller = call.caller(settings.request_timeout)
-    size = min(share.size, settings.max_batch)
-    for events in _chunks(request.events, size, settings.max_session_pending):
+    caller = call.caller(service.settings.request_timeout)
+    for events in chunks:
         chunk = _Chunk(events, held_back)
+        patience = caller.deadline - perf_counter()
         try:
-            async with share.places(len(events), caller.deadline - perf_counter()):
-                results += await chunk.advance(service, caller)
+            async with service.bulk_share.places(caller.client, len(events), patience):
+                results = await chunk.advance(service, caller)
         except TimeoutError:
-            results += chunk.refuse_all(late(), service, caller)
-    return encode(BulkAnswer(list(map(Raw, results))))
+            results = chunk.refuse_all(late(), service, caller)
+        yield results
 
 
-def _chunks(events: Sequence[BulkEvent], size: int, of_a_session: int) -> Iterator[list[BulkEvent]]:
-    """Split events, in their order, into chunks of at most `size`, with at most `of_a_session` of any session."""
+def _chunks(events: Sequence[BulkEvent], size: int, of_a_session: int, num_items: int) -> Iterator[list[BulkEvent]]:
+    """Split events, in their order, into chunks.
+
+    A chunk has at most `size` events, at most `of_a_session` of any session, and at most about CHUNK_ANSWERS
+    predictions and observations in its answers.
+    """
     chunk: list[BulkEvent] = []
     counts: Counter[str] = Counter()
+    answers = 0
     for event in events:
-        if len(chunk) == size or counts[event.session_id] == of_a_session:
+        if len(chunk) == size or counts[event.session_id] == of_a_session or answers >= CHUNK_ANSWERS:
             yield chunk
-            chunk, counts = [], Counter()
+            chunk, counts, answers = [], Counter(), 0
         chunk.append(event)
         counts[event.session_id] += 1
+        answers += len(event.items) + min(event.top_k, num_items)
     yield chunk
 
 
@@ -122,6 +139,8 @@ class _Chunk:
     async def advance(self, service: Service, caller: Caller) -> list[bytes]:
         """Carry out the events, and return the answer or refusal of each."""
         for place, event in enumerate(self._events):
+            if place and not place % PART:
+                await service.heavy.turn(caller.client)
             reply = _Place(self, place)
             held_back = self._held_back.get(event.session_id)
             if held_back is not None:
@@ -182,9 +201,22 @@ _decoder = msgspec.json.Decoder(BulkRequest)
 
 
 async def answer(service: Service, call: RequestHead, request: Request) -> Response:
-    """Answer POST /v1/events."""
-    body = await read_body(call, request.receive, service.settings.max_body)
-    return json_response(await advance_all(service, call, decode(_decoder, body)))
+    """Answer POST /v1/events; if it has several chunks, send the results of each as soon as they are there."""
+    chunks = divide(service, call, decode(_decoder, await read_body(service, call, request.receive)))
+    results = advance_all(service, call, chunks)
+    if len(chunks) > 1 and request.scope["http_version"] != "1.0":
+        return StreamedResponse(_written(results))
+    everything = [result async for some in results for result in some]
+    return json_response(encode(BulkAnswer(list(map(Raw, everything)))))
+
+
+async def _written(chunks: AsyncIterator[list[bytes]]) -> AsyncIterator[bytes]:
+    """Write a BulkAnswer piece by piece."""
+    before = b'{"results":['
+    async for results in chunks:
+        yield before + b",".join(results)
+        before = b","
+    yield b"]}"
 
 
 ENDPOINT = Endpoint(ADVANCE_ALL, answer)

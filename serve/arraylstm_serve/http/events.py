@@ -21,7 +21,7 @@ from arraylstm_serve.http.body import decode, read_body, valid_session_id
 from arraylstm_serve.http.endpoints import BODY_PROBLEMS
 from arraylstm_serve.http.request import RequestHead
 from arraylstm_serve.sessions.commands import Advance
-from arraylstm_serve.sessions.rendering import render_session
+from arraylstm_serve.sessions.rendering import render_session, write_predictions
 from arraylstm_serve.sessions.service import Service
 
 PREFIX = "/v1/sessions/"
@@ -66,10 +66,11 @@ async def answer(service: Service, call: RequestHead, scope: Scope, receive: Rec
     if scope["method"] != "POST":
         detail = f"{scope['method']} is not allowed here; allowed is POST."
         raise Problem(METHOD_NOT_ALLOWED, detail, headers={"Allow": "POST"})
+    await service.admission.enter(call.client)
     try:
         session_id = valid_session_id(scope["path"][len(PREFIX) : -len(SUFFIX)])
         key = call.idempotency_key()
-        request = decode(_decoder, await read_body(call, receive, service.settings.max_body))
+        request = decode(_decoder, await read_body(service, call, receive))
     except Problem as problem:
         service.refused_event(problem, call.arrived)
         raise
@@ -85,6 +86,7 @@ def advance(session_id: str, idempotency_key: str | None, request: EventsRequest
         top_k=request.top_k,
         exclude=request.exclude,
         render=render_session,
+        write=write_predictions,
         expected_step=request.expected_step,
         end=request.end,
     )

@@ -14,7 +14,7 @@ from arraylstm_serve.http.endpoints import BODY_PROBLEMS, Endpoint, ask
 from arraylstm_serve.http.request import RequestHead
 from arraylstm_serve.http.response import json_response
 from arraylstm_serve.sessions.commands import Predict
-from arraylstm_serve.sessions.rendering import render_prediction
+from arraylstm_serve.sessions.rendering import render_prediction, write_predictions
 from arraylstm_serve.sessions.service import Service
 
 PREDICT = Operation(
@@ -48,9 +48,15 @@ predict_decoder = msgspec.json.Decoder(PredictRequest)
 
 async def predict(service: Service, call: RequestHead, request: Request) -> Response:
     """Answer POST /v1/predict."""
-    body = await read_body(call, request.receive, service.settings.max_body)
+    body = await read_body(service, call, request.receive)
     wanted = decode(predict_decoder, body)
-    command = Predict(items=wanted.items, top_k=wanted.top_k, exclude=wanted.exclude, render=render_prediction)
+    command = Predict(
+        items=wanted.items,
+        top_k=wanted.top_k,
+        exclude=wanted.exclude,
+        render=render_prediction,
+        write=write_predictions,
+    )
     return json_response(await ask(service, call, command))
 
 

@@ -16,9 +16,13 @@ from arraylstm_serve.hosts import Hosts
 from arraylstm_serve.http.auth import EVERYBODY, Keys
 from arraylstm_serve.origins import ANY_ORIGIN
 from arraylstm_serve.sessions.commands import Caller
+from arraylstm_serve.sessions.limits import Connection
 from arraylstm_serve.text import shown
 
 REQUEST_ID = b"x-request-id"
+CONNECTION = "arraylstm.connection"
+"""Where a request's scope has its connection, as it is counted."""
+
 BEARER_PROTOCOL = "arraylstm.bearer"
 """The WebSocket subprotocol that comes before an API key. Browsers need it: they cannot set a WebSocket's headers."""
 
@@ -27,6 +31,7 @@ _KEPT = frozenset(
         REQUEST_ID,
         b"authorization",
         b"content-encoding",
+        b"content-length",
         b"host",
         b"idempotency-key",
         b"origin",
@@ -56,13 +61,19 @@ class RequestHead:
         arrived: time of its arrival, by perf_counter.
         request_id: the client's X-Request-ID if it is printable, else one that the server made.
         namespace: whose sessions it can see.
+        client: whom the bounds count it for: the name of its API key, or its address.
+        body_bytes: what it holds of the memory for long bodies.
     """
 
-    __slots__ = ("_kept", "_protocols", "arrived", "namespace", "request_id")
+    __slots__ = ("_connection", "_kept", "_protocols", "arrived", "body_bytes", "client", "namespace", "request_id")
 
     def __init__(self, scope: Scope) -> None:
         self.arrived = perf_counter()
         self.namespace = EVERYBODY
+        peer = scope.get("client")
+        self.client: str = peer[0] if peer else ""
+        self.body_bytes = 0
+        self._connection: Connection | None = scope.get(CONNECTION)
         kept: dict[bytes, list[bytes]] = {}
         for name, value in scope["headers"]:
             if name in _KEPT:
@@ -76,6 +87,11 @@ class RequestHead:
     def encodings(self) -> Sequence[bytes]:
         """The values of Content-Encoding, in the order sent."""
         return self._kept.get(b"content-encoding", ())
+
+    def expected_body(self, limit: int) -> int:
+        """Return how many bytes the body may have, decompressed, when at most `limit` are allowed."""
+        length = self._last(b"content-length")
+        return min(limit, int(length)) if length.isdigit() and not self.encodings else limit
 
     def check_host(self, allowed: Hosts | None) -> None:
         """Refuse a request for a name that is not the server's. One without a Host header comes from no browser.
@@ -122,14 +138,17 @@ class RequestHead:
         """Find out whose sessions the request can see.
 
         Raises:
-            Problem: `unauthorized`: keys are asked for, and the request has none or an unknown one.
+            Problem: `unauthorized`: keys are asked for, and the request has none or an unknown one; `overloaded`: too
+                many connections are open for the key's name.
         """
         if keys is not None:
-            self.namespace = keys.namespace(self._api_key())
+            self.namespace = self.client = keys.namespace(self._api_key())
+            if self._connection is not None:
+                self._connection.show(self.client)
 
     def caller(self, patience: float) -> Caller:
         """Return the caller for a command; it waits at most `patience` seconds for the command to begin."""
-        return Caller(self.namespace, self.arrived, self.arrived + patience)
+        return Caller(self.namespace, self.client, self.arrived, self.arrived + patience)
 
     def idempotency_key(self) -> str | None:
         """Return the Idempotency-Key; None if there is none.

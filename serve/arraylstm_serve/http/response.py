@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from time import perf_counter
 
 from starlette.responses import Response
-from starlette.types import Message, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from arraylstm_serve.api.problems import JSON, MEDIA_TYPE, Problem
@@ -71,13 +72,44 @@ class Responder:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
+    async def drained(self) -> None:
+        """Wait until the client has read most of what was sent, or has gone."""
+        if self._cycle is not None and not self._cycle.disconnected:
+            await self._cycle.flow.drain()
+
     def close(self) -> None:
         """Count and log the request."""
+        if self.call.body_bytes:
+            self.service.bodies.give(self.call.client, self.call.body_bytes)
         del self._scope[RESPONDER]  # each refers to the other, and cycles wait for the garbage collector
         if self.status == CLIENT_GONE:
             self.status = self._scope.get(REFUSED, CLIENT_GONE)
         route = self.route or getattr(self._scope.get("route"), "path", OTHER)
         record(self.service, self.call, self._scope, route, self.status)
+
+
+class StreamedResponse(Response):
+    """JSON in pieces, each made when the client has read those before it. If the client goes, the others are made too.
+
+    Args:
+        pieces: the pieces, as they are made.
+    """
+
+    media_type = JSON
+
+    def __init__(self, pieces: AsyncIterator[bytes]) -> None:
+        super().__init__()
+        del self.headers["content-length"]
+        self._pieces = pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response."""
+        responder: Responder = scope[RESPONDER]
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async for piece in self._pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await responder.drained()
+        await send({"type": "http.response.body", "body": b""})
 
 
 def record(service: Service, call: RequestHead, scope: Scope, route: str, status: int) -> None:

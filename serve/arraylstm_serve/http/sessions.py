@@ -24,7 +24,7 @@ from arraylstm_serve.http.request import RequestHead
 from arraylstm_serve.http.response import json_response
 from arraylstm_serve.sessions import state_file
 from arraylstm_serve.sessions.management import Inspect, Peek, Remove, Restore, Save
-from arraylstm_serve.sessions.rendering import render_session
+from arraylstm_serve.sessions.rendering import render_session, write_predictions
 from arraylstm_serve.sessions.service import Service
 
 SESSION = "/v1/sessions/{session_id}"
@@ -104,7 +104,7 @@ async def peek(service: Service, call: RequestHead, request: Request) -> Respons
     """Answer GET /v1/sessions/{session_id}/predictions."""
     session_id = session_id_of(request)
     query = decode_query(PeekQuery, request.query_params)
-    command = Peek(session_id=session_id, top_k=query.top_k, render=render_session)
+    command = Peek(session_id=session_id, top_k=query.top_k, render=render_session, write=write_predictions)
     return json_response(await ask(service, call, command))
 
 
@@ -119,7 +119,7 @@ async def save(service: Service, call: RequestHead, request: Request) -> Respons
 async def restore(service: Service, call: RequestHead, request: Request) -> Response:
     """Answer PUT /v1/sessions/{session_id}/state."""
     session_id = session_id_of(request)
-    body = await read_body(call, request.receive, max(service.settings.max_body, service.largest_state))
+    body = await read_body(service, call, request.receive, max(service.settings.max_body, service.largest_state))
     command = Restore(
         session_id=session_id, idempotency_key=call.idempotency_key(), file=body, describe=service.describe
     )

@@ -16,8 +16,9 @@ from starlette.types import Message, Receive, Scope, Send
 from arraylstm_serve.api.openapi import Operation
 from arraylstm_serve.api.problems import FOREIGN_ORIGIN, NOT_FOUND, UPGRADE_REQUIRED, Problem, internal
 from arraylstm_serve.api.schemas import BulkEvent
+from arraylstm_serve.heavy import LIGHT_BODY
 from arraylstm_serve.http.auth import Keys
-from arraylstm_serve.http.body import decode
+from arraylstm_serve.http.body import DECODED, decode
 from arraylstm_serve.http.endpoints import Endpoint
 from arraylstm_serve.http.events import advance
 from arraylstm_serve.http.request import BEARER_PROTOCOL, REQUEST_ID, RequestHead
@@ -30,10 +31,11 @@ PATH = "/v1/stream"
 IN_FLIGHT = 64
 """The most messages of one connection that are pending; further ones wait in the network."""
 
+ANSWERS = 16
+"""A message takes another of these places for each so many predictions and observations in its answer."""
+
 logger = logging.getLogger(__name__)
 _decoder = msgspec.json.Decoder(BulkEvent)
-
-Replies = Queue[Future[bytes] | None]
 
 STREAM = Operation(
     method="GET",
@@ -57,7 +59,7 @@ async def handle(service: Service, keys: Keys | None, scope: Scope, receive: Rec
     if status == HTTPStatus.SWITCHING_PROTOCOLS:
         service.counters.streams += 1
         try:
-            await _converse(service, call, receive, send)
+            await _Conversation(service, call, send).run(receive)
         finally:
             service.counters.streams -= 1
 
@@ -86,70 +88,94 @@ def _check_path(path: str) -> None:
         raise Problem(NOT_FOUND, f"There is no WebSocket at {shown(path)}; {PATH} is one.")
 
 
-async def _converse(service: Service, call: RequestHead, receive: Receive, send: Send) -> None:
-    """Answer messages until the client closes the connection or the server stops."""
-    settings = service.settings
-    places = Semaphore(min(IN_FLIGHT, settings.max_session_pending, settings.max_pending))
-    replies: Replies = Queue()
-    answering = create_task(_answer(replies, places, send))
-    try:
-        while await places.acquire() and (message := await receive())["type"] != "websocket.disconnect":
-            call.arrived = perf_counter()
-            replies.put_nowait(_advance(service, call, message))
-        replies.put_nowait(None)
-        await answering
-        if message["code"] == GOING_DOWN:
-            await _say(send, {"type": "websocket.close", "code": GOING_DOWN})
-    except CancelledError:  # --shutdown-timeout is over: the connection is closed without more answers
-        pass
-    finally:
-        answering.cancel()
+class _Conversation:
+    """The messages of one WebSocket, and their answers.
 
-
-def _advance(service: Service, call: RequestHead, message: Message) -> Future[bytes]:
-    """Carry out the event in a message, and return its reply."""
-    reply: Future[bytes] = get_running_loop().create_future()
-    reply.add_done_callback(_heed)
-    try:
-        event = _decoded(service, call, message)
-        caller = call.caller(service.settings.request_timeout)
-        service.perform(advance(event.session_id, event.idempotency_key, event), caller, reply)
-    except Problem as problem:
-        reply.set_exception(problem)
-    except Exception:
-        logger.exception("a message of %s failed", PATH)
-        reply.set_exception(internal())
-    return reply
-
-
-def _decoded(service: Service, call: RequestHead, message: Message) -> BulkEvent:
-    """Return the event in a message.
-
-    Raises:
-        Problem: the message is not an event.
+    Each message takes places, by the length of its answer, until the answer is sent; without places, messages wait in
+    the network. So little is held for a client that does not read.
     """
-    try:
-        return decode(_decoder, message.get("bytes") or message.get("text") or b"")
-    except Problem as problem:
-        service.refused_event(problem, call.arrived)
-        raise
+
+    def __init__(self, service: Service, call: RequestHead, send: Send) -> None:
+        settings = service.settings
+        self._service = service
+        self._call = call
+        self._send = send
+        self._most = min(IN_FLIGHT, settings.max_session_pending, settings.max_pending)
+        self._places = Semaphore(self._most)
+        self._replies: Queue[tuple[Future[bytes], int] | None] = Queue()
+
+    async def run(self, receive: Receive) -> None:
+        """Answer messages until the client closes the connection or the server stops."""
+        answering = create_task(self._answer())
+        try:
+            while await self._places.acquire() and (message := await receive())["type"] != "websocket.disconnect":
+                self._call.arrived = perf_counter()
+                await self._take(message.get("bytes") or message.get("text") or b"")
+            self._replies.put_nowait(None)
+            await answering
+            if message["code"] == GOING_DOWN:
+                await _say(self._send, {"type": "websocket.close", "code": GOING_DOWN})
+        except CancelledError:  # --shutdown-timeout is over: the connection is closed without more answers
+            pass
+        finally:
+            answering.cancel()
+
+    async def _take(self, message: bytes | str) -> None:
+        """Carry out the event in a message; its answer is sent after those to earlier messages."""
+        service, call = self._service, self._call
+        reply: Future[bytes] = get_running_loop().create_future()
+        reply.add_done_callback(_heed)
+        places = 1
+        try:
+            event = await self._event(message, reply)
+            places = min(self._most, 1 + (len(event.items) + event.top_k) // ANSWERS)
+            for _ in range(places - 1):
+                await self._places.acquire()
+            caller = call.caller(service.settings.request_timeout)
+            service.perform(advance(event.session_id, event.idempotency_key, event), caller, reply)
+        except Problem as problem:
+            reply.set_exception(problem)
+        except Exception:
+            logger.exception("a message of %s failed", PATH)
+            reply.set_exception(internal())
+        self._replies.put_nowait((reply, places))
+
+    async def _event(self, message: bytes | str, reply: Future[bytes]) -> BulkEvent:
+        """Return the event in a message. A long one waits for memory, which it has until its reply, and for its turn.
+
+        Raises:
+            Problem: the message is not an event, there was no memory in time, or there are too many a second.
+        """
+        service, call = self._service, self._call
+        try:
+            service.rates.spend(call.client)
+            if len(message) > LIGHT_BODY:
+                size = DECODED * len(message)
+                size = await service.bodies.take(call.client, size, service.settings.request_timeout)
+                reply.add_done_callback(lambda _: service.bodies.give(call.client, size))
+                await service.heavy.turn(call.client)
+            return decode(_decoder, message)
+        except Problem as problem:
+            service.refused_event(problem, call.arrived)
+            raise
+
+    async def _answer(self) -> None:
+        """Send replies in their order, and free the places of each."""
+        while (entry := await self._replies.get()) is not None:
+            reply, places = entry
+            try:
+                answer = await reply
+            except Problem as problem:
+                answer = problem.body()
+            await _say(self._send, {"type": "websocket.send", "text": answer.decode()})
+            for _ in range(places):
+                self._places.release()
 
 
 def _heed(reply: Future[bytes]) -> None:
     """Look at a reply's exception, which asyncio logs as forgotten where the client has gone before the reply."""
     if not reply.cancelled():
         reply.exception()
-
-
-async def _answer(replies: Replies, places: Semaphore, send: Send) -> None:
-    """Send replies in their order, and free a place after each."""
-    while (reply := await replies.get()) is not None:
-        try:
-            answer = await reply
-        except Problem as problem:
-            answer = problem.body()
-        await _say(send, {"type": "websocket.send", "text": answer.decode()})
-        places.release()
 
 
 async def _say(send: Send, message: Message) -> None:

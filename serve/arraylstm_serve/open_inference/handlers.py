@@ -104,7 +104,7 @@ async def model_config(service: Service, call: RequestHead, request: Request) ->
 
 async def infer(service: Service, call: RequestHead, request: Request) -> Response:
     """Answer POST /v2/models/{model}/infer."""
-    body = await read_body(call, request.receive, service.settings.max_body)
+    body = await read_body(service, call, request.receive)
     answer = await inference.infer(service, call, body, request.headers.get(HEADER_LENGTH))
     length = answer.find(tensors.END_OF_JSON) + 1
     if not length:

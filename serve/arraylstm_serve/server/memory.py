@@ -41,6 +41,10 @@ Measured over every cell at k=4, then rounded up: 28 copies of the states for `m
 """
 
 
+CONNECTION_BYTES = 120_000
+"""The most bytes of a connection: 64 KiB of head, 32 of what came behind it, 16 of an answer or body."""
+
+
 def demands(bundle: Bundle, settings: Settings, *, on_host: bool = True) -> dict[str, int]:
     """Return how many bytes of the host's memory each bound takes once it is reached, by the setting's name.
 
@@ -56,6 +60,9 @@ def demands(bundle: Bundle, settings: Settings, *, on_host: bool = True) -> dict
         "max_pending": (slot_count(settings) - settings.max_sessions) * row,
         "max_batch": settings.max_batch * run_bytes(shapes),
         "max_answer_bytes": settings.max_answer_bytes,
+        "max_connections": settings.max_connections * CONNECTION_BYTES,
+        "max_body_bytes": settings.max_body_bytes,
+        "max_unread_bytes": settings.max_unread_bytes,
     }
 
 
@@ -73,6 +80,6 @@ def too_much(needed: dict[str, int], settings: Settings) -> StartupError:
         f"{count / 1e6:.1f} MB" for count in (sum(needed.values()), needed[most], memory_limit())
     )
     return StartupError(
-        f"sessions, pending requests, batches and remembered answers need {everything} of memory, {largest} of it for "
+        f"sessions, requests, batches, answers and connections need {everything} of memory, {largest} of it for "
         f"{flag} {getattr(settings, most)}, but there are {limit}; lower {flag}."
     )

@@ -47,11 +47,14 @@ Collections can be rare: an answered request leaves no reference cycles behind, 
 STOP_PATIENCE = 5.0
 """Seconds that a stopping server gives a connection whose client reads nothing."""
 
-RECEIVE_BUFFER = 65_536
+RECEIVE_BUFFER = 16_384
 """Bytes that the kernel keeps of a connection that is not read, about; of its own accord it would keep megabytes.
 
-It is also what comes in one piece, and so what is held of requests sent ahead: Linux doubles it, 128 KB at most.
+It is also what comes in one piece, and so what is held of requests sent ahead: Linux doubles it, 32 KB at most.
 """
+
+SEND_BUFFER = 65_536
+"""Bytes that the kernel keeps for a client that does not read, about; of its own accord it would keep megabytes."""
 
 SPARE_FILES = 64
 """Open files in addition to those of accepted connections; connections that are being refused need some of them."""
@@ -110,7 +113,8 @@ class Server(uvicorn.Server):
         """Accept encrypted connections."""
         config, state = self.config, self.server_state
         new_protocol = partial(config.http_protocol_class, config, state, self.lifespan.state)  # type: ignore[call-arg]
-        return Listener(listener, context, new_protocol, state.connections, self._service.settings)
+        service = self._service
+        return Listener(listener, context, new_protocol, state.connections, service.connections, self._timeout)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop, and say on /readyz that the server is draining."""
@@ -188,6 +192,8 @@ def configure(service: Service, keys: Keys | None) -> uvicorn.Config:
         Application(service, keys),
         settings,
         service.counters,
+        service.connections,
+        service.heavy,
         loop="uvloop",
         http=Protocol,
         ws=StreamProtocol,
@@ -230,7 +236,8 @@ def listen(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)  # each connection inherits it
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)  # each connection inherits them
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
             listener.bind(address)
         except OSError:
             listener.close()
@@ -272,14 +279,15 @@ def greeting(service: Service, keys: Keys | None, listener: socket.socket) -> st
     model, settings = service.model, service.settings
     asked = "asked for" if keys else "none asked for"
     needed = demands(model.bundle, settings)
-    megabytes = (sum(needed.values()) - needed["max_batch"]) / 1e6
+    megabytes = sum(needed.values()) / 1e6
     return "\n".join(
         (
             f"arraylstm-serve {__version__}",
             f"  model     {model.fingerprint}",
             f"  cell      {model.bundle.manifest.model.cell}, {len(model.vocabulary)} items",
             f"  device    {model.engine.device} ({model.engine.provider}), threads {settings.threads}",
-            f"  sessions  at most {settings.max_sessions}, states and remembered answers in at most {megabytes:.1f} MB",
+            f"  sessions  at most {settings.max_sessions}",
+            f"  memory    at most {megabytes:.1f} MB more than now, for sessions, answers and connections",
             f"  API keys  {asked}",
             *places(settings, listener),
         )

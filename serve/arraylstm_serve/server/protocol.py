@@ -12,16 +12,15 @@ from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS
 from arraylstm_serve.api.problems import (
     MALFORMED_REQUEST,
     MEDIA_TYPE,
-    OVERLOADED,
     REQUEST_TIMEOUT,
     Problem,
-    retry_later,
 )
 from arraylstm_serve.http.request import REQUEST_ID, new_request_id
 from arraylstm_serve.http.uvicorn_hooks import REFUSED
 from arraylstm_serve.server.offers import handshake
 from arraylstm_serve.server.requests import BODY, HEAD, MAX_HEAD, NO_REQUEST, OVER, Requests
 from arraylstm_serve.server.stream import StreamProtocol
+from arraylstm_serve.server.unread import WRITE_BUFFER
 
 LINGER = 1.0
 """Seconds that a refused connection stays open, so that a client that is still sending can read the refusal."""
@@ -56,19 +55,24 @@ class Protocol(Requests):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         """Accept a connection, or refuse it if there are too many."""
         super().connection_made(transport)
-        most = self.config.max_connections
-        if len(self.connections) > most:
+        transport.set_write_buffer_limits(WRITE_BUFFER)
+        try:
+            if self.counted is None:
+                self.counted = self.config.open_connections.open(self.client[0] if self.client else "")
+        except Problem as problem:
             self.connections.discard(self)  # a refused connection takes nobody's place while it lingers
-            self.refuse(retry_later(OVERLOADED, f"{most} connections are open, as many as are allowed."))
+            self.refuse(problem)
         else:
             self._start_clock()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self.stop_clock()
-        self.resume_writing()
+        self._stop_unread_clock()
         super().connection_lost(exc)
         self._drop_requests()
+        if self.counted is not None:
+            self.counted.close()
 
     def watch(self) -> None:
         """End a connection that has sent too much, or start the clock."""
@@ -88,13 +92,20 @@ class Protocol(Requests):
         super().pause_writing()
         if self._unread_clock is None:
             self._unread_clock = self.loop.call_later(self.config.request_timeout, self.transport.abort)
+            self.config.unread.add(self.transport)
 
     def resume_writing(self) -> None:
-        """Stop the clock of a client that reads again."""
+        """Stop the clock of a client that reads again, and go on with what it has sent."""
+        self._stop_unread_clock()
+        super().resume_writing()
+        if self._held:
+            self.loop.call_soon(self._after_answer)
+
+    def _stop_unread_clock(self) -> None:
         if self._unread_clock is not None:
             self._unread_clock.cancel()
             self._unread_clock = None
-        super().resume_writing()
+            self.config.unread.discard(self.transport)
 
     def timeout_keep_alive_handler(self) -> None:
         """Close an idle connection, unless a request has come by now."""
@@ -120,6 +131,7 @@ class Protocol(Requests):
         self._unset_keepalive_if_required()
         stream = StreamProtocol(self.config, self.server_state, self.app_state)
         self.connections.discard(self)
+        stream.counted = self.counted
         stream.connection_made(self.transport)
         if stream.begin(handshake(self.url, self.headers), self._held[self._parsed :]):
             self.transport.set_protocol(stream)

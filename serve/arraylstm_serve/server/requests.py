@@ -7,16 +7,32 @@ from enum import Enum, auto
 
 import httptools
 from uvicorn._types import ASGI3Application
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from arraylstm_serve.api.problems import Problem
+from arraylstm_serve.heavy import LIGHT_BODY, Pieces
+from arraylstm_serve.http.request import CONNECTION
 from arraylstm_serve.http.uvicorn_hooks import CYCLE
 from arraylstm_serve.server.config import Config
 from arraylstm_serve.server.offers import is_handshake, without_offers
+from arraylstm_serve.sessions.limits import Connection
 
 MAX_HEAD = 65_536
 """Most bytes that a request's path and headers may have; also most that may come before they are complete."""
+
+MAX_HEADERS = 128
+"""Most headers that a request may have."""
+
+BODY_AHEAD = 16_384
+"""Bytes of a body that are kept for an application that has not asked for them, about."""
+
+SLICE = 4096
+"""Most bytes to parse at a time."""
+
+CALLS = 128
+"""How many headers and pieces of a body a slice may have. After one with more,
+the connection's bytes are parsed in turns."""
 
 HEAD_END = b"\r\n\r\n"
 STEP = 64
@@ -99,6 +115,16 @@ class Requests(HttpToolsProtocol):
     """Runs while the client has to send something."""
     _stopping = False
     """Whether the server stops, so that this connection ends with the answer to the request that has come."""
+    counted: Connection | None = None
+    """This connection, as the bounds count it; None before, and if it is refused."""
+    _calls = 0
+    """Headers and pieces of a body in the piece that was parsed last."""
+    _laborious = False
+    """Whether the client has sent so many of them that its bytes are parsed in turns."""
+    _body_bytes = 0
+    """Bytes of the request's body that have come."""
+    _resting = False
+    """Whether the next piece waits for its turn."""
     _fault = ""
     """What is wrong with the head being parsed, if it is anything but its syntax."""
 
@@ -130,9 +156,13 @@ class Requests(HttpToolsProtocol):
         if self._phase is OVER:
             return
         self._unset_keepalive_if_required()
-        if self._held or self._busy or data.count(HEAD_END) > 1:
+        long = self._laborious or self._body_bytes > LIGHT_BODY
+        if self._held or self._busy or long or len(data) > SLICE or data.count(HEAD_END) > 1:
             self._held += data
-            self._go_on()
+            if long:
+                self._rest()
+            else:
+                self._go_on()
         else:
             self._parse(data)
 
@@ -143,27 +173,54 @@ class Requests(HttpToolsProtocol):
     @property
     def _busy(self) -> bool:
         """Whether what comes now has to wait."""
-        return bool(self.pipeline) or self._offer is TAKEN or (self._answering and self._phase is NO_REQUEST)
+        return (
+            bool(self.pipeline)
+            or self._resting
+            or self._offer is TAKEN
+            or (self._phase is NO_REQUEST and (self._answering or self.flow.write_paused))
+        )
 
     def _go_on(self) -> None:
         """Parse what is held, as far as nothing has to wait for an answer. Read on once nothing is held."""
         while self._parsed < len(self._held) and not self._busy and self._phase is not OVER:
             start = self._parsed
-            found = self._held.find(HEAD_END, start + STEP)
-            self._parsed = len(self._held) if found < 0 else found + len(HEAD_END)
+            end = min(start + SLICE, len(self._held))
+            found = self._held.find(HEAD_END, start + STEP, end)
+            self._parsed = end if found < 0 else found + len(HEAD_END)
             self._parse(self._held[start : self._parsed])
+        holding = self._parsed < len(self._held) and self._phase is not OVER
+        if not holding:
+            self._held, self._parsed = b"", 0
+        self._hold(holding or self._resting)
+
+    def _hold(self, holding: bool) -> None:
+        """Read no more, or read on."""
         flow = self.flow
         assert isinstance(flow, Flow)
-        flow.holding = self._parsed < len(self._held) and self._phase is not OVER
-        if flow.holding:
+        flow.holding = holding
+        if holding:
             flow.pause_reading()
-        else:
-            self._held, self._parsed = b"", 0
-            if not self.pipeline:
-                flow.resume_reading()
+        elif not self.pipeline:
+            flow.resume_reading()
+
+    def _rest(self) -> None:
+        """Go on in a turn of its own; read no more until then."""
+        if not self._resting:
+            self._resting = True
+            self._hold(True)
+            self.config.heavy.submit(self.client[0] if self.client else "", self._rested())
+
+    def _rested(self) -> Pieces:
+        """Go on; a piece of work that ends with itself."""
+        self._resting = False
+        if self._phase is not OVER and not self.transport.is_closing():
+            self._go_on()
+        return
+        yield
 
     def _parse(self, piece: bytes) -> None:
         """Parse a piece; refuse what is not HTTP."""
+        self._calls = 0
         self._head_bytes += len(piece)
         if len(piece) > self._largest_piece:
             self._largest_piece = len(piece)
@@ -174,6 +231,9 @@ class Requests(HttpToolsProtocol):
         except httptools.HttpParserError:
             self.logger.warning("Invalid HTTP request received.")
             self.send_400_response(self._fault)
+        if self._calls > CALLS:
+            self._laborious = True
+            self._rest()
         self.watch()
 
     def _end_of_http(self, rest: bytes) -> None:
@@ -204,11 +264,19 @@ class Requests(HttpToolsProtocol):
         self._phase = HEAD
         self._offer = NO_OFFER
         self._hosts = 0
+        self._body_bytes = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header; ignore those in a trailer."""
+        """Keep a header; ignore those in a trailer.
+
+        Raises:
+            ValueError: there are too many.
+        """
+        self._calls += 1
         if self._phase is not HEAD:
             return
+        if len(self.headers) == MAX_HEADERS:
+            raise self._refused(f"A request may have {MAX_HEADERS} headers; this one has more.")
         name = name.lower()
         self.headers.append((name, value))
         if name == b"host":
@@ -251,10 +319,12 @@ class Requests(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body; the head's bytes are counted from here again."""
         self._head_bytes = 0
+        self._calls += 1
+        self._body_bytes += len(body)
         cycle = self.cycle
         if not cycle.response_complete:
             cycle.body += body
-            if len(cycle.body) > HIGH_WATER_LIMIT:
+            if len(cycle.body) > BODY_AHEAD:
                 self.flow.pause_reading()
             cycle.message_event.set()
 
@@ -273,6 +343,7 @@ class Requests(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
         cycle.scope[CYCLE] = cycle  # type: ignore[literal-required] # not among the names that ASGI has
+        cycle.scope[CONNECTION] = self.counted  # type: ignore[literal-required]
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:

@@ -10,8 +10,10 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.frames import CloseCode, Frame
 from websockets.http11 import Request
 
+from arraylstm_serve.http.request import CONNECTION
 from arraylstm_serve.http.uvicorn_hooks import GOING_DOWN
 from arraylstm_serve.server.config import Config
+from arraylstm_serve.sessions.limits import Connection
 
 SLICE = 512
 """Most bytes to parse at a time. A frame has at least 6, so a slice takes about a millisecond at worst."""
@@ -45,6 +47,8 @@ class StreamProtocol(WebSocketsSansIOProtocol):
     _counted = 0.0
     _unread_clock: asyncio.TimerHandle | None = None
     _leaving = False
+    counted: Connection | None = None
+    """This connection, as the bounds count it."""
 
     def begin(self, head: bytes, rest: bytes) -> bool:
         """Take a handshake, and what came behind it; return whether it can be read."""
@@ -57,11 +61,15 @@ class StreamProtocol(WebSocketsSansIOProtocol):
         super().handle_connect(event)
         if self.response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             self.config.counters.refused(self.response.status_code)
+        else:
+            self.scope[CONNECTION] = self.counted  # type: ignore[literal-required]
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._held = b""
         self._stop_unread_clock()
+        if self.counted is not None:
+            self.counted.close()
         super().connection_lost(exc)
 
     # -- bytes
@@ -187,6 +195,7 @@ class StreamProtocol(WebSocketsSansIOProtocol):
         self._pause()
         if self._unread_clock is None:
             self._unread_clock = self.loop.call_later(self.config.request_timeout, self.transport.abort)
+            self.config.unread.add(self.transport)
 
     def resume_writing(self) -> None:
         """Go on with a client that reads again."""
@@ -198,6 +207,7 @@ class StreamProtocol(WebSocketsSansIOProtocol):
         if self._unread_clock is not None:
             self._unread_clock.cancel()
             self._unread_clock = None
+            self.config.unread.discard(self.transport)
 
     async def send(self, message: ASGISendEvent) -> None:
         """Send. A refusal over HTTP ends the handshake too; uvicorn would call it incomplete and log an error."""

@@ -7,12 +7,14 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from arraylstm_serve.api.problems import Problem
 from arraylstm_serve.errors import StartupError, cause
 from arraylstm_serve.server.protocol import LINGER
-from arraylstm_serve.settings import Settings
+from arraylstm_serve.sessions.limits import Connection, Connections
 
 
 def server_context(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
@@ -63,25 +65,28 @@ class Listener:
         listener: listens already.
         context: encrypts the connections.
         new_protocol: makes the protocol of an encrypted connection.
-        connections: all that count. A connection is among them before its handshake.
-        settings: `max_connections`, and `request_timeout` for a handshake. A connection beyond the bound does not count
-            and has LINGER seconds for its handshake, after which the protocol can tell it why it is refused.
+        connections: those that the server ends when it stops. A connection is among them before its handshake.
+        counted: counts the connections. A connection counts before its handshake; one that is refused has LINGER
+            seconds for it, after which the protocol can tell it why.
+        patience: seconds for a handshake.
     """
 
     def __init__(
         self,
         listener: socket.socket,
         context: ssl.SSLContext,
-        new_protocol: Callable[[], asyncio.Protocol],
+        new_protocol: Callable[[], Any],
         connections: set[Any],
-        settings: Settings,
+        counted: Connections,
+        patience: float,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._listener = listener
         self._context = context
         self._new_protocol = new_protocol
         self._connections = connections
-        self._settings = settings
+        self._counted = counted
+        self._patience = patience
         listener.setblocking(False)
         self._accepting = self._loop.create_task(self._accept())
 
@@ -97,27 +102,26 @@ class Listener:
         async with asyncio.TaskGroup() as handshakes:
             while True:
                 try:
-                    connection, _ = await self._loop.sock_accept(self._listener)
+                    connection, peer = await self._loop.sock_accept(self._listener)
                 except ConnectionAbortedError:  # the client has gone already
                     continue
                 except OSError:
                     await asyncio.sleep(RETRY)
                     continue
-                handshakes.create_task(self._shake_hands(connection))
+                handshakes.create_task(self._shake_hands(connection, peer[0] if peer else ""))
 
-    async def _shake_hands(self, connection: socket.socket) -> None:
+    async def _shake_hands(self, connection: socket.socket, address: str) -> None:
         """Encrypt a connection; from then on its protocol answers for it."""
-        settings = self._settings
         handshake = Handshake(self._new_protocol, self._connections)
-        crowded = len(self._connections) >= settings.max_connections
-        if not crowded:
+        with suppress(Problem):
+            handshake.counted = self._counted.open(address)
             self._connections.add(handshake)
         try:
             await self._loop.connect_accepted_socket(
                 lambda: handshake,
                 connection,
                 ssl=self._context,
-                ssl_handshake_timeout=LINGER if crowded else settings.request_timeout,
+                ssl_handshake_timeout=LINGER if handshake.counted is None else self._patience,
                 ssl_shutdown_timeout=LINGER,
             )
         except OSError:  # the client has gone, does not speak TLS, or is too slow
@@ -126,12 +130,14 @@ class Listener:
             logger.exception("a TLS handshake failed")
         finally:
             self._connections.discard(handshake)
+            handshake.end()
 
 
 class Handshake(asyncio.Protocol):
     """Stands for a connection among those that count, until its handshake is done."""
 
-    def __init__(self, new_protocol: Callable[[], asyncio.Protocol], connections: set[Any]) -> None:
+    def __init__(self, new_protocol: Callable[[], Any], connections: set[Any]) -> None:
+        self.counted: Connection | None = None
         self._new_protocol = new_protocol
         self._connections = connections
 
@@ -139,8 +145,14 @@ class Handshake(asyncio.Protocol):
         """Make room for the protocol of the encrypted connection."""
         self._connections.discard(self)
         protocol = self._new_protocol()
+        protocol.counted, self.counted = self.counted, None
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
+
+    def end(self) -> None:
+        """Count the connection no more, unless its protocol has taken it over."""
+        if self.counted is not None:
+            self.counted.close()
 
     def shutdown(self) -> None:
         """Do nothing; uvicorn calls it when the server stops, and `Listener.close` has ended this handshake."""

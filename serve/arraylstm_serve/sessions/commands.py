@@ -6,16 +6,17 @@ returns the change. Neither method alters anything that others can see: the queu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, ClassVar, Literal, Protocol
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from arraylstm_serve.api.problems import SESSION_GONE, STEP_CONFLICT, UNKNOWN_SESSION, Problem
 from arraylstm_serve.api.schemas import Item
 from arraylstm_serve.engine.batcher import Observed, Walk
 from arraylstm_serve.engine.ranking import Ranking
 from arraylstm_serve.sessions.model import Model
+from arraylstm_serve.sessions.predictions import Predictions, Write, predict_in_pieces
 from arraylstm_serve.sessions.session import Session, State
 
 
@@ -24,11 +25,13 @@ class Caller(Struct, frozen=True, gc=False):
 
     Attributes:
         namespace: the namespace of the sessions that they can see.
+        client: whom the bounds and shares count: the name of their API key, or their address.
         arrived: when the request arrived, by perf_counter.
         deadline: the latest time to begin the request, by perf_counter.
     """
 
     namespace: str
+    client: str
     arrived: float
     deadline: float
 
@@ -67,6 +70,7 @@ class Outcome(Struct, frozen=True, gc=False):
         observed: the probability and rank of each of these items before it was consumed.
         predictions: the most likely next items, as the request wants them.
         slot: the slot that holds the state after the command.
+        written: the predictions as the answer has them, if they were written in pieces; then `predictions` is empty.
     """
 
     session_id: str
@@ -76,6 +80,7 @@ class Outcome(Struct, frozen=True, gc=False):
     observed: Sequence[Observed]
     predictions: Ranking
     slot: int
+    written: Raw | None = None
 
 
 Render = Callable[[Model, Outcome], bytes]
@@ -92,6 +97,10 @@ class Change(Struct, frozen=True, gc=False):
 
     session: Session | None
     answer: bytes
+
+
+Slow = Generator[None, None, Change]
+"""Work that stops after each piece, and returns a turn's change in the end."""
 
 
 class Command(Struct, frozen=True, gc=False, kw_only=True):
@@ -117,16 +126,20 @@ class Command(Struct, frozen=True, gc=False, kw_only=True):
         """What the command asks for, as a value for JSON. A repeat under the same key must ask for the same."""
         return type(self).__name__
 
-    def begin(self, turn: Turn) -> Walk | Change:
-        """Begin the turn: return its change, or a walk to take first.
+    def begin(self, turn: Turn) -> Walk | Change | Slow:
+        """Begin the turn: return its change, or a walk to take first, or the long work that makes the change.
 
         Raises:
             Problem: the command is refused.
         """
         raise NotImplementedError
 
-    def finish(self, turn: Turn, walk: Walk) -> Change:
-        """Return the change that a completed walk makes."""
+    def finish(self, turn: Turn, walk: Walk, predictions: Predictions) -> Change:
+        """Return the change that a completed walk makes, with an answer that has these predictions."""
+        raise NotImplementedError
+
+    def predict(self, turn: Turn, walk: Walk) -> Generator[None, None, Predictions]:
+        """Rank and write the predictions of a walk whose answer is long, piece by piece."""
         raise NotImplementedError
 
     def require_begun(self, session: Session) -> None:
@@ -144,24 +157,31 @@ class _Walking(Command, frozen=True, gc=False, kw_only=True):
         top_k: how many predictions to return.
         exclude: items to leave out of the predictions.
         render: writes the answer.
+        write: writes the predictions of a long answer, piece by piece; None if `render` needs them all.
     """
 
     items: Sequence[Item]
     top_k: int
     exclude: Sequence[Item] = ()
     render: Render
+    write: Write | None = None
 
     def walk(self, turn: Turn, source: int) -> Walk:
         """Return the walk of the items from a slot."""
         model, caller = turn.model, turn.caller
         items, selection = model.encode(self.items), model.selection(self.top_k, self.exclude)
-        return Walk(turn, source, turn.acquire(), items, selection, caller.arrived, caller.deadline)
+        return Walk(turn, source, turn.acquire(), items, selection, caller.client, caller.arrived, caller.deadline)
 
-    def answer(self, turn: Turn, walk: Walk, step: int, state: State) -> bytes:
+    def predict(self, turn: Turn, walk: Walk) -> Generator[None, None, Predictions]:
+        """See `Command.predict`."""
+        return predict_in_pieces(turn.model, walk.target, walk.selection, self.write)
+
+    def answer(self, turn: Turn, walk: Walk, predictions: Predictions, step: int, state: State) -> bytes:
         """Write the answer of a completed walk."""
-        predictions = walk.selection.choose(walk.ranking)
+        ranking, written = predictions
         return self.render(
-            turn.model, Outcome(self.session_id, step, state, self.items, walk.observed, predictions, walk.target)
+            turn.model,
+            Outcome(self.session_id, step, state, self.items, walk.observed, ranking, walk.target, written),
         )
 
 
@@ -202,12 +222,12 @@ class Advance(_Walking, frozen=True, gc=False, kw_only=True):
         self._check_step(session)
         return self.walk(turn, session.slot)
 
-    def finish(self, turn: Turn, walk: Walk) -> Change:
+    def finish(self, turn: Turn, walk: Walk, predictions: Predictions) -> Change:
         """See `Command.finish`."""
         before, model = self._start(turn), turn.model
         labels = model.vocabulary.decode(walk.items)
-        after = before.advanced(walk.target, model.fingerprint, labels, turn.now)
-        answer = self.answer(turn, walk, after.step, before.state)
+        after = before.advanced(walk.target, model.fingerprint, labels, turn.now, turn.caller.client)
+        answer = self.answer(turn, walk, predictions, after.step, before.state)
         return Change(after.at_end(turn.now) if self.end else after, answer)
 
     def _start(self, turn: Turn) -> Session:
@@ -234,6 +254,6 @@ class Predict(_Walking, frozen=True, gc=False, kw_only=True):
         """See `Command.begin`; it may raise `invalid_request` or `unknown_item`."""
         return self.walk(turn, turn.session.slot)
 
-    def finish(self, turn: Turn, walk: Walk) -> Change:
+    def finish(self, turn: Turn, walk: Walk, predictions: Predictions) -> Change:
         """See `Command.finish`."""
-        return Change(None, self.answer(turn, walk, len(self.items), "new"))
+        return Change(None, self.answer(turn, walk, predictions, len(self.items), "new"))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from arraylstm_serve.sessions.commands import Change, Command, Outcome, Render, Turn
+from arraylstm_serve.sessions.commands import Change, Command, Outcome, Render, Slow, Turn
+from arraylstm_serve.sessions.predictions import Write, predict_in_pieces
 from arraylstm_serve.sessions.session import Session
 from arraylstm_serve.sessions.state_file import dump, parse
 
@@ -15,15 +16,18 @@ class Peek(Command, frozen=True, gc=False, kw_only=True):
 
     top_k: int
     render: Render
+    write: Write
 
-    def begin(self, turn: Turn) -> Change:
+    def begin(self, turn: Turn) -> Slow:
         """See `Command.begin`; it may raise `unknown_session`."""
-        session = turn.session
-        self.require_begun(session)
-        selection = turn.model.selection(self.top_k)
-        ranking = selection.choose(turn.model.rank(session.slot, selection.depth))
-        outcome = Outcome(self.session_id, session.step, session.state, (), (), ranking, session.slot)
-        return Change(None, self.render(turn.model, outcome))
+        self.require_begun(turn.session)
+        return self._predict(turn)
+
+    def _predict(self, turn: Turn) -> Slow:
+        session, model = turn.session, turn.model
+        ranking, written = yield from predict_in_pieces(model, session.slot, model.selection(self.top_k), self.write)
+        outcome = Outcome(self.session_id, session.step, session.state, (), (), ranking, session.slot, written)
+        return Change(None, self.render(model, outcome))
 
 
 class Inspect(Command, frozen=True, gc=False, kw_only=True):
@@ -80,5 +84,5 @@ class Restore(Command, frozen=True, gc=False, kw_only=True):
         slot = turn.acquire()
         model.write(slot, state.tensors)
         recent = model.vocabulary.decode(state.recent)
-        after = turn.session.given(slot, model.fingerprint, state.step, recent, turn.now)
+        after = turn.session.given(slot, model.fingerprint, state.step, recent, turn.now, turn.caller.client)
         return Change(after, self.describe(self.session_id, after))

@@ -29,9 +29,11 @@ from arraylstm_serve.api.problems import (
 from arraylstm_serve.counters import OK, Counters
 from arraylstm_serve.engine.batcher import Walk
 from arraylstm_serve.engine.slots import INITIAL
-from arraylstm_serve.sessions.commands import Caller, Change, Command
-from arraylstm_serve.sessions.limits import Gate
+from arraylstm_serve.heavy import HeavyWork, Pieces
+from arraylstm_serve.sessions.commands import Caller, Change, Command, Slow
+from arraylstm_serve.sessions.limits import Bound
 from arraylstm_serve.sessions.model import Model
+from arraylstm_serve.sessions.predictions import Predictions
 from arraylstm_serve.sessions.session import Remembered, Session
 from arraylstm_serve.sessions.table import Table
 from arraylstm_serve.text import shown
@@ -108,7 +110,8 @@ class Queue:
         table: the sessions.
         waiting: the dict in which the queue keeps the turns of each session. A session with turns is busy.
         counters: they count what commands did.
-        gate: counts the turns that have not ended.
+        pending: counts the turns that have not ended.
+        heavy: does the work of turns whose answers are long.
         clock: returns seconds since the epoch, and never goes back.
         choose: returns the model for a session's turn.
         max_sessions: the most sessions that may be busy when a session begins, that session included.
@@ -120,7 +123,8 @@ class Queue:
         table: Table,
         waiting: dict[str, deque[Turn]],
         counters: Counters,
-        gate: Gate,
+        pending: Bound,
+        heavy: HeavyWork,
         clock: Callable[[], float],
         choose: Callable[[Session], Model],
         *,
@@ -130,7 +134,8 @@ class Queue:
         self._table = table
         self._waiting = waiting
         self._counters = counters
-        self._gate = gate
+        self._pending = pending
+        self._heavy = heavy
         self._clock = clock
         self._choose = choose
         self._max_sessions = max_sessions
@@ -154,11 +159,11 @@ class Queue:
                 f"{len(turns)} requests are pending for session {session_id}; at most {self._max_turns} are allowed."
             )
             raise retry_later(SESSION_BUSY, detail, session_id=session_id)
-        self._gate.enter()
+        self._pending.enter(caller.client)
         turn = Turn(self, command, caller, key, reply)
         if not key:
             if not self._begin(turn):
-                self._gate.leave()
+                self._pending.leave(caller.client)
         elif turns is not None:
             turns.append(turn)
         else:
@@ -168,10 +173,36 @@ class Queue:
     def finish(self, walks: Sequence[Walk]) -> None:
         """Take walks that have ended: render their answers, commit their changes, and begin the next turns."""
         now = self._clock()
-        done: list[Done] = [(walk.owner, _rendered(walk.owner, walk, now)) for walk in walks]
+        done: list[Done] = []
+        for walk in walks:
+            if walk.heavy and walk.fault is None:
+                turn: Turn = walk.owner
+                self._heavy.submit(turn.caller.client, self._slowly(turn, self._long_answer(turn, walk)))
+            else:
+                done.append((walk.owner, _rendered(walk.owner, walk, now)))
+        self._end(done)
+
+    def _long_answer(self, turn: Turn, walk: Walk) -> Slow:
+        """Make the change of a completed walk whose answer is long, piece by piece."""
+        predictions = yield from turn.command.predict(turn, walk)
+        turn.now = self._clock()
+        return turn.command.finish(turn, walk, predictions)
+
+    def _slowly(self, turn: Turn, work: Slow) -> Pieces:
+        """Do the work of a turn piece by piece, then end the turn."""
+        change: Change | Problem
+        try:
+            change = _keyed(turn, (yield from work))
+        except Exception:
+            logger.exception("a turn of session %s could not end", turn.key)
+            change = internal()
+        self._end([(turn, change)])
+
+    def _end(self, done: list[Done]) -> None:
+        """Commit the changes of turns, and begin the next turns."""
         self._commit(done)
         for turn, _ in done:
-            self._gate.leave()
+            self._pending.leave(turn.caller.client)
             if turn.key:
                 turns = self._waiting[turn.key]
                 turns.popleft()
@@ -187,29 +218,31 @@ class Queue:
         while turns:
             if self._begin(turns[0]):
                 return
-            turns.popleft()
-            self._gate.leave()
+            self._pending.leave(turns.popleft().caller.client)
         del self._waiting[key]
         self._table.trim()
 
     def _begin(self, turn: Turn) -> bool:
-        """Begin a turn. Return True if it waits for a walk now, False if it has ended."""
+        """Begin a turn. Return True if it waits for a walk or other work now, False if it has ended."""
         change: Change | Problem
         try:
             begun = self._start(turn)
             if isinstance(begun, Walk):
                 turn.model.batcher.submit(begun)
                 return True
+            if not isinstance(begun, Change):
+                self._heavy.submit(turn.caller.client, self._slowly(turn, begun))
+                return True
             change = _keyed(turn, begun)
         except Problem as problem:
-            change = problem
+            change = problem.with_traceback(None)  # it refers to this frame, and so to all that was sent
         except Exception:
             logger.exception("a turn of session %s could not begin", turn.key)
             change = internal()
         self._commit([(turn, change)])
         return False
 
-    def _start(self, turn: Turn) -> Walk | Change:
+    def _start(self, turn: Turn) -> Walk | Change | Slow:
         """Find the session and begin the command; if the command is a repeat, return the first answer instead.
 
         Raises:
@@ -290,7 +323,8 @@ def _rendered(turn: Turn, walk: Walk, now: float) -> Change | Problem:
     if walk.fault is not None:
         return late() if walk.fault == "late" else internal()
     try:
-        return _keyed(turn, turn.command.finish(turn, walk))
+        predictions = Predictions(walk.selection.choose(walk.ranking))
+        return _keyed(turn, turn.command.finish(turn, walk, predictions))
     except Exception:
         logger.exception("a turn of session %s could not end", turn.key)
         return internal()

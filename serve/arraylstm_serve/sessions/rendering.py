@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import cast
 
 from arraylstm_serve.api.schemas import (
     Item,
@@ -29,7 +30,7 @@ def render_session(model: Model, outcome: Outcome) -> bytes:
             outcome.step,
             outcome.state,
             model.fingerprint,
-            _predictions(model, outcome.predictions),
+            _predictions(model, outcome),
             _observed(outcome.items, outcome.observed),
         )
     )
@@ -37,7 +38,7 @@ def render_session(model: Model, outcome: Outcome) -> bytes:
 
 def render_prediction(model: Model, outcome: Outcome) -> bytes:
     """Return an encoded PredictAnswer."""
-    predictions = _predictions(model, outcome.predictions)
+    predictions = _predictions(model, outcome)
     return encode(PredictAnswer(model.fingerprint, predictions, _observed(outcome.items, outcome.observed)))
 
 
@@ -56,7 +57,18 @@ def render_info(session_id: str, session: Session, ttl: float) -> bytes:
     )
 
 
-def _predictions(model: Model, ranking: Ranking) -> list[Prediction]:
+def write_predictions(model: Model, ranking: Ranking) -> bytes:
+    """Return predictions as the elements of a JSON array, without its brackets; see `predictions.Write`."""
+    return encode(_listed(model, ranking))[1:-1]
+
+
+def _predictions(model: Model, outcome: Outcome) -> list[Prediction]:
+    if outcome.written is not None:
+        return cast("list[Prediction]", outcome.written)  # it is written as it is
+    return _listed(model, outcome.predictions)
+
+
+def _listed(model: Model, ranking: Ranking) -> list[Prediction]:
     labels = model.bundle.vocabulary.labels
     return list(map(Prediction, map(labels.__getitem__, ranking.ids), ranking.probabilities))
 

@@ -13,8 +13,10 @@ from arraylstm_serve.api.schemas import Stats, encode
 from arraylstm_serve.bundle.load import Bundle
 from arraylstm_serve.counters import Counters
 from arraylstm_serve.engine.base import Engine, row_bytes
+from arraylstm_serve.heavy import Admission, HeavyWork
+from arraylstm_serve.proxies import Proxies
 from arraylstm_serve.sessions.commands import Caller, Command
-from arraylstm_serve.sessions.limits import Gate, Share
+from arraylstm_serve.sessions.limits import Bodies, Bound, Connections, Rates, Share
 from arraylstm_serve.sessions.model import Model
 from arraylstm_serve.sessions.queue import Queue, Reply, Turn
 from arraylstm_serve.sessions.rendering import render_info
@@ -45,7 +47,12 @@ class Service:
         counters: the server's counters.
         sessions: the table of sessions.
         model: the model that answers.
+        heavy: does long work in pieces, clients in turn.
+        admission: lets events begin, clients in turn.
+        rates: the bound on each client's requests a second.
         bulk_share: the places for pending requests that bulk requests may use.
+        bodies: the memory for long request bodies.
+        connections: the open connections.
         draining: whether the server has begun to stop.
     """
 
@@ -54,9 +61,16 @@ class Service:
         self.draining = False
         self.counters = Counters()
         self.bulk_share = Share(settings.max_pending)
+        self.bodies = Bodies(settings.max_body_bytes)
+        self.connections = Connections(
+            settings.max_connections, settings.quota_connections, Proxies(settings.forwarded_allow_ips).include
+        )
         self._clock = clock or steady_clock()
         self._began = self._clock()
-        self._gate = Gate(settings.max_pending)
+        self.heavy = HeavyWork()
+        self.admission = Admission()
+        self.rates = Rates(settings.quota_rate)
+        self._pending = Bound("requests are pending", settings.max_pending, settings.quota_pending)
         waiting: dict[str, deque[Turn]] = {}
         self.sessions = Table(
             self.counters,
@@ -66,12 +80,15 @@ class Service:
             max_sessions=settings.max_sessions,
             ttl=settings.session_ttl,
             max_answer_bytes=settings.max_answer_bytes,
+            quota_sessions=settings.quota_sessions,
+            quota_answer_bytes=settings.quota_answer_bytes,
         )
         self._queue = Queue(
             self.sessions,
             waiting,
             self.counters,
-            self._gate,
+            self._pending,
+            self.heavy,
             self._clock,
             choose=lambda session: self.model,
             max_sessions=settings.max_sessions,
@@ -125,7 +142,7 @@ class Service:
     @property
     def pending(self) -> int:
         """How many requests wait or run."""
-        return self._gate.inside
+        return self._pending.inside
 
     def stats(self) -> bytes:
         """Return the current Stats, encoded."""

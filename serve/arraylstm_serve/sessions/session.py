@@ -82,6 +82,7 @@ class Session(Struct, frozen=True, gc=False):
         last_used: when it was last used, in seconds since the epoch.
         restored: whether a client gave it its state and it has consumed no item since.
         ended: when it ended, in seconds since the epoch; 0 if it has not.
+        owner: the client that began it, and whose share of the bounds it counts towards.
     """
 
     key: str
@@ -96,6 +97,7 @@ class Session(Struct, frozen=True, gc=False):
     last_used: float = 0.0
     restored: bool = False
     ended: float = 0.0
+    owner: str = ""
 
     @property
     def begun(self) -> bool:
@@ -107,8 +109,8 @@ class Session(Struct, frozen=True, gc=False):
         """What the next answer calls the session."""
         return "restored" if self.restored else "continued" if self.step else "new"
 
-    def advanced(self, slot: int, model: str, labels: Sequence[Item], now: float) -> Session:
-        """Return the session after it has consumed items."""
+    def advanced(self, slot: int, model: str, labels: Sequence[Item], now: float, client: str) -> Session:
+        """Return the session after it has consumed items that a client has sent."""
         begun = self.step > 0
         return Session(
             self.key,
@@ -121,9 +123,10 @@ class Session(Struct, frozen=True, gc=False):
             self.answers,
             self.created if begun else now,
             now,
+            owner=self.owner if begun else client,
         )
 
-    def given(self, slot: int, model: str, step: int, recent: Sequence[Item], now: float) -> Session:
+    def given(self, slot: int, model: str, step: int, recent: Sequence[Item], now: float, client: str) -> Session:
         """Return the session with a state that a client gave it."""
         return Session(
             self.key,
@@ -137,6 +140,7 @@ class Session(Struct, frozen=True, gc=False):
             self.created if self.step else now,
             now,
             restored=True,
+            owner=self.owner if self.step else client,
         )
 
     def at_end(self, now: float) -> Session:
@@ -156,6 +160,7 @@ class Session(Struct, frozen=True, gc=False):
             created=self.created,
             last_used=now,
             ended=now,
+            owner=self.owner,
         )
 
     def used(self, now: float) -> Session:

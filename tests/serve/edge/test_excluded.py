@@ -8,16 +8,14 @@ import tracemalloc
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import pytest
-from onnx import numpy_helper
 
-from ..bundles import signature, step_model, write_bundle, write_manifest
 from ..harness import Harness
+from ..wide import write_wide_bundle
 
 pytestmark = pytest.mark.anyio
 
-ITEMS, LANES = 2000, 5
+ITEMS = 2000
 EVENTS, EXCLUDED = 100, 200
 """Events in a request, and the items that each excludes: a set of that many ids takes 14 KB."""
 
@@ -25,17 +23,7 @@ EVENTS, EXCLUDED = 100, 200
 @pytest.fixture
 def harness(tmp_path: Path) -> Harness:
     """A server of a model of many items without labels."""
-    model, graph = step_model(), signature()
-    shapes = {"E": (ITEMS, LANES), "W": (LANES, ITEMS), "b": (ITEMS,)}
-    for tensor in model.graph.initializer:
-        if tensor.name in shapes:
-            tensor.CopyFrom(numpy_helper.from_array(np.zeros(shapes[tensor.name], np.float32), tensor.name))
-    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = ITEMS
-    graph["outputs"][0]["shape"][1] = ITEMS
-    path = write_bundle(tmp_path / "many", labels=None, model=model, graphs={"step.onnx": graph})
-    text = (path / "manifest.json").read_text().replace('"num_items": 7', f'"num_items": {ITEMS}')
-    write_manifest(path, text.encode())
-    return Harness(path)
+    return Harness(write_wide_bundle(tmp_path / "many", ITEMS))
 
 
 async def ask(harness: Harness, rng: random.Random, requests: int) -> int:
