@@ -96,8 +96,7 @@ async def test_a_session_that_would_begin_too_late_does_not(bundle_path: Path, l
     await harness.send("held", "a")
     free = harness.service.model.slots.free
     before = [asyncio.create_task(harness.send(f"s{n}", "a")) for n in range(60)]
-    while harness.service.pending < 40:
-        await asyncio.sleep(0)
+    await until_soon(lambda: harness.service.pending >= 40)
     waiting = [await queued(harness, harness.send(name, *items)) for name in ("u", "held")]
     waiting.append(await queued(harness, harness.client.post("/v1/predict", json={"items": items})))
     leap(31)

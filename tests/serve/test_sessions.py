@@ -302,8 +302,7 @@ async def test_a_client_that_leaves_loses_no_step(harness: Harness, items: list[
     """Requests whose clients have gone are still applied, once, and the session goes on."""
     await harness.send("u", "d")
     requests = [asyncio.create_task(harness.send("u", *items, key=f"k{n}")) for n in range(3)]
-    while not harness.service.pending:
-        await asyncio.sleep(0)
+    await until_soon(lambda: harness.service.pending)
     for request in requests:
         request.cancel()
     await asyncio.gather(*requests, return_exceptions=True)
@@ -330,8 +329,7 @@ async def test_where_a_session_stands_is_told_at_once(bundle_path: Path) -> None
     harness = Harness(bundle_path, max_pending=2, max_session_pending=2)
     await harness.send("u", "a")
     walks = [asyncio.create_task(harness.send("u", *["b"] * 50)) for _ in range(2)]
-    while harness.service.pending < 2:
-        await asyncio.sleep(0)
+    await until_soon(lambda: harness.service.pending >= 2)
     assert refusal(await harness.client.get("/v1/sessions/u/predictions")) == (429, "session_busy")
     answer = await harness.client.get("/v1/sessions/u")
     assert (answer.status_code, answer.json()["step"]) == (200, 1)
@@ -382,8 +380,7 @@ async def test_answers_dropped_while_their_session_begins_again_count_once(bundl
     harness = Harness(bundle_path, max_answer_bytes=2000)
     await harness.send("u", "a", key="k", end=True)
     again = asyncio.create_task(harness.send("u", *["b"] * 5))
-    while not harness.service.pending:
-        await asyncio.sleep(0)
+    await until_soon(lambda: harness.service.pending)
     for number in range(4):  # each has an answer to remember, so that the ended session's makes room
         await harness.send(f"v{number}", "a", key="k", end=True)
     assert (await again).json()["step"] == 5
