@@ -1,7 +1,8 @@
 """`arraylstm-train`: fit a next-item model to an event file."""
 
+import shlex
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -12,9 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as ProgressBar
 from rich.table import Table
 
-from arraylstm import __version__, console, training
+from arraylstm import __version__, console, saving, training
 from arraylstm.cells import CELLS
-from arraylstm.checkpoint import save
 from arraylstm.checks import require_positive
 from arraylstm.data import DataOptions, Sessions, read_sessions, split
 from arraylstm.errors import one_line
@@ -90,7 +90,7 @@ def train(
     data: Path | None = None,
     /,
     *,
-    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    output: Annotated[Path, Parameter(name=["--output", "-o"])] = Path("model.pt"),
     overwrite: bool = False,
     device: str = "cpu",
     read: Annotated[DataOptions, Parameter(name="*")] = DataOptions(),
@@ -106,15 +106,12 @@ def train(
 
     Args:
         data: event file; without one, a generated web-shop log is used.
-        output: file to write the model to.
-        overwrite: replace the output file if it exists; training always starts from the beginning.
+        output: file to write the model to. If it cannot be written after training, a copy is kept elsewhere.
+        overwrite: replace the output file. Without it no file is replaced, nor an earlier model trained further.
         device: torch device to train on: cpu, cuda, cuda:1, ...
     """
-    out = Console()
-    _check_output(output, overwrite)
-    _check_device(device)
-    with torch.device("meta"):
-        shape.make(1)  # refuses wrong sizes before the data are read
+    out = console.lasting_console()
+    _check_before_reading(output, overwrite, device, shape)
     source, sessions = _sessions(data, read, items, options.seed)
     vocabulary = Vocabulary.from_sessions(sessions, items.min_count)
     shares = (held_out.validation, held_out.holdout)
@@ -122,19 +119,31 @@ def train(
     out.print(_describe(source, sessions, vocabulary, parts), markup=False)
     torch.manual_seed(options.seed)
     model = shape.make(len(vocabulary), vocabulary).to(device)
+    training.count_predictions(parts[2], model.padding)  # refuses held-out sessions that nothing can be measured on
+    saving.try_to_write(model, output)
     best = _fit_with_progress(model, parts[0], parts[1], options, out)
+    saving.write(model, output)  # first, so that nothing else loses the training
     out.print(_held_out_table(training.evaluate(model, parts[2], options.batch_size), best))
-    save(model, output)
-    out.print(f"Wrote {output}. Next: arraylstm-export {output} -o bundle", soft_wrap=True, markup=False)
+    out.print(f"Wrote {output}. Next: arraylstm-export {shlex.quote(str(output))}", soft_wrap=True, markup=False)
     return 0
 
 
 def _sessions(data: Path | None, read: DataOptions, items: ItemOptions, seed: int) -> tuple[str, Sessions]:
     """Return where the sessions are from, in words, and the sessions."""
     if data is None:
+        for field in fields(read):
+            if getattr(read, field.name) != field.default:
+                raise ValueError(f"--{field.name.replace('_', '-')} describes an event file: give one, or leave it out")
         return "Generated log", generate_sessions(items.generated_sessions, seed)
     sessions, form = read_sessions(data, read)
     return f"{data}, read as {form}", sessions
+
+
+def _check_before_reading(output: Path, overwrite: bool, device: str, shape: ModelOptions) -> None:
+    _check_output(output, overwrite)
+    _check_device(device)
+    with torch.device("meta"):
+        shape.make(1)  # refuses wrong sizes
 
 
 def _check_output(output: Path, overwrite: bool) -> None:
@@ -149,7 +158,10 @@ def _check_output(output: Path, overwrite: bool) -> None:
     except OSError as error:
         raise ValueError(f"--output {str(output)!r} cannot be written: {error.strerror}") from None
     if output.exists() and not overwrite:
-        raise ValueError(f"--output {str(output)!r} exists; training resumes nothing: pass --overwrite to replace it")
+        raise ValueError(
+            f"--output {str(output)!r} exists; training resumes nothing: pass --overwrite to replace it, "
+            "or --output FILE to keep it"
+        )
 
 
 def _check_device(name: str) -> None:

@@ -1,18 +1,49 @@
 """What the command line programs share: how tables look, and with which status and message a failure ends."""
 
+import os
 import signal
 import sys
 import traceback
+from io import TextIOWrapper
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, Any, NoReturn, cast
 
 from cyclopts import App
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 
 from arraylstm.errors import ArrayLSTMError
 
 BAD_INPUT, UNEXPECTED = 2, 70
+
+
+class _LastingStream:
+    """A stream whose writes never fail: from the first that does, what is written is dropped."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write the text, or drop it."""
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except OSError as error:
+            print(f"standard output cannot be written, so it ends here: {error.strerror}", file=sys.stderr)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+        return len(text)
+
+    def flush(self) -> None:
+        """Do nothing: what is written is flushed."""
+
+
+def lasting_console() -> Console:
+    """Return a console on standard output that ends no long work: neither a full disk nor a closed pipe is an error."""
+    return Console(file=cast(IO[str], _LastingStream(sys.stdout)))
 
 
 def make_table(*headings: str, title: str | None = None) -> Table:
@@ -28,6 +59,9 @@ def run(app: App) -> NoReturn:
 
     Status 2 is bad input, 130 or 143 an interrupt or a request to stop, 70 an unexpected error, shown with its place.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character is no reason to fail
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that unfinished work is cleaned up
     try:
         sys.exit(app())

@@ -1,9 +1,7 @@
 """Reading event files as sessions: one list of item labels each, in the order the events happened."""
 
-import csv
-import math
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -11,11 +9,17 @@ from typing import Literal, TypeVar
 
 from arraylstm.checks import require_positive
 from arraylstm.errors import DataError
+from arraylstm.eventfiles.lines import read_lines
+from arraylstm.eventfiles.source import read_text_lines
+from arraylstm.eventfiles.suspicion import Suspicion
+from arraylstm.eventfiles.table import Column, Columns, fields, read_table
+from arraylstm.eventfiles.times import NO_TIME
 
 Format = Literal["auto", "lines", "table", "text"]
 Sessions = list[list[str]]
 T = TypeVar("T")
 SESSION, ITEM, TIME = "SessionId", "ItemId", "Time"
+TEXT_LENGTH = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,44 +28,62 @@ class DataOptions:
 
     format: Format = "auto"
     """lines: a session a line, items between blanks; table: a delimited file with a header, an event a line; \
-text: plain text, every character an item; auto: table where a column is named here or by the first line, else lines."""
+text: plain text, every character an item; auto: table where a column is named here or by the first line, else lines. \
+A file that looks like neither is refused."""
     session_column: str | None = None
     """Column of a table that names the session [default: SessionId]."""
     item_column: str | None = None
     """Column of a table that names the item [default: ItemId]."""
     time_column: str | None = None
-    """Column of a table that orders a session's events [default: Time, or the file's order where there is none]."""
-    text_length: int = 128
+    """Column of a table that orders a session's events: numbers or ISO 8601, all in one way; none keeps the file's \
+order [default: Time if it is there and the other columns have their default names, else none]."""
+    text_length: int = TEXT_LENGTH
     """Characters to a session, for text."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a length that makes no session."""
+        """Raise ValueError for what names no columns, or makes no session."""
         require_positive("text_length", self.text_length)
+        for name in _COLUMNS:
+            column = getattr(self, name)
+            if column is not None and not column.strip():
+                raise ValueError(f"{name} must be the name of a column, got {column!r}{_OR_NONE.get(name, '')}")
+        if (self.session_column or SESSION) == (self.item_column or ITEM):
+            raise ValueError(
+                f"session_column and item_column must differ, got {self.session_column or SESSION!r} twice"
+            )
 
 
-def read_sessions(path: Path, options: DataOptions) -> tuple[Sessions, Format]:
-    """Read the sessions of an event file in one pass; sessions without items are dropped.
+_COLUMNS = ("session_column", "item_column", "time_column")
+_LIKE_TIME = {"time", "timestamp", "datetime", "date", "ts"}
+_OR_NONE = {"time_column": f"; {NO_TIME!r} keeps the file's order"}
+
+
+def read_sessions(path: Path, options: DataOptions, flags: str = "--") -> tuple[Sessions, str]:
+    """Read the sessions of an event file, plain or in gzip, in one pass; sessions without items are dropped.
+
+    Args:
+        path: the file, or a pipe.
+        options: how to read it.
+        flags: what the flags of these options begin with, for messages.
 
     Returns:
-        The sessions, and the format that the file was read in.
+        The sessions, and in words how the file was read.
 
     Raises:
-        DataError: the file is missing, not UTF-8, empty, or lacks a column; the message says which.
+        DataError: an option does not go with the format; the file is missing, empty, not UTF-8, looks like another
+            form than it would be read in, or lacks a column; or a row has other fields than the header, no session,
+            no item, or no time that can be read. The message says what, and on which line of the file.
     """
+    _check_used(options, flags)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
-            form = _form(first, options)
-            sessions = [session for session in _READERS[form](chain([first], file), path, options) if session]
+        sessions, words = _read(read_text_lines(path), options, flags)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 text (byte {error.start})") from None
-    except csv.Error as error:
-        raise DataError(f"{path}: is not a readable table: {error}") from None
     if not sessions:
         raise DataError(f"{path}: holds no events")
-    return sessions, form
+    return sessions, words
 
 
 def split(sessions: Sequence[T], fractions: Sequence[float], seed: int) -> list[list[T]]:
@@ -82,64 +104,68 @@ def split(sessions: Sequence[T], fractions: Sequence[float], seed: int) -> list[
     return [[sessions[index] for index in part] for part in [order, *reversed(parts)]]
 
 
+def _check_used(options: DataOptions, flags: str) -> None:
+    """Raise DataError if an option describes another format than the one that is given."""
+    for name in _COLUMNS:
+        if getattr(options, name) is not None and options.format not in ("auto", "table"):
+            flag = f"{flags}{name.replace('_', '-')}"
+            raise DataError(f"{flag} describes a table, but {flags}format is {options.format!r}: leave one of them out")
+    if options.text_length != TEXT_LENGTH and options.format != "text":
+        raise DataError(f"{flags}text-length describes text: give {flags}format text too, or leave it out")
+
+
+def _read(lines: Iterator[str], options: DataOptions, flags: str) -> tuple[Sessions, str]:
+    """Return the sessions of a file's lines, and in words how they were read."""
+    top = _up_to_content(lines)
+    first, lines = top[-1] if top else "", chain(top, lines)
+    form = _form(first, options)
+    if form == "text":
+        text = "".join(lines)
+        length = options.text_length
+        return [list(text[at : at + length]) for at in range(0, len(text), length)], form
+    if form == "lines":
+        return read_lines(lines, Suspicion(flags, {SESSION, ITEM}) if options.format == "auto" else None), form
+    columns = _columns(first, options, flags)
+    order = f"ordered by {columns.time.name!r}" if columns.time else "in the file's order"
+    return read_table(lines, first, columns), f"a table, {order}"
+
+
+def _up_to_content(lines: Iterator[str]) -> list[str]:
+    """Return the lines up to the first that is not blank."""
+    top = []
+    for line in lines:
+        top.append(line)
+        if line.strip():
+            break
+    return top
+
+
 def _form(first: str, options: DataOptions) -> Format:
     if options.format != "auto":
         return options.format
     named = {options.session_column, options.item_column, options.time_column} != {None}
-    return "table" if named or {SESSION, ITEM} <= set(_columns(first)) else "lines"
+    return "table" if named or {SESSION, ITEM} <= set(fields(first)) else "lines"
 
 
-def _read_lines(file: Iterable[str], path: Path, options: DataOptions) -> Iterator[list[str]]:
-    return (line.split() for line in file)
+def _columns(header: str, options: DataOptions, flags: str) -> Columns:
+    """Return the columns to read, of a file with this header.
 
-
-def _read_text(file: Iterable[str], path: Path, options: DataOptions) -> Iterator[list[str]]:
-    text = "".join(file)
-    return (list(text[at : at + options.text_length]) for at in range(0, len(text), options.text_length))
-
-
-def _read_table(file: Iterable[str], path: Path, options: DataOptions) -> Iterable[list[str]]:
-    lines = iter(file)
-    header = next(lines)
-    columns = _columns(header)
-    session_column, item_column = options.session_column or SESSION, options.item_column or ITEM
-    time_column = options.time_column or (TIME if TIME in columns else None)
-    for column in filter(None, (session_column, item_column, time_column)):
-        if column not in columns:
-            raise DataError(f"{path}: has no column {column!r}; its columns are {', '.join(map(repr, columns))}")
-    events: dict[str, list[tuple[float, str]]] = {}
-    rows = csv.DictReader(lines, columns, delimiter=_delimiter(header), skipinitialspace=True, strict=True)
-    for number, row in enumerate(rows, start=2):
-        session, item = row[session_column], row[item_column]
-        if not session or not item:
-            raise DataError(f"{path}: line {number} has no session or no item")
-        time = _time(row[time_column], path, number) if time_column else 0
-        events.setdefault(session, []).append((time, item))
-    return [[item for _, item in sorted(session, key=lambda event: event[0])] for session in events.values()]
-
-
-def _columns(header: str) -> list[str]:
-    return next(csv.reader([header], delimiter=_delimiter(header), skipinitialspace=True), [])
-
-
-def _time(value: str | None, path: Path, number: int) -> float:
-    """Return a time as an exact integer where it is one, such as nanoseconds since the epoch, else as a float."""
-    for kind in (int, float):
-        try:
-            time = kind(value or "")
-        except ValueError:
-            continue
-        if not math.isnan(time):
-            return time
-    raise DataError(f"{path}: line {number} has the time {value!r}, which is not a number")
-
-
-def _delimiter(header: str) -> str:
-    return max("\t,;|", key=header.count)
-
-
-_READERS: dict[str, Callable[[Iterable[str], Path, DataOptions], Iterable[list[str]]]] = {
-    "lines": _read_lines,
-    "table": _read_table,
-    "text": _read_text,
-}
+    Raises:
+        DataError: nothing is said of times, and the header has a column for them under another name than the default.
+    """
+    session, item = options.session_column or SESSION, options.item_column or ITEM
+    time = options.time_column
+    if time is None and (session, item) == (SESSION, ITEM):
+        names = fields(header)
+        alike = [name for name in names if name.lower() in _LIKE_TIME]
+        if alike and TIME not in names:
+            raise DataError(
+                f"has the column {alike[0]!r}, which may order its events: give {flags}time-column {alike[0]}, "
+                f"or {flags}time-column {NO_TIME} to keep the file's order"
+            )
+        time = TIME if TIME in names else None
+    return Columns(
+        Column(session, f"{flags}session-column"),
+        Column(item, f"{flags}item-column"),
+        None if time in (None, NO_TIME) else Column(time, f"{flags}time-column"),
+    )

@@ -16,6 +16,9 @@ from arraylstm.checks import require_positive
 from arraylstm.errors import DataError
 from arraylstm.model import ItemModel
 
+LARGEST_LOGITS = 2**22
+"""How many logits `evaluate` holds at once, unless one step of one session has more."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
@@ -99,7 +102,7 @@ def fit(
     Raises:
         DataError: no session has a second item to predict, or the loss became NaN.
     """
-    total, _ = _predictions(train, model.padding), _predictions(validation, model.padding)
+    total, _ = count_predictions(train, model.padding), count_predictions(validation, model.padding)
     batches_per_epoch = math.ceil(len(_predictable(train, model.padding)) / options.batch_size)
     optimiser = torch.optim.Adam(model.parameters(), lr=options.learning_rate)
     steps = options.epochs * batches_per_epoch
@@ -129,28 +132,40 @@ def fit(
 def evaluate(model: ItemModel, sessions: Sequence[Sequence[int]], batch_size: int = 64) -> Metrics:
     """Predict every item of the sessions except the first of each, and measure how well.
 
-    Items of equal score share the worst of their ranks. An item that the vocabulary's unknown item stands for counts
-    as not predicted at any rank.
+    The rank of an item is one more than the number of items with a higher score, as `arraylstm-serve` counts it: items
+    of equal score share the best of their ranks. An item that the vocabulary's unknown item stands for counts as not
+    predicted at any rank, and so does one whose scores hold a NaN.
+
+    The logits are made a piece at a time, so that memory does not grow with the sessions' length.
 
     Raises:
         DataError: no session has a second item to predict.
     """
     model.eval()
-    count = _predictions(sessions, model.padding)
+    count = count_predictions(sessions, model.padding)
+    rows = min(batch_size, max(1, LARGEST_LOGITS // model.num_items))
+    steps = max(1, LARGEST_LOGITS // (rows * model.num_items))
     sums = torch.zeros(5, dtype=torch.float64, device=model.like().device)
+    for batch in _batches(sessions, model.padding, rows):
+        batch = batch.to(sums.device)
+        state = model.initial_state(batch.size(0))
+        for start in range(0, batch.size(1) - 1, steps):
+            piece = batch[:, start : start + steps + 1]
+            logits, state = model.unroll(piece[:, :-1].clamp(min=0), state)
+            seen = piece[:, 1:] != model.padding
+            sums += _figures(model, logits[seen], piece[:, 1:][seen])
+    return Metrics(count, *(sums / count).tolist())
+
+
+def _figures(model: ItemModel, scores: Tensor, targets: Tensor) -> Tensor:
+    """Return the sums (5,) float64 that `Metrics` has the means of, over scores (N, V) and targets (N,)."""
     vocabulary = model.vocabulary
     unknown = model.padding if vocabulary is None or vocabulary.unknown is None else vocabulary.id(vocabulary.unknown)
-    for batch in _batches(sessions, model.padding, batch_size):
-        batch = batch.to(sums.device)
-        logits, _ = model.unroll(batch[:, :-1].clamp(min=0))
-        seen = batch[:, 1:] != model.padding
-        scores, targets = logits[seen], batch[:, 1:][seen]
-        ranks = (scores >= scores.gather(1, targets[:, None])).sum(1, dtype=torch.float64)
-        ranks[(targets == unknown) | (ranks == 0)] = math.inf  # 0: the score is NaN
-        loss = F.cross_entropy(scores, targets, reduction="sum")
-        figures = [(ranks <= 1).sum(), (ranks <= 5).sum(), (ranks <= 10).sum(), (1 / ranks).sum(), loss]
-        sums += torch.stack([figure.double() for figure in figures])
-    return Metrics(count, *(sums / count).tolist())
+    nats = F.cross_entropy(scores, targets, reduction="none").double()
+    ranks = 1 + (scores > scores.gather(1, targets[:, None])).sum(1, dtype=torch.float64)
+    ranks[(targets == unknown) | nats.isnan()] = math.inf
+    hits = [(ranks <= k).sum(dtype=torch.float64) for k in (1, 5, 10)]
+    return torch.stack([*hits, (1 / ranks).sum(), nats.sum()])
 
 
 def _learn(
@@ -194,8 +209,12 @@ def _predictable(sessions: Sequence[Sequence[int]], padding: int) -> list[Sequen
     return [session for session in sessions if any(item != padding for item in islice(session, 1, None))]
 
 
-def _predictions(sessions: Sequence[Sequence[int]], padding: int) -> int:
-    """Return how many items there are to predict; a session's first item and padding are not."""
+def count_predictions(sessions: Sequence[Sequence[int]], padding: int) -> int:
+    """Return how many items there are to predict; a session's first item and padding are not.
+
+    Raises:
+        DataError: there are none.
+    """
     count = sum(item != padding for session in sessions for item in islice(session, 1, None))
     if count == 0:
         raise DataError(f"none of {len(sessions)} sessions has a second item to predict")

@@ -12,10 +12,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # spinning thread pools of torch 
 
 from arraylstm import CELLS  # after the number of threads is set
 
-from . import slow
+from . import slow, surroundings
 from .devices import DEVICES, ENGINES, choose, unpromised
 from .toy import Toy
 
+surroundings.settle()
 CELLS["toy"] = Toy  # all that it takes to have it in every test that runs over the registry
 
 ROOT = Path(__file__).parent.parent

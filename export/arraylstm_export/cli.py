@@ -187,7 +187,7 @@ def _read_held_out(path: Path, options: DataOptions, model: ItemModel) -> list[A
     """Return a file's sessions as item ids; a label in the file is taken as a string, else as the int it spells."""
     vocabulary = model.vocabulary or Vocabulary(range(model.num_items))
     numbers = {str(label): label for label in vocabulary.labels if isinstance(label, int)}
-    sessions, _ = read_sessions(path, options)
+    sessions, _ = read_sessions(path, options, "--held-out-")
     try:
         return [
             np.array(vocabulary.encode(text if text in vocabulary else numbers.get(text, text) for text in session))

@@ -250,6 +250,36 @@ class TestStochasticPooling:
         assert o.grad.flatten()[1] > 0
 
 
+@pytest.mark.parametrize("name", ["stochastic"], indirect=True)
+class TestForgottenEval:
+    """What a program written for array-lstm, whose answers never vary, hears if it does not call eval()."""
+
+    @pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
+    def test_drawing_without_gradients_warns_once_a_layer(self, cell, off):
+        """Every answer after the first is as random, and one warning is enough."""
+        x = torch.randn(3, 2, 7, 5)
+        with off(), pytest.warns(UserWarning, match=r"draws its lanes at random.*call eval\(\)") as caught:
+            [*map(cell.train(), x)]
+        assert len(caught) == 1
+
+    def test_a_model_says_so_too(self, cell):
+        """The layer may be anywhere inside."""
+        model = arraylstm.NextItemModel("stochastic", 5, 4).train()
+        with torch.no_grad(), pytest.warns(UserWarning, match="call eval"):
+            model(torch.tensor([[1, 2]]))
+
+    def test_training_evaluation_and_scripts_stay_silent(self, cell, recwarn):
+        """With gradients a draw is what is wanted, in eval() nothing is drawn, and a script has no such check."""
+        x = torch.randn(2, 7, 5)
+        cell.train()(x)
+        with torch.no_grad():
+            cell.eval()(x)
+            scripted = torch.jit.script(cell.train())
+            first, second = scripted(x)[0], scripted(x)[0]
+        assert not torch.equal(first, second)
+        assert [str(warning.message) for warning in recwarn if "eval()" in str(warning.message)] == []
+
+
 @pytest.mark.parametrize("name", ["array"], indirect=True)
 class TestOverriding:
     """Subclasses that override the documented methods."""

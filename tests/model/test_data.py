@@ -22,7 +22,8 @@ def read(tmp_path):
 
 def test_lines_are_sessions_of_items_between_blanks(read):
     """Trailing blanks, Windows line ends and empty lines do not make items."""
-    assert read("5 22 5 \r\n\n9\t11\n") == [["5", "22", "5"], ["9", "11"]]
+    assert read("5 22 5 \r\n\n9  11\n") == [["5", "22", "5"], ["9", "11"]]
+    assert read("5 22 5 \r\n\n9\t11\n", format="lines") == [["5", "22", "5"], ["9", "11"]]
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_item(read):
@@ -74,15 +75,16 @@ def test_text_is_read_by_character_in_sessions_of_one_length(read):
     [
         ("", {}, "holds no events"),
         ("\n\n", {}, "holds no events"),
-        (b"\xff\xfe", {}, "is not UTF-8 text"),
+        (b"\xff\xfe", {}, "is not UTF-8 text but UTF-16 text; save it as UTF-8"),
         ("a,b\n1,2\n", {"format": "table"}, "has no column 'SessionId'; its columns are 'a', 'b'"),
         ("", {"format": "table"}, "has no column 'SessionId'"),
-        ("SessionId,ItemId\n1,a\n1\n", {}, "line 3 has no session or no item"),
-        ("SessionId,ItemId,Time\n1,a,noon\n", {}, "line 2 has the time 'noon', which is not a number"),
-        ("SessionId,ItemId,Time\n1,a,nan\n", {}, "line 2 has the time 'nan', which is not a number"),
-        ("user,page\n1,a\n", {"session_column": "usr", "item_column": "page"}, "has no column 'usr'"),
-        ("SessionId,ItemId,Time\n1,a,1\n", {"time_column": "when"}, "has no column 'when'"),
-        ('SessionId,ItemId\n1,"a\n1,b\n', {}, "is not a readable table: unexpected end of data"),
+        ("SessionId,ItemId\n1,a\n1\n", {}, "line 3 has 1 field, the header 2: '1'"),
+        ("SessionId,ItemId\n1,a\n1,\n", {}, "line 3 has no session or no item, in 'ItemId': '1,'"),
+        ("SessionId,ItemId,Time\n1,a,noon\n", {}, "line 2 has the time 'noon', which cannot be read"),
+        ("SessionId,ItemId,Time\n1,a,nan\n", {}, "line 2 has the time 'nan', which cannot be read"),
+        ("user,page\n1,a\n", {"session_column": "usr", "item_column": "page"}, "no column 'usr'.*--session-column"),
+        ("SessionId,ItemId,Time\n1,a,1\n", {"time_column": "when"}, "no column 'when'.*: give --time-column"),
+        ('SessionId,ItemId\n1,"a\n1,b\n', {}, "line 2 cannot .*: a quote is opened and never closed: '1,\"a'"),
     ],
 )
 def test_files_that_are_no_sessions_are_refused_with_the_place(read, content, options, message):

@@ -4,12 +4,15 @@ import copy
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import arraylstm
-from arraylstm import DataError, NextItemModel
+from arraylstm import DataError, NextItemModel, training
 from arraylstm.training import Metrics, TrainingOptions, evaluate, fit
+from arraylstm_serve.engine.ranking import log_sum_exp, observe
 
 CYCLE = [[(start + step) % 5 for step in range(3 + start)] for start in range(5)] * 8
 QUICK = TrainingOptions(epochs=30, batch_size=8, learning_rate=0.02)
@@ -69,13 +72,58 @@ def test_the_unknown_item_is_no_hit(model):
     assert honest.loss == plain.loss
 
 
-@pytest.mark.parametrize("value", [0.0, math.nan])
-def test_a_model_that_tells_nothing_apart_hits_nothing(model, value):
-    """Items of equal score share the worst rank, and a score that is not a number has none."""
+def with_bias(model, bias):
+    """The model with these logits whatever went before."""
     with torch.no_grad():
-        for weight in (model.linear.weight, model.linear.bias):
-            weight.fill_(value)
-    assert evaluate(model, CYCLE).top1 == 0.0
+        model.linear.weight.fill_(0.0)
+        model.linear.bias.copy_(torch.tensor(bias))
+    return model
+
+
+@pytest.mark.parametrize("bias", [[0.0] * 5, [1.0, 2.0, 2.0, 0.5, 2.0], [3.0, -math.inf, 1.0, 3.0, -math.inf]])
+def test_ties_are_ranked_as_the_server_ranks_them(model, bias):
+    """Figures are those of the ranks that arraylstm-serve reports; equal scores share the best."""
+    sessions = [[4, item] for item in (0, 2, 3)]
+    logits = np.tile(np.array(bias, np.float32), (3, 1))
+    _, ranks = observe(logits, log_sum_exp(logits), np.array([0, 2, 3]))
+    metrics = evaluate(with_bias(model, bias), sessions)
+    assert metrics.mrr == pytest.approx((1 / ranks).mean())
+    assert metrics.top1 == pytest.approx((ranks == 1).mean())
+
+
+@pytest.mark.parametrize("bias", [[math.nan] * 5, [0.0, 0.0, math.nan, 0.0, 0.0]])
+def test_scores_that_are_no_numbers_hit_nothing(model, bias):
+    """Beside a NaN no item has a rank."""
+    assert evaluate(with_bias(model, bias), [[0, 1], [0, 3]]).top10 == 0.0
+
+
+def test_the_figures_do_not_depend_on_the_pieces(model, monkeypatch):
+    """Sessions cut where the bound on logits says, down to a step of one row, give the figures of whole ones."""
+    whole = evaluate(model, CYCLE)
+    for largest in (1, 5, 23, 100):
+        monkeypatch.setattr(training, "LARGEST_LOGITS", largest)
+        assert vars(evaluate(model, CYCLE)) == pytest.approx(vars(whole), rel=1e-6)
+
+
+@pytest.mark.parametrize("embedding_size", [None, 4])
+@pytest.mark.parametrize(("num_items", "steps"), [(2_000, 500), (60_000, 8)])
+def test_no_tensor_grows_with_sessions_and_items_at_once(num_items, steps, embedding_size):
+    """The largest tensor that evaluating 64 long sessions makes is as large as the bound on logits, or smaller."""
+    largest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            nonlocal largest
+            made = function(*args, **kwargs or {})
+            for tensor in made if isinstance(made, (tuple, list)) else [made]:
+                if isinstance(tensor, torch.Tensor):
+                    largest = max(largest, tensor.numel())
+            return made
+
+    long = NextItemModel("lstm", num_items, 2, embedding_size=embedding_size)
+    with Watch():
+        evaluate(long, [[0] * steps] * 64)
+    assert num_items < largest <= training.LARGEST_LOGITS
 
 
 class TestTheModelsOwnLoss:

@@ -28,6 +28,7 @@ from arraylstm_serve.sessions.service import Service
 from arraylstm_serve.settings import Settings
 
 from ..devices import Chosen
+from ..waiting import until_soon
 
 
 class Hooks:
@@ -144,8 +145,7 @@ class Harness:
 
     async def settle(self) -> None:
         """Let the loop run until nothing is pending."""
-        while self.service.pending:
-            await asyncio.sleep(0)
+        await until_soon(lambda: not self.service.pending)
 
 
 def predictions(answer: dict[str, Any]) -> list[tuple[Any, float]]:

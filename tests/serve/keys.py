@@ -22,7 +22,7 @@ def line(name: str, key: str) -> str:
 def write(path: Path, text: str) -> Path:
     """A file of keys."""
     file = path / "keys"
-    file.write_text(text)
+    file.write_text(text, encoding="utf-8")
     return file
 
 

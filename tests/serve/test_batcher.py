@@ -18,6 +18,8 @@ from arraylstm_serve.engine.host import HostEngine
 from arraylstm_serve.engine.ranking import Selection
 from arraylstm_serve.engine.slots import INITIAL, Slots
 
+from ..waiting import until_soon
+
 pytestmark = pytest.mark.anyio
 WIDTH = 4
 
@@ -66,8 +68,7 @@ class Bench:
 
     async def settle(self, walks: int) -> None:
         """Wait until that many walks have ended."""
-        while len(self.ended) < walks:
-            await asyncio.sleep(0)
+        await until_soon(lambda: len(self.ended) >= walks)
 
 
 async def test_what_waits_is_stepped_together() -> None:

@@ -12,6 +12,7 @@ import pytest
 from arraylstm_serve.sessions.limits import Share
 
 from ..devices import same_bits
+from ..waiting import until_soon
 from .bundles import LABELS, V
 from .harness import Harness
 from .test_problems import check
@@ -118,8 +119,7 @@ async def test_other_requests_get_their_turn_in_between(harness: Harness) -> Non
     """A single event sent during a long bulk request is answered long before it ends."""
     events = [event(f"s{n}", *["a"] * 5) for n in range(1000)]
     bulk = asyncio.create_task(post(harness, *events))
-    while not harness.service.pending:
-        await asyncio.sleep(0)
+    await until_soon(lambda: harness.service.pending)
     assert (await harness.send("single", "a")).status_code == 200
     assert not bulk.done()
     found = (await bulk).json()["results"]
@@ -152,8 +152,7 @@ async def test_a_request_waits_for_its_share_until_its_deadline(bundle_path: Pat
     """Events that wait for other requests longer than --request-timeout are refused and not applied."""
     harness = Harness(bundle_path, max_pending=4, request_timeout=0.05, max_items=100_000)
     first = [asyncio.create_task(post(harness, event(name, *["a"] * 20_000))) for name in ("long", "other")]
-    while harness.service.pending < len(first):
-        await asyncio.sleep(0)
+    await until_soon(lambda: harness.service.pending >= len(first))
     found = await results(harness, event("late", "a"), event("later", "a"), event("late", "b"))
     assert [result["code"] for result in found] == ["deadline_exceeded"] * 3
     assert not any(task.done() for task in first)
@@ -189,8 +188,7 @@ async def test_a_client_that_leaves_has_its_events_applied_once(bundle_path: Pat
     harness = Harness(bundle_path, max_batch=4)
     events = [event(f"s{n}", "a", "b", idempotency_key="k") for n in range(20)]
     sending = asyncio.create_task(post(harness, *events))
-    while harness.service.counters.events < 6:
-        await asyncio.sleep(0)
+    await until_soon(lambda: harness.service.counters.events >= 6)
     sending.cancel()
     await asyncio.gather(sending, return_exceptions=True)
     assert [result["step"] for result in await results(harness, *events)] == [2] * 20

@@ -18,6 +18,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect as connect_stream
 
 from ..servers import ServerProcess, Start
+from ..waiting import until
 from .harness import Harness
 from .keys import bearer, everything, line
 from .sockets import BODY, HEAD, HEALTH, LONG_HEADS, answer_to, connect, rest
@@ -154,8 +155,7 @@ def test_handshakes_are_counted(start_server: Start, tmp_path: Path) -> None:
             text = client.get("/metrics").text
             assert requests(text) == {(STREAM, 101): 1, (STREAM, 401): 1, (STREAM, 403): 1, ("other", 404): 1}
             assert streams(text) == 1
-        while streams(client.get("/metrics").text) != 0:
-            pass
+        until(lambda: streams(client.get("/metrics").text) == 0)
     server.process.terminate()
     assert server.process.communicate(timeout=20)[1] == ""
 
@@ -204,8 +204,7 @@ def test_an_answer_that_nobody_hears_is_counted_499(start_server: Start, sent: b
     with closing(connect(server)) as client:
         client.sendall(sent)
         with httpx.Client(base_url=server.url) as other:
-            while not other.get("/v1/stats").json()["pending"]:
-                pass
+            until(lambda: other.get("/v1/stats").json()["pending"])
             asked = other.get("/v1/stats").json()["requests_total"]
     counts(server, {(route, 499): 1, ("/v1/stats", 200): asked + 1})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from time import perf_counter
@@ -11,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from ..waiting import until_soon
 from .answers import check
 from .harness import Harness
 
@@ -22,15 +24,20 @@ Leap = Callable[[float], None]
 
 @pytest.fixture
 def leap(monkeypatch: pytest.MonkeyPatch) -> Leap:
-    """Makes deadlines come nearer by some seconds."""
+    """Makes deadlines come nearer by some seconds: moves the clock of every module of the server."""
     offset = 0.0
 
     def forward(seconds: float) -> None:
         nonlocal offset
         offset += seconds
 
-    for module in ("http.request", "sessions.queue", "engine.batcher"):
-        monkeypatch.setattr(f"arraylstm_serve.{module}.perf_counter", lambda: perf_counter() + offset)
+    def moved() -> float:
+        return perf_counter() + offset
+
+    monkeypatch.setattr("time.perf_counter", moved)
+    for name, module in list(sys.modules.items()):
+        if name.startswith("arraylstm_serve") and hasattr(module, "perf_counter"):
+            monkeypatch.setattr(module, "perf_counter", moved)
     return forward
 
 
@@ -38,8 +45,7 @@ async def queued(harness: Harness, request: Coroutine[Any, Any, httpx.Response])
     """A request that waits behind those that are pending already."""
     before = harness.service.pending
     waiting = asyncio.create_task(request)
-    while harness.service.pending == before:
-        await asyncio.sleep(0)
+    await until_soon(lambda: harness.service.pending != before)
     return waiting
 
 
@@ -90,8 +96,7 @@ async def test_a_session_that_would_begin_too_late_does_not(bundle_path: Path, l
     await harness.send("held", "a")
     free = harness.service.model.slots.free
     before = [asyncio.create_task(harness.send(f"s{n}", "a")) for n in range(60)]
-    while harness.service.pending < 40:
-        await asyncio.sleep(0)
+    await until_soon(lambda: harness.service.pending >= 40)
     waiting = [await queued(harness, harness.send(name, *items)) for name in ("u", "held")]
     waiting.append(await queued(harness, harness.client.post("/v1/predict", json={"items": items})))
     leap(31)
@@ -113,6 +118,26 @@ async def test_late_entries_of_a_bulk_request_say_so(bundle_path: Path, leap: Le
     found = (await harness.client.post("/v1/events", json={"events": events})).json()["results"]
     assert [result.get("code", "applied") for result in found] == ["applied"] * 8 + ["deadline_exceeded"] * 12
     assert len(harness.service.sessions) == 8
+
+
+async def test_a_bulk_request_waits_for_others_no_longer_than_its_deadline(bundle_path: Path, leap: Leap) -> None:
+    """Events that are late already do not wait for the places that another bulk request holds: they say so at once."""
+    harness = Harness(bundle_path, max_pending=4)  # bulk requests have two places of them
+
+    def bulk(*names: str) -> asyncio.Task[httpx.Response]:
+        events = [{"session_id": name, "items": LONG} for name in names]
+        return asyncio.create_task(harness.client.post("/v1/events", json={"events": events}))
+
+    stepped: list[object] = []
+    harness.engine.before = stepped.append
+    late = bulk("s0", "s1", "s2")
+    await until_soon(lambda: stepped)
+    leap(31)
+    other = bulk("s3", "s4")
+    results = (await late).json()["results"]
+    assert [result.get("code", "applied") for result in results] == ["applied"] * 2 + ["deadline_exceeded"]
+    assert not other.done()
+    assert [result["step"] for result in (await other).json()["results"]] == [1000] * 2
 
 
 async def test_one_sessions_queue_is_bounded(bundle_path: Path) -> None:

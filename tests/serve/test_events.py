@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ..devices import same_bits
+from ..waiting import until_soon
 from .answers import near
 from .bundles import FINGERPRINT, LABELS, expected_observed, expected_predictions, write_bundle
 from .harness import Harness, observed, predictions
@@ -190,8 +191,7 @@ async def test_readiness_ends_with_draining_and_health_does_not(harness: Harness
 async def test_health_is_answered_during_load(harness: Harness) -> None:
     """Health and readiness answer while long histories are still being walked."""
     load = [asyncio.create_task(harness.send(f"s{n}", *["a"] * 1000)) for n in range(80)]
-    while not harness.service.pending:
-        await asyncio.sleep(0)
+    await until_soon(lambda: harness.service.pending)
     assert (await harness.client.get("/healthz")).status_code == 200
     assert (await harness.client.get("/readyz")).status_code == 200
     assert not any(task.done() for task in load)

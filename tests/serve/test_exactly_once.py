@@ -24,6 +24,7 @@ pytestmark = pytest.mark.anyio
 
 Start = Callable[..., ServerProcess]
 Fate = str
+TRIES = 10_000
 
 
 class Network:
@@ -79,7 +80,7 @@ class Network:
 async def insist(client: httpx.AsyncClient, name: str, items: list[Any], key: str, step: int) -> dict[str, Any]:
     """Send an event again under its key until it is answered, as a careful client does; return the answer."""
     body = {"items": items, "top_k": V, "expected_step": step}
-    while True:
+    for _ in range(TRIES):
         with suppress(httpx.TransportError):
             response = await client.post(
                 f"/v1/sessions/{name}/events", json=body, headers={"Idempotency-Key": key, "Connection": "close"}
@@ -87,6 +88,7 @@ async def insist(client: httpx.AsyncClient, name: str, items: list[Any], key: st
             assert response.status_code == 200, response.text
             answer: dict[str, Any] = response.json()
             return answer
+    raise AssertionError(f"{TRIES} tries in vain")
 
 
 async def test_events_apply_once_and_in_order_over_a_bad_network(bundle_path: Path, start_server: Start) -> None:

@@ -22,6 +22,7 @@ from .harness import Harness, observed, predictions
 pytestmark = pytest.mark.anyio
 
 SESSIONS, AT_ONCE, ROUNDS = 2000, 150, 6
+TRIES = 10_000
 POISON = LABELS[4]
 LATE: ContextVar[bool] = ContextVar("LATE", default=False)
 """Whether a request appears to have arrived long ago."""
@@ -104,11 +105,12 @@ class Client:
 
     async def insist(self, ask: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
         """Send a request again for as long as it fails or the server is overloaded, and return the response."""
-        response = await ask()
-        while response.status_code in {500, 503} and response.json()["code"] in {"internal", "overloaded"}:
-            await asyncio.sleep(0)
+        for _ in range(TRIES):
             response = await ask()
-        return response
+            if response.status_code not in {500, 503} or response.json()["code"] not in {"internal", "overloaded"}:
+                return response
+            await asyncio.sleep(0)
+        raise AssertionError(f"{TRIES} tries in vain: {response.text}")
 
     async def event(self) -> None:
         """Send an event, usually with the expected step."""

@@ -12,6 +12,7 @@ import pytest
 from arraylstm_serve.sessions.session import Session
 from arraylstm_serve.sessions.table import Table
 
+from ..waiting import until_soon
 from .bundles import expected_predictions
 from .harness import Harness, predictions
 from .test_events import near
@@ -201,8 +202,7 @@ async def test_there_is_a_slot_for_everything_that_is_pending(bundle_path: Path)
     sends = [("w", ["a"]), ("w", long), ("x", ["a"]), ("x", long), ("u", long), ("v", long)]
     tasks = [asyncio.create_task(harness.send(name, *items)) for name, items in sends]
     for pending in (6, 4):
-        while harness.service.pending != pending:
-            await asyncio.sleep(0)
+        await until_soon(lambda pending=pending: harness.service.pending == pending)
     predict = [harness.client.post("/v1/predict", json={"items": long}) for _ in range(2)]
     answers = await asyncio.gather(*tasks, *predict)
     assert [answer.status_code for answer in answers] == [200] * 8
@@ -302,8 +302,7 @@ async def test_a_client_that_leaves_loses_no_step(harness: Harness, items: list[
     """Requests whose clients have gone are still applied, once, and the session goes on."""
     await harness.send("u", "d")
     requests = [asyncio.create_task(harness.send("u", *items, key=f"k{n}")) for n in range(3)]
-    while not harness.service.pending:
-        await asyncio.sleep(0)
+    await until_soon(lambda: harness.service.pending)
     for request in requests:
         request.cancel()
     await asyncio.gather(*requests, return_exceptions=True)
@@ -330,8 +329,7 @@ async def test_where_a_session_stands_is_told_at_once(bundle_path: Path) -> None
     harness = Harness(bundle_path, max_pending=2, max_session_pending=2)
     await harness.send("u", "a")
     walks = [asyncio.create_task(harness.send("u", *["b"] * 50)) for _ in range(2)]
-    while harness.service.pending < 2:
-        await asyncio.sleep(0)
+    await until_soon(lambda: harness.service.pending >= 2)
     assert refusal(await harness.client.get("/v1/sessions/u/predictions")) == (429, "session_busy")
     answer = await harness.client.get("/v1/sessions/u")
     assert (answer.status_code, answer.json()["step"]) == (200, 1)
@@ -382,8 +380,7 @@ async def test_answers_dropped_while_their_session_begins_again_count_once(bundl
     harness = Harness(bundle_path, max_answer_bytes=2000)
     await harness.send("u", "a", key="k", end=True)
     again = asyncio.create_task(harness.send("u", *["b"] * 5))
-    while not harness.service.pending:
-        await asyncio.sleep(0)
+    await until_soon(lambda: harness.service.pending)
     for number in range(4):  # each has an answer to remember, so that the ended session's makes room
         await harness.send(f"v{number}", "a", key="k", end=True)
     assert (await again).json()["step"] == 5

@@ -16,6 +16,7 @@ from websockets.exceptions import ConnectionClosed
 
 from arraylstm_serve.http.websocket import IN_FLIGHT
 
+from ..waiting import until_soon
 from .answers import near
 from .bundles import LABELS, expected_observed, expected_predictions
 from .harness import Harness, listening, observed, predictions
@@ -181,8 +182,7 @@ async def test_a_client_that_vanishes_leaves_nothing_behind(
     async with connect(f"ws://{address}/v1/stream") as stream:
         await stream.send(message("u", *["a"] * 500))
         await send_all(stream, [message("u", "b"), "no json"] + [message("v", "c")] * extra)
-        while not harness.service.pending:
-            await asyncio.sleep(0)
+        await until_soon(lambda: harness.service.pending)
         stream.transport.abort()
         await stream.wait_closed()
     await harness.settle()

@@ -18,6 +18,7 @@ from websockets.sync.client import connect
 from arraylstm_serve.server.process import SPARE_FILES
 
 from ..servers import ServerProcess, Start
+from ..waiting import until
 from .commands import run
 
 OPENSSL = shutil.which("openssl")
@@ -121,8 +122,9 @@ def test_who_does_not_shake_hands_takes_a_place(
         assert httpx.get(f"{server.url}/healthz", verify=trust).json()["code"] == "overloaded"
         assert client.get("/healthz").status_code == 200
         waiting.close()
-        while httpx.get(f"{server.url}/healthz", verify=trust).status_code == 503:  # it hears of it a moment later
-            pass
+        until(
+            lambda: httpx.get(f"{server.url}/healthz", verify=trust).status_code == 200
+        )  # it hears of it a moment later
 
 
 def test_an_idle_connection_does_not_keep_the_server(folder: Path, start_server: Start, trust: ssl.SSLContext) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from ...waiting import until
 from ..bundles import write_bundle
 from ..sockets import accepts
 
@@ -56,24 +57,15 @@ def free_port() -> int:
 def test_a_greeting_that_cannot_be_printed_ends_nothing(tmp_path: Path, kind: str) -> None:
     """The server serves all the same, and ends with status 0."""
     with started(tmp_path, BROKEN[kind]) as (port, process):
-        wait_for(lambda: accepts(port))
+        until(lambda: accepts(port), pause=0.02)
         body = {"items": ["a"]}
         for step in (1, 2):
             answer = httpx.post(f"http://127.0.0.1:{port}/v1/sessions/u/events", json=body)
             assert answer.json()["step"] == step
         os.kill(int(process.read_text()), signal.SIGTERM)
         status = tmp_path / "status"
-        wait_for(lambda: status.exists() and bool(status.read_text()))
+        until(lambda: status.exists() and status.read_text(), pause=0.02)
         assert status.read_text() == "0\n"
-
-
-def wait_for(condition: object) -> None:
-    """Wait until something is so, not for ever."""
-    assert callable(condition)
-    ends = time.monotonic() + 40
-    while not condition():
-        assert time.monotonic() < ends
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("seconds", [0.25, 0.5, 0.8, 1.2])

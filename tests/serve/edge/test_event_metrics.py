@@ -14,6 +14,7 @@ from websockets.asyncio.client import connect
 from arraylstm_serve.api.problems import INVALID_JSON
 from arraylstm_serve.counters import OK
 
+from ...waiting import until_soon
 from ..harness import Harness, listening
 
 pytestmark = pytest.mark.anyio
@@ -97,8 +98,7 @@ async def test_events_that_found_no_place(bundle_path: Path) -> None:
     harness = Harness(bundle_path, max_pending=1, max_session_pending=1)
     bulk = {"events": [{"session_id": "u", "items": ["a"]}] * 3}
     waiting = asyncio.create_task(harness.send("u", "a"))
-    while not harness.service.pending:
-        await asyncio.sleep(0)
+    await until_soon(lambda: harness.service.pending)
     results = (await harness.client.post("/v1/events", json=bulk)).json()["results"]
     await waiting
     refused = [result["code"] for result in results if "code" in result]

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from ...servers import ServerProcess
+from ...waiting import until_soon
 from ..harness import Harness
 from ..sockets import connect, more
 from ..wide import write_wide_bundle
@@ -76,8 +77,7 @@ async def test_others_are_served_between_the_pieces(wide: Path) -> None:
     """While a client's long answers are made, another's events are answered one after the other."""
     harness = Harness(wide)
     long = [asyncio.create_task(harness.send(f"long{n}", 1, top_k=ITEMS)) for n in range(8)]
-    while harness.service.pending < 8:
-        await asyncio.sleep(0)
+    await until_soon(lambda: harness.service.pending >= 8)
     served = 0
     while not all(task.done() for task in long):
         assert (await harness.send("short", 1, top_k=1)).status_code == 200

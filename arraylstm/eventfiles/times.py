@@ -1,0 +1,126 @@
+"""The times of a table's column as keys that sort exactly. All times of a column must be written in one way."""
+
+import re
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from arraylstm.errors import DataError
+
+Key = int | Decimal | tuple[int, str]
+YEARS = range(1000, 3000)
+LARGEST = 10**20
+NO_TIME = "none"
+_LONGEST = 60
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,2})?", re.ASCII)
+_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+_ISO = re.compile(
+    r"(?P<date>\d{4}-\d\d-\d\d)[Tt ](?P<clock>\d\d:\d\d(:\d\d)?)([.,](?P<fraction>\d+))?"
+    r" ?(?P<zone>[Zz]|UTC|GMT|[+-]\d\d(:?\d\d)?)?",
+    re.ASCII,
+)
+_UNITS: dict[str, tuple[int, int]] = {
+    "seconds since 1970": (8 * 10**8, 5 * 10**9),
+    "milliseconds since 1970": (8 * 10**11, 5 * 10**12),
+    "microseconds since 1970": (8 * 10**14, 5 * 10**15),
+    "nanoseconds since 1970": (8 * 10**17, 5 * 10**18),
+    "dates as YYYYMMDD": (19_000_101, 21_001_231),
+    "times as YYYYMMDDhhmmss": (19_000_101_000_000, 21_001_231_235_959),
+}
+_NUMBER_ABOVE_0, _NUMBER_BELOW = "a number", "a number not above 0"
+_NUMBERS = {*_UNITS, _NUMBER_ABOVE_0, _NUMBER_BELOW}
+_READ = (
+    "times are numbers, such as seconds since 1970, or ISO 8601, such as 2024-01-31, 2024-01-31 10:00:00.5 "
+    "or 2024-01-31T10:00:00+01:00"
+)
+
+
+class TimeColumn:
+    """Reads the times of one column, and refuses one that is written in another way than those before it.
+
+    Args:
+        flag: the flag that names the column.
+    """
+
+    def __init__(self, flag: str) -> None:
+        self._advice = f"give {flag} another column, or {NO_TIME} to keep the file's order"
+        self._seen: dict[str, tuple[int, str]] = {}
+
+    def read(self, text: str, line: int) -> Key:
+        """Return the key that a time sorts by among those of its column.
+
+        Raises:
+            DataError: the text is no time, or is not written as the others of the column are.
+        """
+        try:
+            way, key = _parse(text)
+        except ValueError as error:
+            raise DataError(f"line {line} has the time {text!r}, {error}; {self._advice}") from None
+        if way not in self._seen:
+            for other in self._seen:
+                if not {way, other} & {_NUMBER_ABOVE_0, _NUMBER_BELOW} or not {way, other} <= _NUMBERS:
+                    raise DataError(self._two_ways((line, text, way), (*self._seen[other], other)))
+            self._seen[way] = (line, text)
+        return key
+
+    def check(self) -> None:
+        """Raise DataError if zeros or negative numbers stand among times since 1970 alone, as for a missing time."""
+        if _NUMBER_BELOW in self._seen and _NUMBER_ABOVE_0 not in self._seen and len(self._seen) > 1:
+            (one, at), (other, before) = list(self._seen.items())[:2]
+            raise DataError(self._two_ways((*at, one), (*before, other)))
+
+    def _two_ways(self, one: tuple[int, str, str], other: tuple[int, str, str]) -> str:
+        (line, text, way), (earlier, example, before) = one, other
+        return (
+            f"line {line} has the time {text!r} ({way}), but line {earlier} has {example!r} ({before}): "
+            f"the times of a column must all be written in one way; {self._advice}"
+        )
+
+
+def unit(number: int | Decimal) -> str:
+    """Return what a number that is a time probably counts: a key of `_UNITS`, or that it is any number."""
+    for name, (low, high) in _UNITS.items():
+        if low <= number < high:
+            return name
+    return _NUMBER_ABOVE_0 if number > 0 else _NUMBER_BELOW
+
+
+def looks_like_a_time(text: str) -> bool:
+    """Return whether an item is written as a point in time: a date, or a number that counts since 1970."""
+    if _DATE.match(text):
+        return True
+    return text.isascii() and text.isdigit() and unit(int(text[:30])).endswith("1970")
+
+
+def _parse(text: str) -> tuple[str, Key]:
+    """Return the way a time is written in, and its key; raises ValueError with the end of a message."""
+    if len(text) > _LONGEST:
+        raise ValueError(f"which is longer than a time: {_READ}")
+    if _NUMBER.fullmatch(text):
+        number: int | Decimal = int(text) if text.lstrip("+-").isdigit() else Decimal(text)
+        if not -LARGEST < number < LARGEST:
+            raise ValueError(f"which is beyond any time: numbers must be below {LARGEST:.0e}")
+        return unit(number), number
+    if _DATE.fullmatch(text):
+        return "a date alone", (_seconds(text), "")
+    found = _ISO.fullmatch(text)
+    if not found:
+        raise ValueError(f"which cannot be read: {_READ}")
+    zone = found["zone"]
+    seconds = _seconds(f"{found['date']}T{found['clock']}{_offset(zone) if zone else ''}")
+    return ("with a zone" if zone else "without a zone"), (seconds, (found["fraction"] or "").rstrip("0"))
+
+
+def _offset(zone: str) -> str:
+    return "+00:00" if zone[0] not in "+-" else zone
+
+
+def _seconds(text: str) -> int:
+    """Return the seconds since 1970 of an ISO 8601 time; one without a zone is taken as UTC, which keeps the order."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ValueError(f"which does not exist: {error}") from None
+    if time.year not in YEARS:
+        raise ValueError(f"whose year is not from {YEARS.start} to {YEARS.stop - 1}")
+    since = (time if time.tzinfo else time.replace(tzinfo=UTC)) - datetime(1970, 1, 1, tzinfo=UTC)
+    return since.days * 86_400 + since.seconds
