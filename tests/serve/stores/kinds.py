@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,8 +12,10 @@ from typing import Any
 
 from arraylstm_serve.stores.base import Store
 from arraylstm_serve.stores.memory import MemoryStore
+from arraylstm_serve.stores.open import open_store
 from arraylstm_serve.stores.sqlite import SqliteStore
 
+from .servers import Server, age
 from .toy import ToyStore
 
 TTL = 100.0
@@ -71,8 +74,38 @@ async def _sqlite(_: Any, *, durable: bool = True) -> AsyncIterator[Case]:
     clock = FakeClock()
     with TemporaryDirectory() as folder:
         store = await SqliteStore.open(Path(folder) / "sessions.db", durable=durable, ttl=TTL, clock=clock)
-        yield Case(store, Kind("SQLite 3.", sweeps=True, backs_up=True), _moved(clock))
+        yield Case(store, Kind(r"SQLite 3\.\d+", sweeps=True, backs_up=True), _moved(clock))
         await store.close()
+
+
+def _aged(*servers: Server) -> Callable[[float], Awaitable[None]]:
+    async def pass_time(lives: float) -> None:
+        for server in servers:
+            await asyncio.to_thread(age, server, TTL * lives)
+
+    return pass_time
+
+
+@asynccontextmanager
+async def _remote(request: Any, name: str) -> AsyncIterator[Case]:
+    server: Server = request.getfixturevalue(name)
+    url = f"{name}://default:secret@{server.address}/0?prefix=tests"
+    with server.client as client:
+        client.flushall()
+    store = await open_store(url, durable=True, ttl=TTL, timeout=20)
+    yield Case(store, Kind(rf"{name.capitalize()} \d+\.\d.*, appendfsync always\) at {name}://127"), _aged(server))
+    await store.close()
+
+
+@asynccontextmanager
+async def _cluster(request: Any) -> AsyncIterator[Case]:
+    servers: list[Server] = request.getfixturevalue("nodes")
+    for server in servers:
+        with server.client as client:
+            client.flushall()
+    store = await open_store(f"redis+cluster://{servers[1].address}", durable=True, ttl=TTL, timeout=20)
+    yield Case(store, Kind(r"Redis \d+\.\d.* at redis\+cluster://127"), _aged(*servers))
+    await store.close()
 
 
 KINDS = {
@@ -80,4 +113,7 @@ KINDS = {
     "toy": _toy,
     "sqlite": _sqlite,
     "sqlite-normal": lambda request: _sqlite(request, durable=False),
+    "redis": lambda request: _remote(request, "redis"),
+    "valkey": lambda request: _remote(request, "valkey"),
+    "redis-cluster": _cluster,
 }

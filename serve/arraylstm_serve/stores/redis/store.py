@@ -1,0 +1,174 @@
+"""The store in Redis or Valkey: `--sessions redis://...` and its relatives.
+
+A record is one key, `{PREFIX:BUCKET}:KEY`. What is in braces decides about the slot in a cluster, so all records of a
+bucket are changed by one call of a function. A commit whose outcome is unknown is sent again: the function knows a
+write that has been made by its id, so the second answer is certain, however late the first command arrives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any, Self
+from zlib import crc32
+
+from arraylstm_serve.errors import StartupError
+from arraylstm_serve.stores.base import Change, Failed, Loaded, Outcome, Store
+from arraylstm_serve.stores.redis import faults
+from arraylstm_serve.stores.redis.address import Address
+from arraylstm_serve.stores.redis.checks import prepare, refusal, text
+from arraylstm_serve.stores.redis.function import COMMIT, LIBRARY
+from arraylstm_serve.stores.redis.links import Call, Link, Results, open_link
+from arraylstm_serve.text import shortened
+
+BUCKETS = 256
+"""How many groups of records there are. More would spread better over a large cluster, fewer make larger groups."""
+
+PAUSE = 0.02
+"""Seconds before the first repetition; each further pause is twice as long."""
+
+REASON = 200
+"""Most characters of an error that a reason shows."""
+
+logger = logging.getLogger(__name__)
+
+
+class RedisStore(Store):
+    """Keeps records in Redis 7.0 or later, or Valkey. `open` makes one.
+
+    Every call ends within `timeout` seconds: what fails and may pass is tried again until then.
+    """
+
+    def __init__(self, address: Address, link: Link, *, ttl: float, timeout: float, description: str) -> None:
+        super().__init__(ttl)
+        self._address = address
+        self._link = link
+        self._timeout = timeout
+        self._description = description
+
+    @classmethod
+    async def open(cls, address: Address, *, durable: bool, ttl: float, timeout: float) -> Self:
+        """Connect, check the server and load our function.
+
+        Args:
+            address: where the server is.
+            durable: whether answers wait for their commits.
+            ttl: seconds after its last write that a record lives.
+            timeout: seconds after which a call has failed.
+
+        Raises:
+            StartupError: the server cannot be used; the message has the remedy.
+        """
+        try:
+            link = open_link(address, timeout / 2)
+        except (*faults.ANY, ValueError) as error:
+            raise refusal(address.shown, error, address.without_secrets(str(error))) from None
+        try:
+            async with asyncio.timeout(5 * timeout):
+                servers, warnings = await prepare(link, address.shown, durable=durable)
+        except faults.ANY as error:
+            await link.close()
+            words = address.without_secrets(shortened(str(error) or "it does not answer", REASON))
+            raise refusal(address.shown, error, words) from None
+        except StartupError:
+            await link.close()
+            raise
+        store = cls(address, link, ttl=ttl, timeout=timeout, description=f"{servers} at {address.shown}")
+        store.warnings = warnings
+        return store
+
+    def describe(self) -> str:
+        """See `Store.describe`."""
+        return self._description
+
+    async def _load(self, keys: Sequence[str]) -> dict[str, Loaded]:
+        groups = self._buckets(keys)
+        calls = [Call(names[0], ("MGET", *names)) for names in groups.values()]
+        results, _ = await self._run(calls)
+        found: dict[str, Loaded] = {}
+        for own, result in zip(groups, results, strict=True):
+            values = [self._failed(result)] * len(own) if isinstance(result, Exception) else result
+            found |= zip(own, values, strict=True)
+        return {key: found[key] for key in keys}
+
+    async def _commit(self, changes: Sequence[Change]) -> list[Outcome]:
+        by_key = {change.key: change for change in changes}
+        groups = self._buckets(list(by_key))
+        calls = []
+        for own, names in groups.items():
+            arguments = [part for key in own for part in _arguments(by_key[key])]
+            ttl = max(1, round(self.ttl * 1000))
+            calls.append(Call(names[0], ("FCALL", COMMIT, len(names), *names, ttl, *arguments)))
+        results, lost = await self._run(calls)
+        outcomes: dict[str, Outcome] = {}
+        for place, (own, result) in enumerate(zip(groups, results, strict=True)):
+            each = [result] * len(own) if isinstance(result, Exception) else result
+            outcomes |= {key: self._outcome(one, unknown=place in lost) for key, one in zip(own, each, strict=True)}
+        return [outcomes[change.key] for change in changes]
+
+    async def _close(self) -> None:
+        await self._link.close()
+
+    def _buckets(self, keys: Sequence[str]) -> dict[tuple[str, ...], list[str]]:
+        """Return the keys of each bucket, and their names in Redis."""
+        buckets: dict[int, list[str]] = {}
+        for key in keys:
+            buckets.setdefault(crc32(key.encode()) % BUCKETS, []).append(key)
+        prefix = self._address.prefix
+        return {tuple(own): [f"{{{prefix}:{bucket}}}:{key}" for key in own] for bucket, own in buckets.items()}
+
+    async def _run(self, calls: Sequence[Call]) -> tuple[Results, set[int]]:
+        """Run calls, and again those whose errors may pass, until the time is over.
+
+        Returns:
+            The results, in the order of the calls; and which calls may have been carried out unnoticed.
+        """
+        loop = asyncio.get_running_loop()
+        deadline, pause = loop.time() + self._timeout, PAUSE
+        results: Results = [None] * len(calls)
+        waiting, lost = list(range(len(calls))), set[int]()
+        while True:
+            seconds = min(deadline - loop.time(), self._timeout / 2)
+            latest = await self._link.run([calls[place] for place in waiting], seconds)
+            for place, result in zip(waiting, latest, strict=True):
+                results[place] = result
+                lost |= {place} if faults.is_lost(result) else set()
+            waiting = [place for place in waiting if faults.passes(results[place])]
+            if not waiting or loop.time() + pause >= deadline:
+                return results, lost
+            await asyncio.sleep(pause)
+            pause *= 2
+            await self._recover([results[place] for place in waiting], deadline)
+
+    async def _recover(self, errors: Sequence[Exception], deadline: float) -> None:
+        """Do what helps against errors: load the function, or look where the servers are now."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                if not all(map(faults.is_missing, errors)):
+                    await self._link.refresh()
+                if any(map(faults.is_missing, errors)):
+                    await self._link.everywhere("FUNCTION LOAD", "REPLACE", LIBRARY)
+        except faults.ANY as error:
+            logger.debug("the session store has not recovered: %s", self._words(error))
+
+    def _outcome(self, result: Any, *, unknown: bool) -> Outcome:
+        """Return the outcome that the function returned for a change."""
+        if result == 1:
+            return "applied"
+        if result == 0:
+            return "stale"
+        return self._failed(result, unknown=unknown)
+
+    def _failed(self, error: object, *, unknown: bool = False) -> Failed:
+        return Failed(self._words(error), unknown)
+
+    def _words(self, error: object) -> str:
+        """Return what went wrong, without passwords."""
+        words = text(error) or type(error).__name__
+        return self._address.without_secrets(shortened(words, REASON))
+
+
+def _arguments(change: Change) -> tuple[bytes, bytes]:
+    """Return what the function takes for a change: the expected stamp and the record."""
+    return b"" if change.expected is None else change.expected.packed(), change.record or b""
