@@ -49,7 +49,7 @@ async def _open_redis(text: str, *, durable: bool, ttl: float, timeout: float) -
     try:
         from arraylstm_serve.stores.redis.store import RedisStore
     except ModuleNotFoundError as error:
-        if error.name != "redis":
+        if not (error.name or "").startswith("redis"):
             raise
         remedy = 'pip install "arraylstm-serving[redis]"'
         raise StartupError(f"The session store {address.shown} needs the package redis: {remedy}.") from None

@@ -41,12 +41,13 @@ def free_port() -> int:
 
 
 class Server:
-    """A server in a folder of its own, which it keeps when it is started again."""
+    """A server in a folder of its own, which it keeps when it is started again; a Sentinel with a configuration."""
 
-    def __init__(self, name: str, folder: Path, *options: str) -> None:
+    def __init__(self, name: str, folder: Path, *options: str, sentinel: Path | None = None) -> None:
         self.port = free_port()
-        place = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
-        self._command = [program(name), *place, "--loglevel", "warning", *options]
+        place = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(folder), "--loglevel", "warning"]
+        kind = ["--save", ""] if sentinel is None else ["--sentinel"]
+        self._command = [program(name), *([str(sentinel)] if sentinel else []), *place, *kind, *options]
         self._options = options
         self.start()
 
@@ -84,10 +85,10 @@ class Server:
 
 
 @contextmanager
-def served(name: str, *options: str) -> Iterator[Server]:
+def served(name: str, *options: str, sentinel: Path | None = None) -> Iterator[Server]:
     """A server for the time of a test."""
     with TemporaryDirectory() as folder:
-        server = Server(name, Path(folder), *options)
+        server = Server(name, Path(folder), *options, sentinel=sentinel)
         try:
             yield server
         finally:

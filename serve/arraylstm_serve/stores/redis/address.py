@@ -82,7 +82,7 @@ def parse(text: str) -> Address:
     username, _, password = user.partition(":")
     nodes = _nodes(scheme, hosts, kind)
     service, db = _place(scheme, parts, kind)
-    parameters = _parameters(scheme, parts.query)
+    parameters = _parameters(scheme, parts.query, kind, tls=bool(matched[2]))
     sentinel_password = parameters.pop("sentinel_password", None)
     secrets = unquote(password) or None, sentinel_password
     return Address(
@@ -114,31 +114,35 @@ def _nodes(scheme: str, hosts: str, kind: Kind) -> tuple[tuple[str, int], ...]:
 
 def _place(scheme: str, parts: SplitResult, kind: Kind) -> tuple[str, int]:
     """Return the service that Sentinel knows, and the database's number."""
-    service, _, db = parts.path.strip("/").rpartition("/") if kind != "sentinel" else ("", "", parts.path.strip("/"))
+    path = parts.path.strip("/")
     if kind == "sentinel":
-        service, _, db = db.partition("/")
+        service, _, db = path.partition("/")
         if not service:
             raise _refusal(scheme, "needs the name of Sentinel's service after the hosts: /SERVICE")
-    elif service:
-        raise _refusal(scheme, f"has the path {shown(parts.path)}; allowed is a database's number")
-    if db and not db.isascii() | db.isdigit():
+    else:
+        service, db = "", path
+    if db and not (db.isascii() and db.isdigit()):
         raise _refusal(scheme, f"has the database {shown(db)}; allowed is a number")
     if kind == "cluster" and db not in ("", "0"):
         raise _refusal(scheme, f"has the database {db}; a cluster has only 0")
     return service, int(db or 0)
 
 
-def _parameters(scheme: str, query: str) -> dict[str, str]:
+def _parameters(scheme: str, query: str, kind: Kind, *, tls: bool) -> dict[str, str]:
     """Return what stands after the question mark."""
     parameters: dict[str, str] = {}
     try:
-        pairs = parse_qsl(query, strict_parsing=bool(query))
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
     except ValueError:
         raise _refusal(scheme, "needs NAME=VALUE pairs after the question mark") from None
     for name, value in pairs:
         if name not in PARAMETERS or name in parameters:
             twice = " twice" if name in parameters else ""
             raise _refusal(scheme, f"has the parameter {shown(name)}{twice}; allowed are {', '.join(PARAMETERS)}")
+        if name.startswith("ssl_") and not tls:
+            raise _refusal(scheme, f"encrypts nothing, so {name} has no meaning; write rediss or valkeys")
+        if name.startswith("sentinel_") and kind != "sentinel":
+            raise _refusal(scheme, f"has no Sentinel, so {name} has no meaning")
         parameters[name] = value
     if not _is_prefix(parameters.get("prefix", "als")):
         allowed = "allowed are 1 to 32 letters, digits, points, dashes and underscores"

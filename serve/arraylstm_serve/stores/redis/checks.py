@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from redis.exceptions import NoPermissionError, RedisError, ResponseError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from arraylstm_serve.errors import StartupError
 from arraylstm_serve.stores.redis import faults
@@ -14,7 +14,7 @@ from arraylstm_serve.stores.redis.links import Link
 
 SAFE_POLICY = "noeviction"
 SETTINGS = ("maxmemory-policy", "appendonly", "appendfsync")
-NEEDED = "+fcall +mget +info +function|load, and +config|get for the check of its persistence"
+NEEDED = "+fcall +mget +getrange +set +del +info +function|load, and +config|get for the check of its persistence"
 """What an ACL user must be allowed."""
 
 
@@ -59,10 +59,10 @@ def refusal(shown: str, error: Exception, words: str) -> StartupError:
         fault = f"does not let this user do what is needed ({NEEDED}): {words}"
     elif "unknown command" in words.lower():
         fault = f"has no functions; Redis 7.0 or Valkey is needed: {words}"
-    elif "cluster support disabled" in words:
+    elif "cluster mode is not enabled" in words.lower() or "cluster support disabled" in words:
         fault = "is not a cluster: leave +cluster out"
     else:
-        fault = f"cannot be reached: {words}" if isinstance(error, RedisError | OSError) else f"cannot be used: {words}"
+        fault = f"cannot be {'reached' if isinstance(error, faults.ANY) else 'used'}: {words}"
     return StartupError(f"The session store {shown} {fault.rstrip('.')}.")
 
 

@@ -124,11 +124,12 @@ class ClusterLink:
                 await self._client.initialize()
         except faults.ANY as error:
             return [error] * len(calls)
-        places: dict[ClusterNode | None, list[int]] = {}
-        for place, call in enumerate(calls):
-            places.setdefault(self._node(call.key), []).append(place)
+        nodes = [self._node(call.key) for call in calls]
+        places: dict[str | None, list[int]] = {}
+        for place, node in enumerate(nodes):
+            places.setdefault(node.name if node else None, []).append(place)
         left = seconds - (monotonic() - began)
-        runs = (self._run_on(node, [calls[place] for place in own], left) for node, own in places.items())
+        runs = (self._run_on(nodes[own[0]], [calls[place] for place in own], left) for own in places.values())
         results: Results = [None] * len(calls)
         for own, outcome in zip(places.values(), await asyncio.gather(*runs), strict=True):
             for place, result in zip(own, outcome, strict=True):
