@@ -37,6 +37,9 @@ _NO_DATABASE = "is not an SQLite database: name another file"
 BACKUP_PAGES = 256
 """Pages copied before those who wait are served; about a megabyte."""
 
+WAL_PAGES = 4000
+"""Pages in the write-ahead log, 16 MB, before it is written back. A session that changes often is written back once."""
+
 WAL_BYTES = 64 << 20
 """The most bytes that the write-ahead log keeps when it has been written back."""
 
@@ -150,6 +153,7 @@ class SqliteFile:
             raise StartupError(f"The session store {self._path} cannot have a write-ahead log; put it on a local disk.")
         connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         connection.execute("PRAGMA fullfsync = ON")  # on macOS a plain fsync leaves the data in the drive's cache
+        connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
         connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
         connection.execute("BEGIN IMMEDIATE")
         if new:

@@ -340,8 +340,15 @@ async def test_only_what_failed_is_sent_again() -> None:
     """Of a batch in several buckets, only the calls without an outcome are repeated, and outcomes stay in order."""
     changes = [change(first(f"s{place}")) for place in range(3)]
     link = Script([[1], BROKEN, [0]], [[1]])
-    store = RedisStore(parse("redis://h"), link, ttl=1, timeout=5, description="")
+    store = RedisStore(parse("redis+cluster://h"), link, ttl=1, timeout=5, description="")
     assert await store.commit(changes) == ["applied", "applied", "stale"]
+
+
+async def test_a_single_server_gets_one_call_for_a_batch() -> None:
+    """Outside a cluster a batch is one call, however many buckets it touches, so that the server syncs once."""
+    link = Script([[1] * 40])  # the results of one call
+    store = RedisStore(parse("redis://h"), link, ttl=1, timeout=5, description="")
+    assert await store.commit([change(first(f"s{place}")) for place in range(40)]) == ["applied"] * 40
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])

@@ -83,7 +83,7 @@ class RedisStore(Store):
         return self._description
 
     async def _load(self, keys: Sequence[str]) -> dict[str, Loaded]:
-        groups = self._buckets(keys)
+        groups = self._groups(keys)
         calls = [Call(names[0], ("MGET", *names)) for names in groups.values()]
         results, _ = await self._run(calls)
         found: dict[str, Loaded] = {}
@@ -94,7 +94,7 @@ class RedisStore(Store):
 
     async def _commit(self, changes: Sequence[Change]) -> list[Outcome]:
         by_key = {change.key: change for change in changes}
-        groups = self._buckets(list(by_key))
+        groups = self._groups(list(by_key))
         calls = []
         for own, names in groups.items():
             arguments = [part for key in own for part in _arguments(by_key[key])]
@@ -110,13 +110,20 @@ class RedisStore(Store):
     async def _close(self) -> None:
         await self._link.close()
 
-    def _buckets(self, keys: Sequence[str]) -> dict[tuple[str, ...], list[str]]:
-        """Return the keys of each bucket, and their names in Redis."""
-        buckets: dict[int, list[str]] = {}
-        for key in keys:
-            buckets.setdefault(crc32(key.encode()) % BUCKETS, []).append(key)
-        prefix = self._address.prefix
-        return {tuple(own): [f"{{{prefix}:{bucket}}}:{key}" for key in own] for bucket, own in buckets.items()}
+    def _groups(self, keys: Sequence[str]) -> dict[tuple[str, ...], list[str]]:
+        """Return the keys that one call may touch, a group at a time, and their names in Redis.
+
+        In a cluster a group is a bucket. Elsewhere all keys are one group: with `appendfsync always` a server syncs
+        once for a call, but several times for as many bytes in a pipeline.
+        """
+        names = {key: self._name(key) for key in keys}
+        groups: dict[str, list[str]] = {}
+        for key, name in names.items():
+            groups.setdefault(name.partition("}")[0] if self._address.kind == "cluster" else "", []).append(key)
+        return {tuple(own): [names[key] for key in own] for own in groups.values()}
+
+    def _name(self, key: str) -> str:
+        return f"{{{self._address.prefix}:{crc32(key.encode()) % BUCKETS}}}:{key}"
 
     async def _run(self, calls: Sequence[Call]) -> tuple[Results, set[int]]:
         """Run calls, and again those whose errors may pass, until the time is over.
