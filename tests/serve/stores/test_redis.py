@@ -20,8 +20,9 @@ from arraylstm_serve.errors import StartupError
 from arraylstm_serve.stores.base import Failed, Outcome, Store
 from arraylstm_serve.stores.open import open_store
 from arraylstm_serve.stores.record import Record, decode
+from arraylstm_serve.stores.redis import links
 from arraylstm_serve.stores.redis.address import parse
-from arraylstm_serve.stores.redis.links import Call
+from arraylstm_serve.stores.redis.links import Call, SingleLink
 from arraylstm_serve.stores.redis.store import RedisStore
 
 from .conftest import DURABLE
@@ -349,6 +350,23 @@ async def test_a_single_server_gets_one_call_for_a_batch() -> None:
     link = Script([[1] * 40])  # the results of one call
     store = RedisStore(parse("redis://h"), link, ttl=1, timeout=5, description="")
     assert await store.commit([change(first(f"s{place}")) for place in range(40)]) == ["applied"] * 40
+
+
+async def test_a_server_that_reads_its_data_is_waited_for(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is still loading at the start is asked again until it is done, or the time is over."""
+    answers = [LOADING, LOADING]
+
+    class Loading(SingleLink):
+        async def everywhere(self, *command: str) -> dict[str, Any]:
+            if answers:
+                raise answers.pop()
+            return await super().everywhere(*command)
+
+    monkeypatch.setattr(links, "SingleLink", Loading)
+    async with connected(f"redis://{server.address}") as store:
+        await begun(store)
+    answers += [LOADING] * 1000
+    assert "it does not answer" in await refusal(f"redis://{server.address}")
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])

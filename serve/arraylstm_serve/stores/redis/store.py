@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from typing import Any, Self
 from zlib import crc32
 
+from redis.exceptions import BusyLoadingError
+
 from arraylstm_serve.errors import StartupError
 from arraylstm_serve.stores.base import Change, Failed, Loaded, Outcome, Store
 from arraylstm_serve.stores.redis import faults
@@ -55,7 +57,7 @@ class RedisStore(Store):
             address: where the server is.
             durable: whether answers wait for their commits.
             ttl: seconds after its last write that a record lives.
-            timeout: seconds after which a call has failed.
+            timeout: seconds after which a call has failed; the start may take five times as long.
 
         Raises:
             StartupError: the server cannot be used; the message has the remedy.
@@ -66,7 +68,7 @@ class RedisStore(Store):
             raise refusal(address.shown, error, address.without_secrets(str(error))) from None
         try:
             async with asyncio.timeout(5 * timeout):
-                servers, warnings = await prepare(link, address.shown, durable=durable)
+                servers, warnings = await _prepared(link, address.shown, durable=durable)
         except faults.ANY as error:
             await link.close()
             words = address.without_secrets(shortened(str(error) or "it does not answer", REASON))
@@ -174,6 +176,15 @@ class RedisStore(Store):
         """Return what went wrong, without passwords."""
         words = text(error) or type(error).__name__
         return self._address.without_secrets(shortened(words, REASON))
+
+
+async def _prepared(link: Link, shown: str, *, durable: bool) -> tuple[str, list[str]]:
+    """Prepare the servers; wait for one that is still reading its data."""
+    while True:
+        try:
+            return await prepare(link, shown, durable=durable)
+        except BusyLoadingError:
+            await asyncio.sleep(5 * PAUSE)
 
 
 def _arguments(change: Change) -> tuple[bytes, bytes]:
