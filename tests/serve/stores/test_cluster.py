@@ -6,7 +6,7 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,13 +15,14 @@ from redis.crc import key_slot
 from arraylstm_serve.errors import StartupError
 from arraylstm_serve.stores.base import Failed, Store
 from arraylstm_serve.stores.open import open_store
+from arraylstm_serve.stores.redis import store as redis_store
 
-from .records import change, first, following, step_of
+from .records import change, first, following, removal, step_of
 from .servers import Server, cluster, served
 
 pytestmark = pytest.mark.anyio
 
-TIMEOUT = 1.0
+TIMEOUT = 2.0
 KEYS = [f"s{place}" for place in range(60)]
 
 
@@ -62,7 +63,8 @@ async def test_a_node_that_fails_harms_its_own_sessions_only(own_nodes: list[Ser
             outcomes = await store.commit([change(after[key], records[key]) for key in KEYS])
             found = await store.load(KEYS)
             assert time.monotonic() - began < 2 * TIMEOUT + 1
-            assert {key for key, outcome in zip(KEYS, outcomes, strict=True) if isinstance(outcome, Failed)} == lost
+            failed = {key: outcome for key, outcome in zip(KEYS, outcomes, strict=True) if isinstance(outcome, Failed)}
+            assert failed.keys() == lost, failed
             assert {key for key in KEYS if isinstance(found[key], Failed)} == lost
             records |= {key: after[key] for key in KEYS if key not in lost}
             assert all(step_of(key, found[key]) == records[key].step for key in KEYS if key not in lost)
@@ -73,12 +75,17 @@ async def test_a_node_that_fails_harms_its_own_sessions_only(own_nodes: list[Ser
             assert time.monotonic() < until
 
 
-def move(slot: int, source: Server, target: Server) -> None:
-    """Move a slot and its records from one node to another."""
+@contextmanager
+def moving(slot: int, source: Server, target: Server) -> Iterator[None]:
+    """Move a slot from one node to another, half of its records before and half after the block."""
     with source.client as one, target.client as other:
         source_id, target_id = (bytes(client.execute_command("CLUSTER", "MYID")).decode() for client in (one, other))
         other.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", source_id)
         one.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", target_id)
+        names = list(one.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 1000))
+        for name in names[::2]:
+            one.execute_command("MIGRATE", "127.0.0.1", target.port, name, 0, 5000)
+        yield
         for name in one.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 1000):
             one.execute_command("MIGRATE", "127.0.0.1", target.port, name, 0, 5000)
         for client in (other, one):
@@ -93,12 +100,32 @@ async def test_slots_may_move(own_nodes: list[Server]) -> None:
         with own_nodes[0].client as client:
             slots = {key_slot(bytes(name)) for name in client.scan_iter()}
         for slot in slots:
-            await asyncio.to_thread(move, slot, own_nodes[0], own_nodes[1])
+            with moving(slot, own_nodes[0], own_nodes[1]):
+                pass
         assert held(own_nodes[0]) == set()
         after = [following(record) for record in records]
         changes = [change(new, old) for new, old in zip(after, records, strict=True)]
         assert await store.commit(changes) == ["applied"] * len(KEYS)
         assert {key: step_of(key, data) for key, data in (await store.load(KEYS)).items()} == dict.fromkeys(KEYS, 2)
+
+
+async def test_a_bucket_that_is_moving_is_served(own_nodes: list[Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    """While half of a bucket's records are on another node, they are all read, written, begun and removed."""
+    monkeypatch.setattr(redis_store, "BUCKETS", 1)
+    async with connected(f"redis+cluster://{own_nodes[0].address}", timeout=4) as store:
+        records = [first(key) for key in KEYS[:6]]
+        await store.commit([change(record) for record in records])
+        (holder,) = (node for node in own_nodes if held(node))
+        target = next(node for node in own_nodes if node is not holder)
+        with moving(key_slot(b"{als:0}"), holder, target):
+            assert (len(held(holder)), len(held(target))) == (3, 3)
+            after = [following(record) for record in records]
+            changes = [change(new, old) for new, old in zip(after, records, strict=True)]
+            assert await store.commit([*changes, change(first("new"))]) == ["applied"] * 7
+            found = await store.load([*KEYS[:6], "new"])
+            assert {key: step_of(key, data) for key, data in found.items()} == dict.fromkeys(KEYS[:6], 2) | {"new": 1}
+            assert await store.commit([removal(record) for record in after]) == ["applied"] * 6
+        assert list(filter(None, (await store.load(KEYS[:6])).values())) == []
 
 
 async def test_the_kind_of_address_must_fit(nodes: list[Server]) -> None:

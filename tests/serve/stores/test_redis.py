@@ -404,10 +404,10 @@ async def test_weak_persistence_is_warned_of(
         assert all(f"{name} {value}" in store.describe() for name, value in settings.items())
 
 
-async def refusal(url: str) -> str:
+async def refusal(url: str, timeout: float = 0.4) -> str:
     """Return why a server cannot be used."""
     with pytest.raises(StartupError) as caught:
-        await open_store(url, durable=True, ttl=1, timeout=0.4)
+        await open_store(url, durable=True, ttl=1, timeout=timeout)
     assert "secret" not in str(caught.value)
     return str(caught.value)
 
@@ -470,7 +470,7 @@ async def test_connections_can_be_encrypted(tmp_path: Path) -> None:
             client.execute_command("CONFIG", "SET", "tls-cert-file", str(certificate), "tls-key-file", str(key))
             client.config_set("port", 0)
             client.config_set("tls-port", server.port)
-        async with connected(f"rediss://{server.address}?ssl_ca_certs={certificate}") as store:
+        async with connected(f"rediss://{server.address}?ssl_ca_certs={certificate}", timeout=5) as store:
             assert await load(store, "s") is None
-        assert "certificate verify failed" in await refusal(f"rediss://{server.address}")
+        assert "certificate verify failed" in await refusal(f"rediss://{server.address}", timeout=5)
         assert "cannot be reached" in await refusal(f"redis://{server.address}")

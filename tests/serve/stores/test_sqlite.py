@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,6 +21,7 @@ from arraylstm_serve.errors import StartupError
 from arraylstm_serve.stores.base import Failed, StoreError
 from arraylstm_serve.stores.record import encode
 from arraylstm_serve.stores.sqlite import SqliteStore
+from arraylstm_serve.stores.sqlite_file import SqliteFile
 
 from .records import change, first, following, step_of
 
@@ -271,39 +272,43 @@ async def test_a_backup_never_replaces_a_file(path: Path, store: SqliteStore) ->
     assert {file.name for file in path.parent.iterdir()} == {"sessions.db", "sessions.db-wal", "there"}
 
 
-async def test_waiting_commits_share_a_transaction(path: Path, store: SqliteStore) -> None:
-    """Batches that come while one is being written are committed together, and each gets its own outcomes."""
-    await store.commit([change(first("s"))])
+@asynccontextmanager
+async def busy(store: SqliteStore) -> AsyncIterator[list[str]]:
+    """Keep the store's thread busy, so that what is asked meanwhile waits; the list gets the SQL that it runs then."""
     statements: list[str] = []
     started, ready = threading.Event(), threading.Event()
 
-    def watch(file: object) -> None:
+    def wait(file: SqliteFile) -> None:
+        file._connection.set_trace_callback(statements.append)
         started.set()
-        file._connection.set_trace_callback(statements.append)  # type: ignore[attr-defined]
         ready.wait(10)
 
-    watching = asyncio.ensure_future(store._worker.ask("call", watch))
+    waiting = asyncio.ensure_future(store._worker.ask("call", wait))
     await asyncio.to_thread(started.wait)
-    commits = [asyncio.ensure_future(store.commit([change(first(f"s{place}"))])) for place in range(50)]
-    commits.append(asyncio.ensure_future(store.commit([change(first("s"))])))
-    await asyncio.sleep(0)
+    yield statements
     ready.set()
+    await waiting
+
+
+async def test_waiting_commits_share_a_transaction(store: SqliteStore) -> None:
+    """Batches that come while one is being written are committed together, and each gets its own outcomes."""
+    await store.commit([change(first("s"))])
+    async with busy(store) as statements:
+        commits = [asyncio.ensure_future(store.commit([change(first(f"s{place}"))])) for place in range(50)]
+        commits.append(asyncio.ensure_future(store.commit([change(first("s"))])))
+        await asyncio.sleep(0)
     assert await asyncio.gather(*commits) == [["applied"]] * 50 + [["stale"]]
-    await watching
     assert statements.count("COMMIT") == 1
 
 
 async def test_the_loop_goes_on_while_the_disk_is_slow(store: SqliteStore) -> None:
     """While a commit waits for its thread, the event loop does other things."""
-    ready = threading.Event()
-    blocked = asyncio.ensure_future(store._worker.ask("call", lambda file: ready.wait(10)))
-    commit = asyncio.ensure_future(store.commit([change(first("s"))]))
-    for _ in range(100):
-        await asyncio.sleep(0)
-    assert not commit.done()
-    ready.set()
+    async with busy(store):
+        commit = asyncio.ensure_future(store.commit([change(first("s"))]))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert not commit.done()
     assert await commit == ["applied"]
-    assert await blocked
 
 
 async def test_what_was_asked_before_the_end_is_finished(path: Path, store: SqliteStore) -> None:

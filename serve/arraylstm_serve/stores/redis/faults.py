@@ -14,7 +14,7 @@ _NOT_LOST = (exceptions.AuthenticationError, exceptions.AuthorizationError, exce
 _PASSING = (
     exceptions.AskError,
     exceptions.BusyLoadingError,
-    exceptions.ClusterDownError,
+    exceptions.ClusterError,
     exceptions.ReadOnlyError,
     exceptions.RedisClusterException,
     exceptions.TryAgainError,
@@ -29,6 +29,14 @@ def is_lost(result: object) -> bool:
 def is_missing(result: object) -> bool:
     """Return whether a server does not have our function: after FLUSHALL, or a failover to one that never had it."""
     return isinstance(result, Exception) and "function not found" in str(result).lower()
+
+
+def is_torn(result: object) -> bool:
+    """Return whether a result is an error because the call's slot moves and some of its keys have moved already.
+
+    The client tries such a command again for a while, and then has another word for it.
+    """
+    return isinstance(result, exceptions.TryAgainError) or type(result) is exceptions.ClusterError
 
 
 def is_refusal(error: Exception) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+import logging
+from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 from typing import Any, NamedTuple, Protocol
 
@@ -16,6 +17,8 @@ from redis.exceptions import RedisClusterException, SlotNotCoveredError
 from arraylstm_serve.stores.redis import faults
 from arraylstm_serve.stores.redis.address import Address
 
+logger = logging.getLogger(__name__)
+
 Results = list[Any]
 """What each command returned, or the exception that it got instead."""
 
@@ -23,11 +26,22 @@ REFRESH_SECONDS = 0.2
 """The least time between two looks at a cluster's topology."""
 
 
+Words = tuple[str | bytes | int, ...]
+"""A command and its arguments."""
+
+
 class Call(NamedTuple):
-    """A command, and a key that it touches."""
+    """A command, which returns a list.
+
+    Attributes:
+        key: a key that it touches; all its keys are in one slot.
+        command: its words.
+        parts: returns calls of one key each, whose results together are the result of this call.
+    """
 
     key: str
-    command: tuple[str | bytes | int, ...]
+    command: Words
+    parts: Callable[[], list[Call]] = list
 
 
 class Link(Protocol):
@@ -47,13 +61,18 @@ class Link(Protocol):
 
 
 def open_link(address: Address, timeout: float) -> Link:
-    """Return the link to an address; nothing is sent yet."""
+    """Return the link to an address; nothing is sent yet.
+
+    Args:
+        address: where the servers are.
+        timeout: seconds after which an answer no longer comes; a connection has half of them.
+    """
     password, sentinel_password = address.secrets()
     options: dict[str, Any] = {
         "username": address.username,
         "password": password,
         "socket_timeout": timeout,
-        "socket_connect_timeout": timeout,
+        "socket_connect_timeout": timeout / 2,
         "protocol": 2,
         **_tls(address),
     }
@@ -113,8 +132,8 @@ class ClusterLink:
         nodes = [ClusterNode(host, port) for host, port in address.nodes]
         retry = Retry(NoBackoff(), 0)
         self._client = RedisCluster(startup_nodes=nodes, require_full_coverage=False, retry=retry, **options)
-        self._refreshing = asyncio.Lock()
-        self._refreshed = 0.0
+        self._looking: asyncio.Future[None] | None = None
+        self._looked = 0.0
 
     async def run(self, calls: Sequence[Call], seconds: float) -> Results:
         """See `Link.run`."""
@@ -143,14 +162,25 @@ class ClusterLink:
 
     async def refresh(self) -> None:
         """See `Link.refresh`. Connections that work stay open."""
-        async with self._refreshing:
-            if monotonic() - self._refreshed > REFRESH_SECONDS:
-                self._refreshed = monotonic()
-                await self._client.nodes_manager.initialize()
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.ensure_future(self._look())
+        await asyncio.shield(self._looking)
 
     async def close(self) -> None:
         """See `Link.close`."""
+        if self._looking is not None:
+            self._looking.cancel()
         await self._client.aclose()
+
+    async def _look(self) -> None:
+        """Find out anew who has which slots. It goes on after the deadline of those who wait for it."""
+        if monotonic() - self._looked < REFRESH_SECONDS:
+            return
+        try:
+            await self._client.nodes_manager.initialize()
+        except faults.ANY as error:
+            logger.debug("the cluster's topology is not known: %s", type(error).__name__)
+        self._looked = monotonic()
 
     def _node(self, key: str) -> ClusterNode | None:
         try:
@@ -164,7 +194,17 @@ class ClusterLink:
         pipeline = self._client.pipeline()
         for call in calls:
             pipeline.execute_command(*call.command, target_nodes=node)
-        return await _results(pipeline.execute(raise_on_error=False), len(calls), seconds)
+        results = await _results(pipeline.execute(raise_on_error=False), len(calls), seconds)
+        for place, call in enumerate(calls):
+            if faults.is_torn(results[place]) and (parts := call.parts()):
+                results[place] = await self._run_parts(node, parts, seconds)
+        return results
+
+    async def _run_parts(self, node: ClusterNode, parts: list[Call], seconds: float) -> list[Any] | Exception:
+        """Run a call key by key, as some of its keys have moved to another node and some have not."""
+        results = await self._run_on(node, parts, seconds)
+        failed = next((result for result in results if isinstance(result, Exception)), None)
+        return failed or [one for result in results for one in result]
 
 
 async def _results(execution: Awaitable[Results], count: int, seconds: float) -> Results:

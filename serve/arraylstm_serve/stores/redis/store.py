@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Self
 from zlib import crc32
 
@@ -21,7 +22,7 @@ from arraylstm_serve.stores.redis import faults
 from arraylstm_serve.stores.redis.address import Address
 from arraylstm_serve.stores.redis.checks import prepare, refusal, text
 from arraylstm_serve.stores.redis.function import COMMIT, LIBRARY
-from arraylstm_serve.stores.redis.links import Call, Link, Results, open_link
+from arraylstm_serve.stores.redis.links import Call, Link, Results, Words, open_link
 from arraylstm_serve.text import shortened
 
 BUCKETS = 256
@@ -85,47 +86,60 @@ class RedisStore(Store):
         return self._description
 
     async def _load(self, keys: Sequence[str]) -> dict[str, Loaded]:
-        groups = self._groups(keys)
-        calls = [Call(names[0], ("MGET", *names)) for names in groups.values()]
-        results, _ = await self._run(calls)
-        found: dict[str, Loaded] = {}
-        for own, result in zip(groups, results, strict=True):
-            values = [self._failed(result)] * len(own) if isinstance(result, Exception) else result
-            found |= zip(own, values, strict=True)
-        return {key: found[key] for key in keys}
+        found = await self._each(keys, lambda own: ("MGET", *map(self._name, own)))
+        return {
+            key: self._failed(found[key][0]) if isinstance(found[key][0], Exception) else found[key][0] for key in keys
+        }
 
     async def _commit(self, changes: Sequence[Change]) -> list[Outcome]:
         by_key = {change.key: change for change in changes}
-        groups = self._groups(list(by_key))
-        calls = []
-        for own, names in groups.items():
+        ttl = max(1, round(self.ttl * 1000))
+
+        def command(own: Sequence[str]) -> Words:
             arguments = [part for key in own for part in _arguments(by_key[key])]
-            ttl = max(1, round(self.ttl * 1000))
-            calls.append(Call(names[0], ("FCALL", COMMIT, len(names), *names, ttl, *arguments)))
-        results, lost = await self._run(calls)
-        outcomes: dict[str, Outcome] = {}
-        for place, (own, result) in enumerate(zip(groups, results, strict=True)):
-            each = [result] * len(own) if isinstance(result, Exception) else result
-            outcomes |= {key: self._outcome(one, unknown=place in lost) for key, one in zip(own, each, strict=True)}
-        return [outcomes[change.key] for change in changes]
+            return ("FCALL", COMMIT, len(own), *map(self._name, own), ttl, *arguments)
+
+        found = await self._each(list(by_key), command)
+        return [self._outcome(*found[change.key]) for change in changes]
 
     async def _close(self) -> None:
         await self._link.close()
 
-    def _groups(self, keys: Sequence[str]) -> dict[tuple[str, ...], list[str]]:
-        """Return the keys that one call may touch, a group at a time, and their names in Redis.
+    async def _each(
+        self, keys: Sequence[str], command: Callable[[Sequence[str]], Words]
+    ) -> dict[str, tuple[Any, bool]]:
+        """Run a command that returns a list with a result for each of its keys.
+
+        Returns:
+            For each key its result or exception, and whether the command may have been carried out unnoticed.
+        """
+        groups = self._groups(keys)
+        calls = [Call(self._name(own[0]), command(own), partial(self._parts, own, command)) for own in groups]
+        results, lost = await self._run(calls)
+        found: dict[str, tuple[Any, bool]] = {}
+        for place, (own, result) in enumerate(zip(groups, results, strict=True)):
+            each = [result] * len(own) if isinstance(result, Exception) else result
+            found |= {key: (one, place in lost) for key, one in zip(own, each, strict=True)}
+        return found
+
+    def _parts(self, keys: Sequence[str], command: Callable[[Sequence[str]], Words]) -> list[Call]:
+        """Return a call for each key."""
+        return [Call(self._name(key), command([key])) for key in keys]
+
+    def _groups(self, keys: Sequence[str]) -> list[list[str]]:
+        """Return the keys, those together that one call may touch.
 
         In a cluster a group is a bucket. Elsewhere all keys are one group: with `appendfsync always` a server syncs
         once for a call, but several times for as many bytes in a pipeline.
         """
-        names = {key: self._name(key) for key in keys}
-        groups: dict[str, list[str]] = {}
-        for key, name in names.items():
-            groups.setdefault(name.partition("}")[0] if self._address.kind == "cluster" else "", []).append(key)
-        return {tuple(own): [names[key] for key in own] for own in groups.values()}
+        groups: dict[int, list[str]] = {}
+        for key in keys:
+            groups.setdefault(_bucket(key) if self._address.kind == "cluster" else 0, []).append(key)
+        return list(groups.values())
 
     def _name(self, key: str) -> str:
-        return f"{{{self._address.prefix}:{crc32(key.encode()) % BUCKETS}}}:{key}"
+        """Return a key's name in Redis."""
+        return f"{{{self._address.prefix}:{_bucket(key)}}}:{key}"
 
     async def _run(self, calls: Sequence[Call]) -> tuple[Results, set[int]]:
         """Run calls, and again those whose errors may pass, until the time is over.
@@ -144,11 +158,12 @@ class RedisStore(Store):
                 results[place] = result
                 lost |= {place} if faults.is_lost(result) else set()
             waiting = [place for place in waiting if faults.passes(results[place])]
+            if waiting and loop.time() + pause < deadline:
+                await asyncio.sleep(pause)
+                await self._recover([results[place] for place in waiting], deadline)
             if not waiting or loop.time() + pause >= deadline:
                 return results, lost
-            await asyncio.sleep(pause)
             pause *= 2
-            await self._recover([results[place] for place in waiting], deadline)
 
     async def _recover(self, errors: Sequence[Exception], deadline: float) -> None:
         """Do what helps against errors: load the function, or look where the servers are now."""
@@ -161,7 +176,7 @@ class RedisStore(Store):
         except faults.ANY as error:
             logger.debug("the session store has not recovered: %s", self._words(error))
 
-    def _outcome(self, result: Any, *, unknown: bool) -> Outcome:
+    def _outcome(self, result: Any, unknown: bool) -> Outcome:
         """Return the outcome that the function returned for a change."""
         if result == 1:
             return "applied"
@@ -176,6 +191,10 @@ class RedisStore(Store):
         """Return what went wrong, without passwords."""
         words = text(error) or type(error).__name__
         return self._address.without_secrets(shortened(words, REASON))
+
+
+def _bucket(key: str) -> int:
+    return crc32(key.encode()) % BUCKETS
 
 
 async def _prepared(link: Link, shown: str, *, durable: bool) -> tuple[str, list[str]]:
