@@ -71,6 +71,8 @@ def test_passwords_are_not_shown() -> None:
         ("redis://u:secret:1@h@:5", "needs HOST or HOST:PORT"),
         ("redis://[::1", "Invalid IPv6 URL"),
         ("redis://u:secret#x@h", 'has a "#"; write it as %23'),
+        ("redis://u:12/secret@h", 'has an "@" after its first "/" or "?"; write "@"'),
+        ("redis://u:1?secret=x@h", 'has an "@" after its first "/" or "?"; write "@"'),
         ("redis://a,b", "has 2 hosts; only redis+cluster and redis+sentinel take several"),
         ("redis://h/x", 'has the database "x"; allowed is a number'),
         ("redis://h/-1", 'has the database "-1"; allowed is a number'),

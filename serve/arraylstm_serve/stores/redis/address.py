@@ -18,6 +18,8 @@ PARAMETERS = ("prefix", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "sentinel
 
 SCHEMES = "redis and valkey, each alone or with +cluster or +sentinel, with TLS rediss and valkeys"
 
+_ESCAPE = 'write "@", "/", "?" and ":" in a password as %40, %2F, %3F and %3A'
+
 _scheme = re.compile(r"(redis|valkey)(s?)(?:\+(cluster|sentinel))?").fullmatch
 _is_prefix = re.compile(r"[A-Za-z0-9._-]{1,32}").fullmatch
 _host = re.compile(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^\[\]:@/]+))(?::([0-9]{1,5}))?").fullmatch
@@ -71,31 +73,30 @@ def parse(text: str) -> Address:
     matched = _scheme(scheme)
     if matched is None:
         raise StartupError(f"The session store's kind is {shown(scheme)}; allowed are {SCHEMES}.")
-    try:
-        parts = urlsplit(text)
-    except ValueError as error:
-        raise _refusal(scheme, str(error)) from None
-    if parts.fragment or "#" in text:
-        raise _refusal(scheme, 'has a "#"; write it as %23')
     kind: Kind = matched[3] or "single"  # type: ignore[assignment]  # the pattern allows no others
+    tls = bool(matched[2])
+    parts = _split(scheme, text)
     user, _, hosts = parts.netloc.rpartition("@")
     username, _, password = user.partition(":")
     nodes = _nodes(scheme, hosts, kind)
     service, db = _place(scheme, parts, kind)
-    parameters = _parameters(scheme, parts.query, kind, tls=bool(matched[2]))
-    sentinel_password = parameters.pop("sentinel_password", None)
-    secrets = unquote(password) or None, sentinel_password
-    return Address(
-        f"{scheme}://{hosts}{parts.path}",
-        kind,
-        bool(matched[2]),
-        nodes,
-        unquote(username) or None,
-        db,
-        service,
-        parameters,
-        lambda: secrets,
-    )
+    parameters = _parameters(scheme, parts.query, kind, tls=tls)
+    secrets = unquote(password) or None, parameters.pop("sentinel_password", None)
+    name = f"{scheme}://{hosts}{parts.path}"
+    return Address(name, kind, tls, nodes, unquote(username) or None, db, service, parameters, lambda: secrets)
+
+
+def _split(scheme: str, text: str) -> SplitResult:
+    """Split an address, and refuse what a password with unescaped characters may have torn apart."""
+    try:
+        parts = urlsplit(text)
+    except ValueError as error:
+        raise _refusal(scheme, str(error)) from None
+    if "#" in text:
+        raise _refusal(scheme, 'has a "#"; write it as %23')
+    if "@" in parts.path + parts.query:
+        raise _refusal(scheme, f'has an "@" after its first "/" or "?"; {_ESCAPE}')
+    return parts
 
 
 def _nodes(scheme: str, hosts: str, kind: Kind) -> tuple[tuple[str, int], ...]:
@@ -105,7 +106,7 @@ def _nodes(scheme: str, hosts: str, kind: Kind) -> tuple[tuple[str, int], ...]:
         matched = _host(one)
         port = int((matched and matched[3]) or (26379 if kind == "sentinel" else 6379))
         if matched is None or not 0 < port < 65536:
-            raise _refusal(scheme, "needs HOST or HOST:PORT after the password and @; write @, / and : in it as %XX")
+            raise _refusal(scheme, f"needs HOST or HOST:PORT after USER:PASSWORD@; {_ESCAPE}")
         nodes.append((matched[1] or matched[2], port))
     if kind == "single" and len(nodes) > 1:
         raise _refusal(scheme, f"has {len(nodes)} hosts; only {scheme}+cluster and {scheme}+sentinel take several")
