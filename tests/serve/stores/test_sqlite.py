@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import resource
 import signal
 import sqlite3
@@ -19,7 +20,7 @@ import pytest
 
 from arraylstm_serve.errors import StartupError
 from arraylstm_serve.stores.base import Failed, StoreError
-from arraylstm_serve.stores.record import encode
+from arraylstm_serve.stores.record import RecordError, decode, encode
 from arraylstm_serve.stores.sqlite import SqliteStore
 from arraylstm_serve.stores.sqlite_file import SqliteFile
 
@@ -184,6 +185,35 @@ async def test_a_full_disk_fails_whole_and_passes(path: Path, store: SqliteStore
     assert not path.with_name("copy").exists()
     assert await store.commit(batch) == ["applied"] * 200
     assert step_of("s199", (await store.load(["s199"]))["s199"]) == 1
+
+
+async def test_a_full_disk_at_the_start_is_refused(path: Path) -> None:
+    """Where no table can be made, the start fails with SQLite's reason; the next one works."""
+    with full_disk(100):
+        assert re.search(r"cannot be used: .*\(SQLITE_", await refusal(path))
+    await (await open_file(path)).close()
+
+
+async def test_a_damaged_file_gives_no_wrong_record(path: Path) -> None:
+    """Wherever the file is damaged, each record is read as it was, or fails, or is refused by name."""
+    store = await open_file(path)
+    records = {f"s{place}": first(f"s{place}") for place in range(300)}
+    await store.commit([change(record) for record in records.values()])
+    await store.close()
+    whole = path.read_bytes()
+    refused = 0
+    for place in range(4096, len(whole), 3000):
+        path.write_bytes(whole[:place] + b"\x5a" * 100 + whole[place + 100 :])
+        store = await open_file(path)
+        for key, data in (await store.load([*records])).items():
+            if isinstance(data, Failed):
+                assert "SQLITE_CORRUPT" in data.reason
+            elif data is not None and data != encode(records[key]):
+                with pytest.raises(RecordError, match=f'"{key}"'):
+                    decode(key, data)
+                refused += 1
+        await store.close()
+    assert refused > 10
 
 
 COMMITTER = """

@@ -90,8 +90,8 @@ def _split(scheme: str, text: str) -> SplitResult:
     """Split an address, and refuse what a password with unescaped characters may have torn apart."""
     try:
         parts = urlsplit(text)
-    except ValueError as error:
-        raise _refusal(scheme, str(error)) from None
+    except ValueError:  # its words may hold the password
+        raise _refusal(scheme, f"is not a URL; {_ESCAPE}") from None
     if "#" in text:
         raise _refusal(scheme, 'has a "#"; write it as %23')
     if "@" in parts.path + parts.query:
