@@ -87,9 +87,8 @@ class RedisStore(Store):
 
     async def _load(self, keys: Sequence[str]) -> dict[str, Loaded]:
         found = await self._each(keys, lambda own: ("MGET", *map(self._name, own)))
-        return {
-            key: self._failed(found[key][0]) if isinstance(found[key][0], Exception) else found[key][0] for key in keys
-        }
+        values = {key: found[key][0] for key in keys}
+        return {key: self._failed(one) if isinstance(one, Exception) else one for key, one in values.items()}
 
     async def _commit(self, changes: Sequence[Change]) -> list[Outcome]:
         by_key = {change.key: change for change in changes}
