@@ -1,0 +1,1 @@
+"""Stores: where the records of sessions lie, so that sessions survive the server."""

@@ -1,0 +1,1 @@
+"""The store in Redis or Valkey, alone, with Sentinel, or a cluster."""
