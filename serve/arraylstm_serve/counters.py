@@ -80,6 +80,7 @@ class Counters:
         replays: remembered answers sent again for a repeated idempotency key.
         conflicts: requests refused because of their expected_step.
         restored: states that clients gave to sessions.
+        rewound: sessions of which the store had lost acknowledged steps.
     """
 
     requests: Counter[tuple[str, int]] = field(default_factory=Counter)
@@ -94,6 +95,7 @@ class Counters:
     replays: int = 0
     conflicts: int = 0
     restored: int = 0
+    rewound: int = 0
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         """Count an HTTP request."""

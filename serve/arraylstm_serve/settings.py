@@ -26,6 +26,8 @@ TRILLION = 10**12
 Count = Annotated[int, Parameter(validator=Number(gte=1, lte=TRILLION))]
 MEBIBYTE = 2**20
 TEN_YEARS = 315_360_000
+MEMORY = "memory"
+"""The value of --sessions if no store keeps them."""
 Seconds = Annotated[float, Parameter(validator=Number(gt=0, lte=TEN_YEARS))]
 LARGEST_BATCH = 4096
 """A CPU is fastest with batches of a few hundred rows; larger ones only take more time and memory."""
@@ -72,8 +74,16 @@ class Settings:
     threads: Annotated[int, Parameter(validator=Number(gte=1, lte=MOST_THREADS))] = 1
     """Threads that one run of the model may use; at most 1024."""
 
+    sessions: str = MEMORY
+    """Where sessions are kept: memory (a restart forgets them), sqlite:PATH, or redis://HOST:PORT/DB and its relatives
+    (valkey://; rediss:// with TLS; redis+cluster://, redis+sentinel://)."""
+
+    store_timeout: Seconds = 2.0
+    """Seconds after which a call to Redis or Valkey has failed; its requests are answered 503."""
+
     max_sessions: Count = 20_000
-    """Most sessions held at once; a new one replaces the least recently used idle one."""
+    """Most sessions held in memory at once; a new one replaces the least recently used idle one, which a store still
+    has."""
 
     max_answer_bytes: Annotated[int, Parameter(validator=Number(gte=MEBIBYTE, lte=TRILLION))] = 128 * MEBIBYTE
     """Most bytes of answers remembered for idempotency keys, at least 1 MiB; beyond it the least recently used idle

@@ -218,7 +218,7 @@ class BulkAnswer(Struct):
 class Health(Struct):
     """Whether the server is alive, or ready."""
 
-    status: Annotated[Literal["ok", "ready", "draining"], Meta(examples=["ready"])]
+    status: Annotated[Literal["ok", "ready", "draining", "store unavailable"], Meta(examples=["ready"])]
 
 
 encode = msgspec.json.encode

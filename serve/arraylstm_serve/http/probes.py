@@ -64,6 +64,8 @@ async def ready(service: Service, call: RequestHead, request: Request) -> Respon
     """Answer GET /readyz."""
     if service.draining:
         return json_response(encode(Health("draining")), status=503)
+    if service.fault:
+        return json_response(encode(Health("store unavailable")), status=503)
     return json_response(encode(Health("ready")))
 
 

@@ -37,7 +37,8 @@ from arraylstm_serve.server.tls import server_context
 from arraylstm_serve.sessions.limits import Connections
 from arraylstm_serve.sessions.model import slot_count
 from arraylstm_serve.sessions.service import Service
-from arraylstm_serve.settings import ADMIN_CONNECTIONS, Settings, warn_of_unknown_variables
+from arraylstm_serve.settings import ADMIN_CONNECTIONS, MEMORY, Settings, warn_of_unknown_variables
+from arraylstm_serve.stores.open import open_store
 
 YOUNG_OBJECTS = 50_000
 """How many allocations lie between two garbage collections of the youngest generation.
@@ -88,10 +89,28 @@ class Server(ListeningServer):
         if self._signals:
             self.should_exit = True
             return
+        await self._open_store()
         await super().startup(sockets)
         if self._admin:
             await self._admin.open()
         say(self._greeting)
+
+    async def _open_store(self) -> None:
+        """Open the store of sessions, if there is one.
+
+        Raises:
+            StartupError: it cannot be used.
+        """
+        settings = self._service.settings
+        if settings.sessions == MEMORY:
+            return
+        store = await open_store(
+            settings.sessions, durable=True, ttl=settings.session_ttl, timeout=settings.store_timeout
+        )
+        for warning in store.warnings:
+            logger.warning("--sessions: %s", warning)
+        logger.info("sessions are kept in %s", store.describe())
+        self._service.keep(store)
 
     async def on_tick(self, counter: int) -> bool:
         """Do what is done ten times a second; return whether to stop."""
@@ -109,6 +128,7 @@ class Server(ListeningServer):
         await super().shutdown(sockets)
         if self._admin:
             await self._admin.close()
+        await self._service.close()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop, and say on /readyz that the server is draining."""
@@ -253,12 +273,17 @@ def greeting(service: Service, keys: Keys | None, listener: socket.socket, admin
             f"  model     {model.fingerprint}",
             f"  cell      {model.bundle.manifest.model.cell}, {len(model.vocabulary)} items",
             f"  device    {model.engine.device} ({model.engine.provider}), threads {settings.threads}",
-            f"  sessions  at most {settings.max_sessions}",
+            f"  sessions  at most {settings.max_sessions} in memory, kept in {kept_in(settings.sessions)}",
             f"  memory    at most {megabytes:.1f} MB more than now, for sessions, answers and connections",
             f"  API keys  {asked}",
             *places(settings, listener, admin),
         )
     )
+
+
+def kept_in(sessions: str) -> str:
+    """Return where sessions are kept, in words without a password."""
+    return "memory alone" if sessions == MEMORY else sessions.rpartition("@")[2] if "@" in sessions else sessions
 
 
 def say(text: str) -> None:

@@ -118,6 +118,8 @@ class Command(Struct, frozen=True, gc=False, kw_only=True):
     """Whether the command waits for its session's earlier commands, and takes a place among the pending ones."""
     uses: ClassVar[bool] = True
     """Whether the command counts as a use of its session."""
+    reads_state: ClassVar[bool] = True
+    """Whether the command goes on from the session's tensors."""
     counted_as: ClassVar[Literal["events", "restored"] | None] = None
     """The counter to increase if the command changes its session; None for no counter."""
 

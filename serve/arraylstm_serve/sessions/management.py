@@ -37,6 +37,7 @@ class Inspect(Command, frozen=True, gc=False, kw_only=True):
 
     waits = False
     uses = False
+    reads_state = False
 
     def begin(self, turn: Turn) -> Change:
         """See `Command.begin`; it may raise `unknown_session`."""
@@ -46,6 +47,8 @@ class Inspect(Command, frozen=True, gc=False, kw_only=True):
 
 class Remove(Command, frozen=True, gc=False, kw_only=True):
     """Remove a session and its remembered answers; only the empty answer to this command's own key is remembered."""
+
+    reads_state = False
 
     def begin(self, turn: Turn) -> Change:
         """See `Command.begin`; it may raise `unknown_session`."""
@@ -70,6 +73,7 @@ class Restore(Command, frozen=True, gc=False, kw_only=True):
     file: bytes
     describe: Callable[[str, Session], bytes]
 
+    reads_state = False
     counted_as = "restored"
 
     @property

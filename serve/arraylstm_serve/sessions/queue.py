@@ -11,7 +11,6 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import Protocol
 
 import msgspec
 
@@ -34,73 +33,15 @@ from arraylstm_serve.sessions.commands import Caller, Change, Command, Slow
 from arraylstm_serve.sessions.limits import Bound
 from arraylstm_serve.sessions.model import Model
 from arraylstm_serve.sessions.predictions import Predictions
-from arraylstm_serve.sessions.session import Remembered, Session
+from arraylstm_serve.sessions.session import Session
 from arraylstm_serve.sessions.table import Table
+from arraylstm_serve.sessions.turn import Done, Reply, Turn
+from arraylstm_serve.stores.record import Kept
 from arraylstm_serve.text import shown
 
 CONFLICTS = (STEP_CONFLICT, SESSION_GONE)
 
 logger = logging.getLogger(__name__)
-
-
-class Reply(Protocol):
-    """Takes the outcome of a command, for example an asyncio future."""
-
-    def done(self) -> bool:
-        """Return whether nobody waits for the outcome any more."""
-
-    def set_result(self, result: bytes, /) -> None:
-        """Take the answer."""
-
-    def set_exception(self, exception: Problem, /) -> None:
-        """Take the refusal."""
-
-
-class Turn:
-    """A command's place in its session's queue. `commands.Turn` is the part of it that the command sees.
-
-    Args:
-        queue: the queue that the turn is in.
-        command: what is asked.
-        caller: who asks.
-        key: the session's name in the table; empty if the command has no session.
-        reply: takes the outcome.
-    """
-
-    __slots__ = ("_queue", "caller", "command", "key", "model", "now", "reply", "session", "target")
-
-    model: Model
-    session: Session
-    now: float
-
-    def __init__(self, queue: Queue, command: Command, caller: Caller, key: str, reply: Reply) -> None:
-        self._queue = queue
-        self.command = command
-        self.caller = caller
-        self.key = key
-        self.reply = reply
-        self.target = INITIAL
-
-    def acquire(self) -> int:
-        """See `commands.Turn`."""
-        if self.key and not self.session.begun:
-            self._queue.check_capacity()
-        self.target = self.model.slots.acquire()
-        return self.target
-
-    def answer(self, value: bytes) -> None:
-        """Send the answer, unless the client has gone."""
-        if not self.reply.done():
-            self.reply.set_result(value)
-
-    def refuse(self, problem: Problem) -> None:
-        """Send a refusal, unless the client has gone."""
-        if not self.reply.done():
-            self.reply.set_exception(problem)
-
-
-Done = tuple[Turn, Change | Problem]
-"""A turn that is over, and the change that it makes, or the reason why it makes none."""
 
 
 class Queue:
@@ -151,7 +92,7 @@ class Queue:
         session_id = command.session_id
         key = f"{caller.namespace}/{session_id}" if caller.namespace and session_id else session_id
         if not command.waits:
-            self._begin(Turn(self, command, caller, key, reply))
+            self._begin(Turn(self._check_capacity, command, caller, key, reply))
             return
         turns = self._waiting.get(key)
         if turns is not None and len(turns) >= self._max_turns:
@@ -160,7 +101,7 @@ class Queue:
             )
             raise retry_later(SESSION_BUSY, detail, session_id=session_id)
         self._pending.enter(caller.client)
-        turn = Turn(self, command, caller, key, reply)
+        turn = Turn(self._check_capacity, command, caller, key, reply)
         if not key:
             if not self._begin(turn):
                 self._pending.leave(caller.client)
@@ -202,13 +143,17 @@ class Queue:
         """Commit the changes of turns, and begin the next turns."""
         self._commit(done)
         for turn, _ in done:
-            self._pending.leave(turn.caller.client)
-            if turn.key:
-                turns = self._waiting[turn.key]
-                turns.popleft()
-                self._proceed(turn.key, turns)
+            self._leave(turn)
 
-    def check_capacity(self) -> None:
+    def _leave(self, turn: Turn) -> None:
+        """Let a turn that has ended go, and begin the session's next one."""
+        self._pending.leave(turn.caller.client)
+        if turn.key:
+            turns = self._waiting[turn.key]
+            turns.popleft()
+            self._proceed(turn.key, turns)
+
+    def _check_capacity(self) -> None:
         """Raise Problem `capacity` if as many other sessions are busy as may be held."""
         if len(self._waiting) > self._max_sessions:
             raise retry_later(CAPACITY, f"All {self._max_sessions} sessions are busy.")
@@ -239,6 +184,10 @@ class Queue:
         except Exception:
             logger.exception("a turn of session %s could not begin", turn.key)
             change = internal()
+        return self._end_at_once(turn, change)
+
+    def _end_at_once(self, turn: Turn, change: Change | Problem) -> bool:
+        """End a turn that has just begun. Return False: it has ended, and whoever began it lets it go."""
         self._commit([(turn, change)])
         return False
 
@@ -252,7 +201,7 @@ class Queue:
         if turn.caller.deadline < perf_counter():
             raise late()
         turn.now = self._clock()
-        session = turn.session = self._table.find(turn.key)
+        session = turn.session = turn.loaded or self._table.find(turn.key)
         if command.idempotency_key is not None:
             known = session.answers.by_key.get(command.idempotency_key)
             if known is not None:
@@ -296,8 +245,12 @@ class Queue:
             self._counters.count(command.counted_as)
             return change.session.slot
         elif command.uses:
-            self._table.touch(turn.key)
+            self._used(turn)
         return INITIAL
+
+    def _used(self, turn: Turn) -> None:
+        """Count a use of a session that does not change it."""
+        self._table.touch(turn.key)
 
 
 def digest(command: Command) -> bytes:
@@ -305,7 +258,7 @@ def digest(command: Command) -> bytes:
     return hashlib.sha256(msgspec.json.encode(command.asked)).digest()
 
 
-def _repeated(command: Command, known: Remembered) -> bytes:
+def _repeated(command: Command, known: Kept) -> bytes:
     """Return the answer that an earlier command got under the same key.
 
     Raises:

@@ -6,6 +6,7 @@ import time
 from asyncio import Future, get_running_loop
 from collections import deque
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from arraylstm_serve import __version__
 from arraylstm_serve.api.problems import Problem
@@ -16,14 +17,18 @@ from arraylstm_serve.engine.base import Engine, row_bytes
 from arraylstm_serve.heavy import Admission, HeavyWork
 from arraylstm_serve.proxies import Proxies
 from arraylstm_serve.sessions.commands import Caller, Command
+from arraylstm_serve.sessions.keeper import Keeper
 from arraylstm_serve.sessions.limits import Bodies, Bound, Connections, Rates, Share
 from arraylstm_serve.sessions.model import Model
-from arraylstm_serve.sessions.queue import Queue, Reply, Turn
+from arraylstm_serve.sessions.queue import Queue
 from arraylstm_serve.sessions.rendering import render_info
 from arraylstm_serve.sessions.session import Session
 from arraylstm_serve.sessions.state_file import OVERHEAD
+from arraylstm_serve.sessions.stored_queue import StoredQueue
 from arraylstm_serve.sessions.table import Table
+from arraylstm_serve.sessions.turn import Reply, Turn
 from arraylstm_serve.settings import Settings
+from arraylstm_serve.stores.base import Store
 
 Clock = Callable[[], float]
 
@@ -51,6 +56,7 @@ class Service:
         admission: lets events begin, clients in turn.
         rates: the bound on each client's requests a second.
         bulk_share: the places for pending requests that bulk requests may use.
+        keeper: reads and writes the store of sessions; None if they are kept in memory alone.
         bodies: the memory for long request bodies.
         connections: the open connections.
         draining: whether the server is to get no more requests, for an operator said so or it stops.
@@ -73,19 +79,26 @@ class Service:
         self.admission = Admission()
         self.rates = Rates(settings.quota_rate)
         self._pending = Bound("requests are pending", settings.max_pending, settings.quota_pending)
-        waiting: dict[str, deque[Turn]] = {}
+        self._waiting: dict[str, deque[Turn]] = {}
         self.sessions = Table(
             self.counters,
             self._clock,
             release=lambda session: self._models[session.model].slots.release(session.slot),
-            busy=waiting,
+            busy=self._waiting,
             max_sessions=settings.max_sessions,
             ttl=settings.session_ttl,
             max_answer_bytes=settings.max_answer_bytes,
             quota_sessions=settings.quota_sessions,
             quota_answer_bytes=settings.quota_answer_bytes,
         )
-        self._queue = Queue(
+        self.keeper: Keeper | None = None
+        self._queue = self._make_queue(Queue, self._waiting)
+        self.model = Model(bundle, engine, settings, self.counters, lambda walks: self._queue.finish(walks))
+        self._models = {self.model.fingerprint: self.model}
+        """The models that sessions have slots of, by fingerprint."""
+
+    def _make_queue(self, kind: Callable[..., Queue], waiting: dict[str, deque[Turn]], **more: Any) -> Queue:
+        return kind(
             self.sessions,
             waiting,
             self.counters,
@@ -93,12 +106,25 @@ class Service:
             self.heavy,
             self._clock,
             choose=lambda session: self.model,
-            max_sessions=settings.max_sessions,
-            max_turns=settings.max_session_pending,
+            max_sessions=self.settings.max_sessions,
+            max_turns=self.settings.max_session_pending,
+            **more,
         )
-        self.model = Model(bundle, engine, settings, self.counters, self._queue.finish)
-        self._models = {self.model.fingerprint: self.model}
-        """The models that sessions have slots of, by fingerprint."""
+
+    def keep(self, store: Store) -> None:
+        """Keep the sessions in a store from now on; no request has come yet."""
+        self.keeper = Keeper(store)
+        self._queue = self._make_queue(StoredQueue, self._waiting, keeper=self.keeper)
+
+    async def close(self) -> None:
+        """Let go of the store, if there is one."""
+        if self.keeper is not None:
+            await self.keeper.close()
+
+    @property
+    def fault(self) -> str:
+        """Why requests cannot be answered now; empty if they can."""
+        return "" if self.keeper is None else self.keeper.fault
 
     def perform(self, command: Command, caller: Caller, reply: Reply) -> None:
         """Carry out a command when its turn comes.

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from arraylstm_serve.api.schemas import KEYS_REMEMBERED, Item
 from arraylstm_serve.engine.slots import INITIAL
+from arraylstm_serve.stores.record import Kept, Stamp
 
 RECENT = 64
 """How many of a session's last items are kept."""
@@ -30,18 +31,6 @@ ANSWER_OVERHEAD = 512
 State = Literal["new", "continued", "restored"]
 
 
-class Remembered(Struct, frozen=True, gc=False):
-    """The answer to a request with an idempotency key.
-
-    Attributes:
-        digest: the SHA-256 of what was requested.
-        answer: the encoded answer.
-    """
-
-    digest: bytes
-    answer: bytes
-
-
 class Answers(Struct, frozen=True, gc=False):
     """A session's answers under its last 16 idempotency keys, oldest first.
 
@@ -50,13 +39,17 @@ class Answers(Struct, frozen=True, gc=False):
         nbytes: how many bytes are counted for them.
     """
 
-    by_key: dict[str, Remembered] = {}
+    by_key: dict[str, Kept] = {}
     nbytes: int = 0
 
     def remember(self, key: str, digest: bytes, answer: bytes) -> Answers:
         """Return these answers and one more, without those beyond the last 16 keys."""
-        kept = [*self.by_key.items(), (key, Remembered(digest, answer))][-KEYS_REMEMBERED:]
-        return Answers(dict(kept), sum(len(name) + len(one.answer) + ANSWER_OVERHEAD for name, one in kept))
+        return Answers.of(dict([*self.by_key.items(), (key, Kept(digest, answer))][-KEYS_REMEMBERED:]))
+
+    @classmethod
+    def of(cls, by_key: dict[str, Kept]) -> Self:
+        """Return these answers, with their bytes counted."""
+        return cls(by_key, sum(len(name) + len(one.answer) + ANSWER_OVERHEAD for name, one in by_key.items()))
 
 
 NO_ANSWERS = Answers()
@@ -83,6 +76,7 @@ class Session(Struct, frozen=True, gc=False):
         restored: whether a client gave it its state and it has consumed no item since.
         ended: when it ended, in seconds since the epoch; 0 if it has not.
         owner: the client that began it, and whose share of the bounds it counts towards.
+        writes: the ids of its last writes to the store, newest first; none if there is no store.
     """
 
     key: str
@@ -98,11 +92,17 @@ class Session(Struct, frozen=True, gc=False):
     restored: bool = False
     ended: float = 0.0
     owner: str = ""
+    writes: tuple[int, ...] = ()
 
     @property
     def begun(self) -> bool:
         """Whether the session has a state of its own."""
         return self.step > 0
+
+    @property
+    def stamp(self) -> Stamp | None:
+        """What names this value of the session; None before it has begun for the first time."""
+        return Stamp(self.incarnation, self.version) if self.version else None
 
     @property
     def state(self) -> State:

@@ -112,6 +112,14 @@ class Table:
         if before.begun and before.slot != after.slot:
             self._release(before)
 
+    def unload(self, key: str) -> None:
+        """Take a session out of the table; the store still has it."""
+        session = self.find(key)
+        if session.version:
+            self._drop(session)
+        if session.begun:
+            self._release(session)
+
     def touch(self, key: str) -> None:
         """Mark a session as used now, if it is held."""
         session = self._held.get(key)

@@ -125,10 +125,13 @@ class Store(ABC):
     outcome. A subclass states `describe`, `_load`, `_commit` and `_close`, and `_sweep` and `_backup` if it has them.
 
     Attributes:
+        shared: whether several servers may use the store at once.
         ttl: seconds after its last write that a record lives.
         warnings: what the person who started the server should know about the store, a sentence each.
         counters: what the store did.
     """
+
+    shared = False
 
     def __init__(self, ttl: float) -> None:
         self.ttl = ttl

@@ -43,6 +43,8 @@ class RedisStore(Store):
     Every call ends within `timeout` seconds: what fails and may pass is tried again until then.
     """
 
+    shared = True
+
     def __init__(self, address: Address, link: Link, *, ttl: float, timeout: float, description: str) -> None:
         super().__init__(ttl)
         self._address = address

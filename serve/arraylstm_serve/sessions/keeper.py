@@ -1,0 +1,201 @@
+"""Between the queue and the store: sessions become records and records sessions, a batch at a time."""
+
+from __future__ import annotations
+
+import logging
+from asyncio import Task, get_running_loop, sleep
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from arraylstm_serve.engine.slots import INITIAL
+from arraylstm_serve.sessions.model import Model
+from arraylstm_serve.sessions.session import Answers, Session
+from arraylstm_serve.stores.base import Change, Failed, Loaded, Outcome, Store, StoreError
+from arraylstm_serve.stores.record import WRITES, Record, encode, new_write
+
+SWEEPS = 60.0
+"""Seconds between two removals of expired records, by stores that do not expire them by themselves."""
+
+PROBES = 1.0
+"""Seconds between two looks at a store that has failed."""
+
+PROBE = "."
+"""The key to look for: no session has this id."""
+
+Found = Callable[[Loaded], None]
+"""Takes what the store has under a key."""
+
+logger = logging.getLogger(__name__)
+
+
+class Next(NamedTuple):
+    """A session's next value, to be committed.
+
+    Attributes:
+        before: the session as it was.
+        after: its next value; its state is in its slot of the model.
+        model: the model that made the state.
+    """
+
+    before: Session
+    after: Session
+    model: Model
+
+
+Committed = Callable[[Sequence[Outcome], Sequence[Session]], None]
+"""Takes the outcomes of a commit, and the values of the sessions as the store has them if they are applied."""
+
+
+class Keeper:
+    """Reads and writes a store's records for the queue. Its methods return at once.
+
+    Args:
+        store: the store, open.
+
+    Attributes:
+        store: the store.
+        fault: why the store cannot be used now; empty if it can.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.fault = ""
+        self._wanted: dict[str, list[Found]] = {}
+        self._tasks: set[Task[None]] = set()
+        self._sweeping = self._do(self._sweep())
+
+    def load(self, key: str, found: Found) -> None:
+        """Look for a record; those asked for in one round of the event loop are loaded together."""
+        if not self._wanted:
+            get_running_loop().call_soon(self._load_wanted)
+        self._wanted.setdefault(key, []).append(found)
+
+    def commit(self, changes: Sequence[Next], committed: Committed) -> None:
+        """Write the next values of different sessions."""
+        sessions = [named(change) for change in changes]
+        self._do(self._commit(encoded(changes, sessions), sessions, committed))
+
+    async def close(self) -> None:
+        """Let go of the store, once it has done what was asked."""
+        self._sweeping.cancel()
+        await self.store.close()
+
+    def _load_wanted(self) -> None:
+        wanted, self._wanted = self._wanted, {}
+        self._do(self._load(wanted))
+
+    async def _load(self, wanted: dict[str, list[Found]]) -> None:
+        records = await self.store.load(list(wanted))
+        self._note(records.values())
+        for key, takers in wanted.items():
+            for found in takers:
+                found(records[key])
+
+    async def _commit(self, changes: Sequence[Change], sessions: Sequence[Session], committed: Committed) -> None:
+        outcomes = await self.store.commit(changes)
+        self._note(outcomes)
+        committed(outcomes, sessions)
+
+    def _note(self, outcomes: Sequence[object] | Any) -> None:
+        """Remember whether the store works; if it has failed, look at it until it works."""
+        failed = next((outcome for outcome in outcomes if isinstance(outcome, Failed)), None)
+        if failed is None:
+            self.fault = ""
+        elif not self.fault:
+            self.fault = failed.reason
+            logger.error("the session store has failed: %s", failed.reason)
+            self._do(self._probe())
+
+    async def _probe(self) -> None:
+        while self.fault:
+            await sleep(PROBES)
+            found = await self.store.load([PROBE])
+            if not isinstance(found[PROBE], Failed):
+                self.fault = ""
+        logger.info("the session store works again")
+
+    async def _sweep(self) -> None:
+        while True:
+            await sleep(SWEEPS)
+            try:
+                await self.store.sweep()
+            except StoreError as error:
+                logger.warning("expired sessions could not be removed from the store: %s", error)
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> Task[None]:
+        """Do some work beside; keep it from being collected meanwhile."""
+        task = get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def named(change: Next) -> Session:
+    """Return a session's next value with an id for the write."""
+    return msgspec.structs.replace(change.after, writes=(new_write(), *change.before.writes[: WRITES - 1]))
+
+
+def encoded(changes: Sequence[Next], sessions: Sequence[Session]) -> list[Change]:
+    """Return the changes as the store takes them."""
+    tensors = _tensors(changes)
+    return [
+        Change(change.before.key, change.before.stamp, encode(record_of(session, tensors.get(place, {}))))
+        for place, (change, session) in enumerate(zip(changes, sessions, strict=True))
+    ]
+
+
+def _tensors(changes: Sequence[Next]) -> dict[int, dict[str, Any]]:
+    """Return the tensors of each session that has a state, by the session's place."""
+    places: dict[int, list[int]] = {}
+    models = {id(change.model): change.model for change in changes}
+    for place, change in enumerate(changes):
+        if change.after.slot != INITIAL:
+            places.setdefault(id(change.model), []).append(place)
+    found: dict[int, dict[str, Any]] = {}
+    for model, of_model in places.items():
+        rows = models[model].engine.read(np.array([changes[place].after.slot for place in of_model]))
+        for row, place in enumerate(of_model):
+            found[place] = {name: values[row] for name, values in rows.items()}
+    return found
+
+
+def record_of(session: Session, tensors: dict[str, Any]) -> Record:
+    """Return the record of a session with these tensors."""
+    return Record(
+        key=session.key,
+        incarnation=session.incarnation,
+        version=session.version,
+        writes=session.writes,
+        model=session.model,
+        step=session.step,
+        tensors=tensors,
+        recent=session.recent,
+        answers=session.answers.by_key,
+        created=session.created,
+        last_used=session.last_used,
+        ended=session.ended,
+        restored=session.restored,
+    )
+
+
+def session_of(record: Record, slot: int, owner: str) -> Session:
+    """Return the session of a record whose tensors are in a slot."""
+    return Session(
+        key=record.key,
+        incarnation=record.incarnation,
+        version=record.version,
+        model=record.model,
+        step=record.step,
+        slot=slot,
+        recent=record.recent,
+        answers=Answers.of(record.answers),
+        created=record.created,
+        last_used=record.last_used,
+        restored=record.restored,
+        ended=record.ended,
+        owner=owner,
+        writes=record.writes,
+    )

@@ -1,0 +1,258 @@
+"""Sessions in a store: they survive the server, move between servers, and every outcome is what the store has."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from arraylstm_serve.stores.base import Change, Failed, Loaded, Outcome
+from arraylstm_serve.stores.memory import MemoryStore
+
+from .answers import check, near
+from .bundles import FINGERPRINT, LABELS, expected_predictions, write_bundle, write_manifest
+from .harness import Harness, predictions
+
+pytestmark = pytest.mark.anyio
+
+TTL = 1800.0
+
+
+class Store(MemoryStore):
+    """A store that a test can make slow, break or change behind a server's back."""
+
+    def __init__(self, clock: Any = lambda: 1_700_000_000.0, *, shared: bool = True) -> None:
+        super().__init__(TTL, clock)
+        self.shared = shared
+        self.broken: Failed | None = None
+        self.loses_answers = False
+        self.commits: list[int] = []
+        self.loads: list[int] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def _load(self, keys: Sequence[str]) -> dict[str, Loaded]:
+        self.loads.append(len(keys))
+        await self.gate.wait()
+        return dict.fromkeys(keys, self.broken) if self.broken else await super()._load(keys)
+
+    async def _commit(self, changes: Sequence[Change]) -> list[Outcome]:
+        self.commits.append(len(changes))
+        await self.gate.wait()
+        if self.broken:
+            return [self.broken] * len(changes)
+        outcomes = await super()._commit(changes)
+        return [Failed("the answer was lost", unknown=True)] * len(changes) if self.loses_answers else outcomes
+
+    async def _close(self) -> None:
+        """Keep everything for the next server."""
+
+
+def server(path: Path, store: Store, **settings: Any) -> Harness:
+    """A server over the store."""
+    harness = Harness(path, **settings)
+    store._closed = False
+    harness.service.keep(store)
+    return harness
+
+
+@pytest.fixture
+def store() -> Store:
+    """The store of a test."""
+    return Store()
+
+
+async def test_sessions_survive_the_server(bundle_path: Path, store: Store) -> None:
+    """Another server goes on where the first one stopped, with the same numbers, keys, items and times."""
+    first = server(bundle_path, store)
+    await first.send("u", "a", "b", key="k")
+    answer = await first.send("u", "c", key="l")
+    described = await first.client.get("/v1/sessions/u")
+    await first.service.close()
+    second = server(bundle_path, store)
+    assert (await second.client.get("/v1/sessions/u")).json() == described.json()
+    assert (await second.send("u", "c", key="l")).content == answer.content
+    continued = (await second.send("u", "d", expected_step=3)).json()
+    assert (continued["step"], continued["state"]) == (4, "continued")
+    assert predictions(continued) == near(expected_predictions(["a", "b", "c", "d"]))
+    peek = await second.client.get("/v1/sessions/u/predictions")
+    assert predictions(peek.json()) == predictions(continued)
+
+
+async def test_two_servers_share_sessions(bundle_path: Path, store: Store) -> None:
+    """Events that reach two servers in turn, or at once, apply in order and once each; each answer is the model's."""
+    servers = [server(bundle_path, store) for _ in range(2)]
+    items = [LABELS[index % len(LABELS)] for index in range(30)]
+    for step, item in enumerate(items, 1):
+        answer = (await servers[step % 2].send("u", item, key=f"k{step}")).json()
+        assert answer["step"] == step
+        assert predictions(answer) == near(expected_predictions(items[:step]))
+    answers = await asyncio.gather(*(servers[n % 2].send("v", "a", key=f"k{n}") for n in range(40)))
+    steps = {answer.json()["step"]: n for n, answer in enumerate(answers)}
+    assert sorted(steps) == list(range(1, 41))
+    last = [steps[step] for step in range(31, 41)]  # a session remembers its last 16 keys
+    repeated = await asyncio.gather(*(servers[(n + 1) % 2].send("v", "a", key=f"k{n}") for n in last))
+    assert [answer.content for answer in repeated] == [answers[n].content for n in last]
+    assert (await servers[0].client.get("/v1/sessions/v")).json()["step"] == 40
+    for one in servers:
+        slots = one.service.model.slots
+        assert slots.free == slots._count - 1 - len(one.service.sessions)
+
+
+async def test_an_outcome_without_a_change_is_never_of_an_old_value(bundle_path: Path, store: Store) -> None:
+    """What another server has done shows in looks, conflicts, repeated keys, state files and removals at once."""
+    here, there = (server(bundle_path, store) for _ in range(2))
+    await here.send("u", "a")
+    await there.send("u", "b", key="k")
+    assert (await here.client.get("/v1/sessions/u")).json()["step"] == 2
+    await there.send("u", "c")
+    assert (await here.client.get("/v1/sessions/u/predictions")).json()["step"] == 3
+    await there.send("u", "d")
+    conflict = check(await here.send("u", "e", expected_step=3), "step_conflict")
+    assert conflict["step"] == 4
+    assert (await here.send("u", "b", key="k")).json()["step"] == 2
+    await there.client.delete("/v1/sessions/u")
+    check(await here.client.get("/v1/sessions/u/state"), "unknown_session")
+    check(await here.send("u", "a", expected_step=4), "session_gone")
+    begun = (await here.send("u", "a")).json()
+    assert (begun["step"], begun["state"]) == (1, "new")
+
+
+async def test_memory_is_a_cache(bundle_path: Path) -> None:
+    """More sessions live than are held; each goes on where it stood, and what is loaded is loaded together."""
+    store = Store(shared=False)
+    harness = server(bundle_path, store, max_sessions=5)
+    names = [f"s{n}" for n in range(40)]
+    for item in "abc":
+        answers = []
+        for start in range(0, 40, 5):  # at most five can be busy when a session begins
+            answers += await asyncio.gather(*(harness.send(name, item) for name in names[start : start + 5]))
+        assert [answer.status_code for answer in answers] == [200] * 40
+    assert [answer.json()["step"] for answer in answers] == [3] * 40
+    assert predictions(answers[-1].json()) == near(expected_predictions(["a", "b", "c"]))
+    assert len(harness.service.sessions) == 5
+    assert max(store.loads) > 1
+    assert harness.service.model.slots.free == harness.service.model.slots._count - 1 - 5
+
+
+async def test_nothing_is_seen_before_it_is_kept(bundle_path: Path, store: Store) -> None:
+    """While a commit is under way its answer waits, and so does the session's next event."""
+    harness = server(bundle_path, store)
+    await harness.send("u", "a")
+    store.gate.clear()
+    waiting = [asyncio.create_task(harness.send("u", item)) for item in "bc"]
+    while len(store.commits) < 2:
+        await asyncio.sleep(0)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not any(task.done() for task in waiting)
+    assert harness.service.sessions.find("u").step == 1
+    store.gate.set()
+    assert [(await task).json()["step"] for task in waiting] == [2, 3]
+
+
+async def test_a_store_that_fails_refuses_and_recovers(bundle_path: Path, store: Store) -> None:
+    """Without its store the server is not ready and answers 503, applies nothing, and goes on once it works."""
+    harness = server(bundle_path, store)
+    await harness.send("u", "a")
+    store.broken = Failed("nobody answers at 192.0.2.1")
+    refusal = check(await harness.send("u", "b"), "store_unavailable")
+    assert "nobody answers at 192.0.2.1" in refusal["detail"]
+    assert "was not applied" in refusal["detail"]
+    check(await harness.send("new", "b"), "store_unavailable")
+    assert (await harness.client.get("/readyz")).json() == {"status": "store unavailable"}
+    assert (await harness.client.get("/healthz")).status_code == 200
+    store.broken = None
+    assert (await harness.send("u", "b", expected_step=1)).json()["step"] == 2
+    assert (await harness.client.get("/readyz")).status_code == 200
+    assert harness.service.pending == 0
+
+
+async def test_a_lost_answer_of_the_store_applies_nothing_twice(bundle_path: Path, store: Store) -> None:
+    """A commit of unknown outcome is 503; the same key then gets the first answer, and the session stands there."""
+    harness = server(bundle_path, store)
+    await harness.send("u", "a")
+    store.loses_answers = True
+    refusal = check(await harness.send("u", "b", key="k"), "store_unavailable")
+    assert "may have been applied" in refusal["detail"]
+    store.loses_answers = False
+    assert (await harness.send("u", "b", key="k")).json()["step"] == 2
+    assert (await harness.send("u", "c")).json()["step"] == 3
+
+
+async def test_a_store_that_has_lost_steps_is_not_taken_silently(bundle_path: Path, store: Store) -> None:
+    """After a failover to an older copy the client is told the actual step, once; the session goes on from there."""
+    harness = server(bundle_path, store)
+    await harness.send("u", "a")
+    older = dict(store._records)
+    await harness.send("u", "b")
+    await harness.send("gone", "a")
+    store._records = older
+    rewound = check(await harness.send("u", "c"), "session_rewound")
+    assert rewound["step"] == 1
+    answer = (await harness.send("u", "c", expected_step=1)).json()
+    assert predictions(answer) == near(expected_predictions(["a", "c"]))
+    lost = check(await harness.client.get("/v1/sessions/gone/predictions"), "session_rewound")
+    assert lost["step"] == 0
+    assert (await harness.send("gone", "a")).json()["state"] == "new"
+    assert harness.service.counters.rewound == 2
+
+
+async def test_a_session_that_expired_is_not_lost(bundle_path: Path) -> None:
+    """A record that the store has let go in its time is no loss of steps."""
+    now = 1_700_000_000.0
+    store = Store(lambda: now)
+    harness = server(bundle_path, store)
+    await harness.send("u", "a")
+    now += TTL + 1
+    harness.clock.now += TTL + 1
+    harness.service.sessions._next_expiry = harness.clock.now + 10  # this server has not looked yet
+    check(await harness.send("u", "b", expected_step=1), "session_gone")
+    assert harness.service.counters.rewound == 0
+
+
+async def test_a_damaged_record_is_refused_by_name(bundle_path: Path, store: Store) -> None:
+    """A record that cannot be read is told, and harms no other session."""
+    first = server(bundle_path, store)
+    await first.send("u", "a")
+    await first.send("v", "a")
+    expires, record = store._records["u"]
+    store._records["u"] = expires, record[:-1] + bytes([record[-1] ^ 1])
+    second = server(bundle_path, store)
+    refusal = check(await second.send("u", "b"), "session_damaged")
+    assert "The record of session" in refusal["detail"]
+    assert (await second.send("v", "b")).json()["step"] == 2
+
+
+async def test_another_models_state_is_refused(bundle_path: Path, tmp_path: Path, store: Store) -> None:
+    """A session of another model is named, can be looked at and removed, and never walks in this one."""
+    await server(bundle_path, store).send("u", "a", "b")
+    other = write_bundle(tmp_path / "other")
+    text = (other / "manifest.json").read_text()
+    write_manifest(other, text.replace(FINGERPRINT, f"sha256:{'f' * 64}").encode())
+    harness = server(other, store)
+    refusal = check(await harness.send("u", "c"), "model_mismatch")
+    assert FINGERPRINT in refusal["detail"]
+    assert (await harness.client.get("/v1/sessions/u")).json()["model"] == FINGERPRINT
+    check(await harness.client.get("/v1/sessions/u/predictions"), "model_mismatch")
+    assert (await harness.client.delete("/v1/sessions/u")).status_code == 204
+    assert (await harness.send("u", "c")).json()["state"] == "new"
+
+
+async def test_bulk_events_ends_and_states_are_kept_too(bundle_path: Path, store: Store) -> None:
+    """Whatever changes a session goes through the store: bulk events, ends, restored states."""
+    first = server(bundle_path, store)
+    events = [{"session_id": f"s{n}", "items": ["a", "b"]} for n in range(10)]
+    await first.client.post("/v1/events", json={"events": events})
+    state = (await first.client.get("/v1/sessions/s0/state")).content
+    await first.client.put("/v1/sessions/copy/state", content=state)
+    await first.send("s1", "c", end=True)
+    second = server(bundle_path, store)
+    assert (await second.send("s9", "c")).json()["step"] == 3
+    restored = (await second.send("copy", "c")).json()
+    assert (restored["step"], restored["state"]) == (3, "restored")
+    assert predictions(restored) == near(expected_predictions(["a", "b", "c"]))
+    check(await second.client.get("/v1/sessions/s1"), "unknown_session")
