@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from arraylstm_serve.stores.base import Change, Failed, Loaded, Outcome
 from arraylstm_serve.stores.memory import MemoryStore
+from arraylstm_serve.stores.record import decode, encode
 
 from .answers import check, near
-from .bundles import FINGERPRINT, LABELS, expected_predictions, write_bundle, write_manifest
+from .bundles import LABELS, expected_predictions
 from .harness import Harness, predictions
 
 pytestmark = pytest.mark.anyio
@@ -227,16 +229,17 @@ async def test_a_damaged_record_is_refused_by_name(bundle_path: Path, store: Sto
     assert (await second.send("v", "b")).json()["step"] == 2
 
 
-async def test_another_models_state_is_refused(bundle_path: Path, tmp_path: Path, store: Store) -> None:
+async def test_another_models_state_is_refused(bundle_path: Path, store: Store) -> None:
     """A session of another model is named, can be looked at and removed, and never walks in this one."""
     await server(bundle_path, store).send("u", "a", "b")
-    other = write_bundle(tmp_path / "other")
-    text = (other / "manifest.json").read_text()
-    write_manifest(other, text.replace(FINGERPRINT, f"sha256:{'f' * 64}").encode())
-    harness = server(other, store)
+    other = f"sha256:{'f' * 64}"
+    expires, record = store._records["u"]
+    theirs = msgspec.structs.replace(decode("u", record), model=other)
+    store._records["u"] = expires, encode(theirs)
+    harness = server(bundle_path, store)
     refusal = check(await harness.send("u", "c"), "model_mismatch")
-    assert FINGERPRINT in refusal["detail"]
-    assert (await harness.client.get("/v1/sessions/u")).json()["model"] == FINGERPRINT
+    assert other in refusal["detail"]
+    assert (await harness.client.get("/v1/sessions/u")).json()["model"] == other
     check(await harness.client.get("/v1/sessions/u/predictions"), "model_mismatch")
     assert (await harness.client.delete("/v1/sessions/u")).status_code == 204
     assert (await harness.send("u", "c")).json()["state"] == "new"
