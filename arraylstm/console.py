@@ -1,5 +1,6 @@
-"""What the command line programs share: how tables look, and with which status and message a failure ends."""
+"""What the command line programs share: how tables look, what a console can show, and how a failure ends."""
 
+import io
 import signal
 import sys
 import traceback
@@ -23,11 +24,18 @@ def make_table(*headings: str, title: str | None = None) -> Table:
     return table
 
 
+def show_any_text() -> None:
+    """Let standard output show `?` for a character that its encoding lacks; standard error shows an escape anyway."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # there is none where the program was started without
+        sys.stdout.reconfigure(errors="replace")
+
+
 def run(app: App) -> NoReturn:
     """Run a program and exit with the status it returns; never show a traceback.
 
     Status 2 is bad input, 130 or 143 an interrupt or a request to stop, 70 an unexpected error, shown with its place.
     """
+    show_any_text()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that unfinished work is cleaned up
     try:
         sys.exit(app())

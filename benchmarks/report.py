@@ -6,7 +6,7 @@ Ratios of one run carry over to other machines; the figures beside them are only
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +66,11 @@ def _shown(figure: float) -> str:
 
 
 def write_json(path: Path, settings: dict[str, Any], packages: Sequence[str], tables: Iterable[Table]) -> None:
-    """Write the results, the settings and the versions of packages."""
+    """Write the results, the settings and the versions of those packages that are installed."""
+    versions = {distribution.name: distribution.version for distribution in distributions()}
     document = {
         "settings": settings,
-        "versions": {name: version(name) for name in packages},
+        "versions": {name: versions[name] for name in packages if name in versions},
         "tables": [asdict(table) for table in tables],
     }
     path.write_text(json.dumps(document, indent=2, default=str) + "\n")

@@ -1,5 +1,6 @@
 """`arraylstm-export`: export a model file as a verified bundle, verify a bundle again, and show what it is."""
 
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -64,7 +65,8 @@ def export_model(
     Args:
         model: model.pt or model.safetensors of arraylstm-train, or a state dict of MyNetwork, of a network around
             nn.LSTM, or of LSTM2002.
-        output: folder to create; a bundle that is there already is replaced.
+        output: folder to create; a bundle that is there already is replaced. Without it, the folder is beside the model
+            and has its name: model for model.pt.
         verify: bundle to verify again: against the model or, without one, against its own test vectors.
         vocabulary: labels of a state dict's items: .json with a list or a bundle's vocabulary, else one label per line.
         held_out: event file that the model was not trained on, to measure what a precision below fp32 costs.
@@ -76,19 +78,10 @@ def export_model(
     if verify is not None:
         _check_only_verify(loaded, output, held_out, options)
         return _verify(verify, loaded, options, out)
-    if loaded is None or output is None:
-        missing = "a model file" if loaded is None else "a folder to write: --output DIR"
-        raise ExportError(f"give {missing}; see arraylstm-export --help")
+    if model is None or loaded is None:
+        raise ExportError("give a model file, such as the model.pt of arraylstm-train; see arraylstm-export --help")
     sequences = [] if held_out is None else _read_held_out(held_out, held_out_data, loaded)
-    bundle = _with_progress(lambda show: write_bundle(loaded, output, options, sequences, show))
-    if not bundle.report.passed:
-        return _fail(bundle.report, f"Nothing was written to {output}.", out)
-    _succeed(bundle, out)
-    if bundle.report.accuracy is not None:
-        out.print(accuracy_table(bundle.report.accuracy))
-    following = f" Next: arraylstm-serve {output}" if "onnx" in options.formats else ""
-    out.print(f"Wrote {output}.{following}", soft_wrap=True, markup=False)
-    return 0
+    return _write(loaded, output or _named_after(model), options, sequences, out)
 
 
 @app.command
@@ -102,6 +95,30 @@ def inspect(path: Path, /) -> int:
     for table in description(path):
         out.print(table)
     return 0
+
+
+def _named_after(model: Path) -> Path:
+    """Return the folder that a model's bundle is written to by default."""
+    if not model.suffix:
+        raise ExportError(f"{model}: has no suffix that its bundle's name could lack; name a folder with --output DIR")
+    return model.with_suffix("")
+
+
+def _write(model: ItemModel, output: Path, options: Options, held_out: list[Array], out: Console) -> int:
+    bundle = _with_progress(lambda show: write_bundle(model, output, options, held_out, show))
+    if not bundle.report.passed:
+        return _fail(bundle.report, f"Nothing was written to {output}.", out)
+    _succeed(bundle, out)
+    if bundle.report.accuracy is not None:
+        out.print(accuracy_table(bundle.report.accuracy))
+    following = f" Next: {_command('arraylstm-serve', output)}" if "onnx" in options.formats else ""
+    out.print(f"Wrote {output}.{following}", soft_wrap=True, markup=False)
+    return 0
+
+
+def _command(program: str, path: Path) -> str:
+    """Return the command as a shell takes it."""
+    return f"{program} {shlex.quote(str(path))}"
 
 
 def _verify(directory: Path, model: ItemModel | None, options: Options, out: Console) -> int:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import resource
 import socket
 import ssl
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -29,11 +29,12 @@ from arraylstm_serve.server import logs
 from arraylstm_serve.server.config import Config
 from arraylstm_serve.server.early import drop_unwritable_output, record_signals
 from arraylstm_serve.server.memory import demands, memory_limit, too_much
+from arraylstm_serve.server.open_files import allow_files
 from arraylstm_serve.server.protocol import Protocol
 from arraylstm_serve.server.stalls import end_stalled
 from arraylstm_serve.server.stream import StreamProtocol
 from arraylstm_serve.server.tls import Listener, server_context
-from arraylstm_serve.server.unix_socket import path_faults, unix_socket
+from arraylstm_serve.server.unix_socket import AF_UNIX, path_faults, unix_socket
 from arraylstm_serve.sessions.model import slot_count
 from arraylstm_serve.sessions.service import Service
 from arraylstm_serve.settings import Settings, warn_of_unknown_variables
@@ -52,9 +53,6 @@ RECEIVE_BUFFER = 65_536
 
 It is also what comes in one piece, and so what is held of requests sent ahead: Linux doubles it, 128 KB at most.
 """
-
-SPARE_FILES = 64
-"""Open files in addition to those of accepted connections; connections that are being refused need some of them."""
 
 logger = logging.getLogger(__name__)
 
@@ -140,25 +138,6 @@ def serve(path: Path, settings: Settings) -> None:
         Server(config, service, greeting(service, keys, listener), signals).run([listener])
 
 
-def allow_files(connections: int) -> None:
-    """Raise this process's limit of open files, so that it can have so many connections.
-
-    Raises:
-        StartupError: the machine does not allow that many open files.
-    """
-    needed = connections + SPARE_FILES
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < needed:
-        fitting = hard - SPARE_FILES
-        remedy = f"give --max-connections {fitting}, or raise the limit" if fitting > 0 else "raise the limit"
-        raise StartupError(
-            f"--max-connections {connections} needs {needed} open files, but at most {hard} are allowed (ulimit -Hn); "
-            f"{remedy}."
-        )
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
-
-
 def allocate(bundle: Bundle, settings: Settings) -> Engine:
     """Open the engine, with memory for everything that the settings allow.
 
@@ -188,7 +167,7 @@ def configure(service: Service, keys: Keys | None) -> uvicorn.Config:
         Application(service, keys),
         settings,
         service.counters,
-        loop="uvloop",
+        loop="auto",  # uvloop, or asyncio's own where there is none: on Windows
         http=Protocol,
         ws=StreamProtocol,
         ws_max_size=settings.max_body,
@@ -229,7 +208,8 @@ def listen(host: str, port: int) -> socket.socket:
         )[0]
         listener = socket.socket(family, kind, protocol)
         try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if sys.platform != "win32":  # where a second server could take the address over
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)  # each connection inherits it
             listener.bind(address)
         except OSError:
@@ -252,13 +232,13 @@ def address_faults(host: str, port: int) -> Iterator[None]:
 def faults_of(listener: socket.socket) -> AbstractContextManager[None]:
     """Turn an error in using a bound socket into a StartupError."""
     address = listener.getsockname()
-    return path_faults(address) if listener.family == socket.AF_UNIX else address_faults(*address[:2])
+    return path_faults(address) if listener.family == AF_UNIX else address_faults(*address[:2])
 
 
 def places(settings: Settings, listener: socket.socket) -> list[str]:
     """Return the lines that say where the server is, its console and its documentation."""
     scheme = "https" if settings.tls_certificate else "http"
-    if listener.family == socket.AF_UNIX:
+    if listener.family == AF_UNIX:
         return [f"  serving   unix:{listener.getsockname()}"]
     host, port = listener.getsockname()[:2]
     url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
