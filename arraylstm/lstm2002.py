@@ -32,6 +32,9 @@ OPTIONS = {
     "p_hid": "Probability of zeroing a hidden feature in training.",
 }
 
+SIZES = ("cell", "num_items", "d_blk", "d_emb", "n_blk", "n_lyr")
+"""The entries of a configuration on which answers depend."""
+
 
 class Tokenizer(Protocol):
     """What the model needs of a tokenizer; one with labels also has `id2tk`, which maps ids to tokens."""
@@ -147,6 +150,10 @@ class LSTM2002(ItemModel):
         require_labels(vocabulary, num_items)
         options = {name: value for name, value in config.items() if name not in ("cell", "num_items")}
         return cls(tknzr=vocabulary or SimpleNamespace(vocab_size=num_items), **options)
+
+    def without_inert(self) -> dict[str, Any]:
+        """Return `config` with the sizes alone: the other arguments are for drawing weights and for training."""
+        return {name: value for name, value in self.config.items() if name in SIZES}
 
     @classmethod
     def add_CLI_args(cls, parser: argparse.ArgumentParser) -> None:  # noqa: N802 - the documented name

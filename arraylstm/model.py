@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from arraylstm.cells import CELLS
 from arraylstm.cells.base import clear_past
 from arraylstm.checks import require_dropout, require_lengths, require_positive, require_state
 from arraylstm.stack import Stack, make_stack
@@ -53,6 +54,10 @@ class ItemModel(nn.Module):
     def from_config(cls, config: dict[str, Any], vocabulary: Vocabulary | None) -> "ItemModel":
         """Construct the model that has this `config` and vocabulary."""
         raise NotImplementedError
+
+    def without_inert(self) -> dict[str, Any]:
+        """Return `config` with every argument that changes no answer at its default, for models to be compared by."""
+        return self.config
 
     # -- the parts ------------------------------------------------------------------------------------------
 
@@ -240,6 +245,11 @@ class NextItemModel(ItemModel):
     def from_config(cls, config: dict[str, Any], vocabulary: Vocabulary | None) -> "NextItemModel":
         """Construct the model that has this `config` and vocabulary; raises as the constructor does."""
         return cls(**config, vocabulary=vocabulary)
+
+    def without_inert(self) -> dict[str, Any]:
+        """Return `config` with the default dropout, and with the default k where the cell has no lanes."""
+        lanes = {} if CELLS[self.config["cell"]].has_lanes else {"k": 4}
+        return {**self.config, "dropout": 0.0, **lanes}
 
     def forward(
         self, items: Tensor, state: list[Tensor] | None = None, lengths: Tensor | None = None

@@ -19,7 +19,7 @@ from arraylstm_export.bundle.verify import check_bundle
 from arraylstm_export.bundle.write import write_bundle
 from arraylstm_export.errors import ExportError
 from arraylstm_export.options import Options
-from arraylstm_export.parity.render import headline
+from arraylstm_export.parity.render import headline, not_compared
 from arraylstm_export.parity.report import Report
 from arraylstm_export.parity.scenarios import Coverage
 from arraylstm_export.terminal import accuracy_table, description, files_table, parity_table
@@ -183,6 +183,8 @@ def _fail(report: Report, consequence: str, out: Console) -> int:
 
 def _print_headline(report: Report, out: Console) -> None:
     out.print(f"Parity with float64 PyTorch: {headline(report)}.", soft_wrap=True, markup=False, highlight=False)
+    for line in not_compared(report):
+        out.print(f"{line}.", soft_wrap=True, markup=False, highlight=False)
 
 
 def _console() -> Console:
