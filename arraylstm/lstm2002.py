@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from arraylstm.cells.lstm2002 import LSTM2002Layer, for_each_row
 from arraylstm.checks import require_dropout, require_positive
-from arraylstm.model import ItemModel, require_labels
+from arraylstm.model import ItemModel
 from arraylstm.stack import Stack
-from arraylstm.vocabulary import Vocabulary
+from arraylstm.vocabulary import Vocabulary, require_labels
 
 PAD, UNK = 2, 3  # the playground's ids: bos 0, eos 1, pad 2, unk 3
 

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Iterator
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -11,8 +11,9 @@ from cyclopts import App, Parameter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from arraylstm import CELLS, ItemModel, UnknownItemError, Vocabulary, __version__, console, load
+from arraylstm import ItemModel, UnknownItemError, Vocabulary, __version__, console, load
 from arraylstm.data import DataOptions, read_sessions
+from arraylstm.foreign import Hints
 from arraylstm_export.arrays import Array
 from arraylstm_export.bundle.checked import CheckedBundle, OnStage
 from arraylstm_export.bundle.verify import check_bundle
@@ -52,8 +53,8 @@ def export_model(
     *,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
     verify: Path | None = None,
-    cell: Annotated[str | None, Parameter(help=f"Cell of a bare state dict: {', '.join(CELLS)}.")] = None,
     vocabulary: Path | None = None,
+    hints: Annotated[Hints, Parameter(name="*", group="A state dict of another program")] = Hints(),
     options: Annotated[Options, Parameter(name="*")] = Options(),
     held_out: Path | None = None,
     held_out_data: Annotated[DataOptions, Parameter(name="*", name_transform=_held_out_flag)] = DataOptions(),
@@ -64,17 +65,19 @@ def export_model(
 
     Args:
         model: model.pt or model.safetensors of arraylstm-train, or a state dict of MyNetwork, of a network around
-            nn.LSTM, or of LSTM2002.
+            nn.LSTM, or of LSTM2002, alone or in a training checkpoint.
         output: folder to create; a bundle that is there already is replaced. Without it, the folder is beside the model
             and has its name: model for model.pt.
         verify: bundle to verify again: against the model or, without one, against its own test vectors.
         vocabulary: labels of a state dict's items: .json with a list or a bundle's vocabulary, else one label per line.
-        held_out: event file that the model was not trained on, to measure what a precision below fp32 costs.
+        hints: what the state dict's keys and shapes leave open.
+        held_out: event file that the model was not trained on; needed below fp32, to measure what the precision costs.
         held_out_data: how to read the event file.
     """
     out = _console()
-    _check_files_given(model, cell, vocabulary, held_out, held_out_data)
-    loaded = None if model is None else load(model, cell, None if vocabulary is None else Vocabulary.read(vocabulary))
+    _check_files_given(model, hints, vocabulary, held_out, held_out_data)
+    labels = None if vocabulary is None else Vocabulary.read(vocabulary)
+    loaded = None if model is None else load(model, vocabulary=labels, **asdict(hints))
     if verify is not None:
         _check_only_verify(loaded, output, held_out, options)
         return _verify(verify, loaded, options, out)
@@ -134,11 +137,11 @@ def _verify(directory: Path, model: ItemModel | None, options: Options, out: Con
 
 
 def _check_files_given(
-    model: Path | None, cell: str | None, vocabulary: Path | None, held_out: Path | None, held_out_data: DataOptions
+    model: Path | None, hints: Hints, vocabulary: Path | None, held_out: Path | None, held_out_data: DataOptions
 ) -> None:
     """Refuse flags that say how to read a file that is not given."""
-    for name, value in (("cell", cell), ("vocabulary", vocabulary)):
-        if model is None and value is not None:
+    for name in map(_flag, [*hints.given(), *(["vocabulary"] if vocabulary else [])]):
+        if model is None:
             raise ExportError(f"--{name} describes a model file: give one, or leave out --{name}")
     for flag in map(_held_out_flag, _changed(held_out_data)):
         if held_out is None:
