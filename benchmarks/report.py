@@ -14,6 +14,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as Grid
 
+from arraylstm.console import show_any_text
+
 _DIGITS = 4  # digits of a figure, not fewer than it has before the point
 _UNBOUNDED = 1000
 
@@ -38,6 +40,7 @@ class Table:
 
 def output() -> Console:
     """Return the console for tables; for a file or a pipe it is wide enough not to cut them off."""
+    show_any_text()
     terminal = Console()
     return terminal if terminal.is_terminal else Console(width=_UNBOUNDED)
 
