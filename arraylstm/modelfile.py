@@ -143,14 +143,18 @@ class Placeholder:
         """Take what the value would be filled with."""
 
 
-def _new_dict(*arguments: object) -> dict[Any, Any]:
-    """Stand for collections.defaultdict, which is empty until its entries follow."""
-    return {}
+class _Dict:
+    """Stands for a dict of another class, which is empty until its entries follow."""
+
+    def __new__(cls, *arguments: object) -> dict[Any, Any]:  # type: ignore[misc]
+        return {}
 
 
-def _new_list(*arguments: object) -> list[Any]:
-    """Stand for collections.deque."""
-    return []
+class _List:
+    """Stands for a list of another class, which is empty until its entries follow."""
+
+    def __new__(cls, *arguments: object) -> list[Any]:  # type: ignore[misc]
+        return []
 
 
 _NUMPY = [
@@ -172,14 +176,27 @@ _BUILTIN = [
         "bytes",
         "frozenset",
         "slice",
+        "range",
+        "xrange",
+        "set",
     )
 ]
 _PATHS = [f"pathlib.{name}" for name in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")]
 _PATHS += [f"pathlib._local.{name}" for name in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")]
 _DATES = [f"datetime.{name}" for name in ("datetime", "date", "time", "timedelta", "timezone")]
+_LIGHTNING = ["pytorch_lightning.utilities.parsing", "lightning.pytorch.utilities.parsing"]
+_LIGHTNING += ["lightning_fabric.utilities.data", "lightning.fabric.utilities.data"]
 _PLAIN = [
     *_NUMPY,
-    *("numpy.dtype", "numpy.ndarray", "_codecs.encode", "argparse.Namespace", "types.SimpleNamespace"),
+    *(
+        "numpy.dtype",
+        "numpy.ndarray",
+        "_codecs.encode",
+        "uuid.UUID",
+        "decimal.Decimal",
+        "argparse.Namespace",
+        "types.SimpleNamespace",
+    ),
     *_BUILTIN,
     *_PATHS,
     *_DATES,
@@ -189,5 +206,9 @@ _PLAIN = [
 
 def _stand_ins() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
     """Return what is called in place of each name, as `torch.serialization.safe_globals` takes it."""
-    containers = [(_new_dict, "collections.defaultdict"), (_new_list, "collections.deque")]
-    return [*((Placeholder, name) for name in _PLAIN), *containers]
+    dicts = ["collections.defaultdict", *(f"{module}.AttributeDict" for module in _LIGHTNING)]
+    return [
+        *((Placeholder, name) for name in _PLAIN),
+        *((_Dict, name) for name in dicts),
+        (_List, "collections.deque"),
+    ]

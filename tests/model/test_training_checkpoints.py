@@ -3,11 +3,14 @@
 import argparse
 import collections
 import datetime
+import decimal
 import functools
 import logging
 import os
 import pathlib
+import sys
 import types
+import uuid
 
 import numpy as np
 import pytest
@@ -61,6 +64,10 @@ OTHERS = network(1).state_dict()
         datetime.timedelta(3),
         pathlib.PurePosixPath("runs/3"),
         frozenset([1]),
+        {1, 2},
+        range(3),
+        decimal.Decimal("0.1"),
+        uuid.UUID(int=3),
         slice(1, 2),
         {"accuracy": {"tp": torch.tensor([1, 2]), "loss": torch.tensor(0.5)}},
     ],
@@ -74,6 +81,17 @@ def test_plain_data_beside_the_weights_does_not_matter(saved, value):
 def test_a_state_dict_in_a_defaultdict_is_one(saved):
     """It is a dict."""
     assert is_of(load(saved(collections.defaultdict(dict, model=WEIGHTS))), 0)
+
+
+def test_hyperparameters_in_a_dict_of_lightnings_are_a_dict(saved, monkeypatch):
+    """Older versions write a subclass of dict, which need not be installed to read the file."""
+    module = types.ModuleType("pytorch_lightning.utilities.parsing")
+    module.AttributeDict = type("AttributeDict", (dict,), {"__module__": module.__name__})
+    for name in ("pytorch_lightning", "pytorch_lightning.utilities", module.__name__):
+        monkeypatch.setitem(sys.modules, name, module)
+    path = saved({"state_dict": WEIGHTS, "hyper_parameters": module.AttributeDict(lr=0.1)})
+    monkeypatch.undo()
+    assert is_of(load(path), 0)
 
 
 class Runs:
