@@ -6,7 +6,6 @@ state dicts of other programs (`arraylstm.foreign`).
 
 import json
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,17 +51,7 @@ def save(model: ItemModel, path: str | Path) -> None:
         written.replace(target)
 
 
-def load(
-    path: str | Path,
-    cell: str | None = None,
-    vocabulary: Vocabulary | None = None,
-    *,
-    weights: str | None = None,
-    ignore: Sequence[str] = (),
-    tied: bool = False,
-    no_embedding: bool = False,
-    activation: str | None = None,
-) -> ItemModel:
+def load(path: str | Path, cell: str | None = None, vocabulary: Vocabulary | None = None, **hints: Any) -> ItemModel:
     """Read a model in eval mode.
 
     A state dict holds weights alone: the model leaves out what a network does without weights. Items may be fed as
@@ -76,28 +65,18 @@ def load(
             copy (EMA) the network is taken, and that is logged.
         cell: the registry name of the cell, if a bare state dict's keys and shapes leave it open.
         vocabulary: the items' labels, for a file that has none.
-        weights: the key of the state dict to take, if a checkpoint has several; a.b is b inside a.
-        ignore: keys to leave out, as they take no part in the answers; they may have * in them.
-        tied: whether a network's only matrix beside its LSTM is the embedding and scores the items too.
-        no_embedding: whether that matrix is the output layer alone, items being fed as one-hot vectors.
-        activation: what stands between two layers of an output, a name in `arraylstm.activations.ACTIVATIONS`.
+        hints: what else a state dict leaves open: `weights`, `ignore`, `tied`, `no_embedding` and `activation`, the
+            fields of `arraylstm.foreign.Hints`, which explains them.
 
     Raises:
         CheckpointError: the file is missing, truncated, of another kind, holds code, holds NaN or infinity, or its
             weights do not fit or can be read in several ways; a hint contradicts it; or the vocabulary has another
             size, or the file has its own. The message says which.
     """
-    hints = Hints(
-        cell=cell,
-        weights=weights,
-        ignore=tuple(ignore),
-        tied=tied,
-        no_embedding=no_embedding,
-        activation=activation,
-    )
+    said = Hints(cell=cell, **hints)
     content = read(Path(path))
     try:
-        described = _from_saved(content, hints) if "arraylstm_format" in content else describe(content, hints)
+        described = _from_saved(content, said) if "arraylstm_format" in content else describe(content, said)
         return _build(_labelled(described, vocabulary), cell)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None

@@ -235,8 +235,7 @@ class NextItemModel(ItemModel):
         super().__init__(cells, num_items, vocabulary, config)
         self.embedding = None if embedding_size is None else nn.Embedding(num_items, embedding_size)
         self.cells = cells
-        self.dropout = dropout
-        self.activation = activation
+        self.dropout, self.activation = dropout, activation
         self.head = None if head_size is None else nn.Linear(hidden_size, head_size)
         self.linear = nn.Linear(head_size or hidden_size, embedding_size if tied and embedding_size else num_items)
         self.register_parameter("bias", nn.Parameter(torch.zeros(num_items)) if tied else None)
