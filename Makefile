@@ -11,7 +11,7 @@ ON_SOURCES := PYTHONPATH=$(CURDIR):$(CURDIR)/export:$(CURDIR)/serve
 SOURCES := $(shell find arraylstm export serve -name '*.py' -o -name py.typed -o -path '*/console/*' -type f) pyproject.toml README.md LICENSE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-edge slow lint imports format openapi constraints clean
+.PHONY: help demo test test-fast test-edge test-oldest slow lint imports format openapi constraints clean
 
 help:
 	@echo "make demo       train on a generated event log, export, serve, hold a short conversation (under three minutes)"
@@ -21,6 +21,7 @@ help:
 	@echo "make test-edge  attack a server in forty ways, ten minutes, and write docs/edge.md: what another client saw, what the"
 	@echo "                server used; status 1 if that client saw an error or the server died. Linux, two idle cores"
 	@echo "make slow       run the suite on the sources and list the slow tests in tests/slow.txt"
+	@echo "make test-oldest  the main part of the suite on the sources, with the lowest versions that pyproject.toml allows"
 	@echo "make lint       ruff, mypy --strict, and the direction of imports"
 	@echo "make imports    print which module imports which and how often, one graph per package (DOT, for Graphviz)"
 	@echo "make format     let ruff reformat and fix what it can"
@@ -29,6 +30,11 @@ help:
 
 # These tests run a second time, with the GPU's engine on the CPU.
 ENGINE_TESTS := $(patsubst %,tests/serve/test_%.py,bulk events interleaved session_machine sessions slots state)
+
+# What runs with the lowest versions, and what that needs beside them: neither a browser nor schemathesis.
+OLDEST_TESTS := tests/serve tests/export tests/model --ignore tests/serve/edge \
+	$(patsubst %,--ignore tests/serve/test_%.py,console console_sessions openapi origins)
+OLDEST_TOOLS := $(shell grep -E '^(pytest|pytest-xdist|hypothesis|jsonschema_rs|matplotlib)==' constraints.txt)
 
 demo: .venv/demo
 	@$(BIN)/python examples/demo.py
@@ -49,6 +55,14 @@ test-edge: $(if $(wildcard .venv/dev),,.venv/dev)
 slow: $(if $(wildcard .venv/dev),,.venv/dev) .reference
 	$(ON_SOURCES) $(PYTEST) --find-slow --ignore tests/test_packaging.py
 	$(ON_SOURCES) $(PYTEST) --find-slow --ignore tests/test_packaging.py -m "not slow"
+
+# torch alone is the pinned one: older ones have no build for the CPU that pip finds.
+test-oldest: | $(BIN)/python
+	rm -rf .venv-oldest
+	$(PYTHON) -m venv .venv-oldest
+	$(BIN)/python tests/oldest.py serve export client > .venv-oldest/lowest.txt
+	PIP_CONSTRAINT=.venv-oldest/lowest.txt .venv-oldest/bin/pip install --quiet -e '.[serve,export,client]' $(OLDEST_TOOLS)
+	OMP_NUM_THREADS=1 .venv-oldest/bin/pytest --numprocesses auto --dist worksteal -m "not slow" $(OLDEST_TESTS)
 
 lint: .venv/dev
 	$(BIN)/ruff format --check .
@@ -80,7 +94,7 @@ constraints:
 	rm -rf .venv-pins
 
 clean:
-	rm -rf .venv .reference dist demo
+	rm -rf .venv .venv-oldest .reference dist demo
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(f"Python 3.11 to 3.13 is needed; $(PYTHON) is {v[0]}.{v[1]}. Name another: make PYTHON=python3.11" if not (3, 11) <= v < (3, 14) else 0)'

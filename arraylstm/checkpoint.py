@@ -5,25 +5,23 @@ state dicts of other programs (`arraylstm.foreign`).
 """
 
 import json
-import pickle
-import re
 import tempfile
-import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from arraylstm.errors import CheckpointError, one_line
-from arraylstm.foreign import Described, Weights, check_tensors, describe, some
+from arraylstm.foreign import Described, Hints, Weights, check_tensors, describe, some
+from arraylstm.foreign.described import refuse_hints
 from arraylstm.lstm2002 import LSTM2002
 from arraylstm.model import ItemModel, NextItemModel
+from arraylstm.modelfile import SAFETENSORS, read
 from arraylstm.vocabulary import Vocabulary
 
 FORMAT = 1
 MODELS: dict[str, type[ItemModel]] = {"NextItemModel": NextItemModel, "LSTM2002": LSTM2002}
 """The classes that files may name; a model of another class needs one more row here and nothing else."""
-_INSTEAD = "save the weights alone instead, torch.save(model.state_dict(), path), and load that"
 
 
 def save(model: ItemModel, path: str | Path) -> None:
@@ -44,7 +42,7 @@ def save(model: ItemModel, path: str | Path) -> None:
     target = Path(path)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
         written = Path(folder) / "model"
-        if target.suffix == ".safetensors":
+        if target.suffix == SAFETENSORS:
             import safetensors.torch  # here, so that `import arraylstm` needs torch alone
 
             safetensors.torch.save_file(weights, written, {"arraylstm": json.dumps(header)})
@@ -53,26 +51,32 @@ def save(model: ItemModel, path: str | Path) -> None:
         written.replace(target)
 
 
-def load(path: str | Path, cell: str | None = None, vocabulary: Vocabulary | None = None) -> ItemModel:
+def load(path: str | Path, cell: str | None = None, vocabulary: Vocabulary | None = None, **hints: Any) -> ItemModel:
     """Read a model in eval mode.
+
+    A state dict holds weights alone: the model leaves out what a network does without weights. Items may be fed as
+    one-hot vectors, by an embedding, or, to an LSTM of one input, as the number of their id, as DeepLog does.
 
     Args:
         path: a file that `save` wrote; or, as torch or safetensors file, a state dict of `MyNetwork`, of a network
-            around one nn.LSTM or nn.LSTMCell (an output layer with as many outputs as there are items, and an
-            embedding or one-hot inputs), of language-model-playground's LSTM2002 or of kLSTM.py's MarkovLSTM over
-            one-hot items. Any of these may stand under a key of a training checkpoint. A state dict holds weights
-            alone: the model leaves out what a network does without weights, such as an activation before its output
-            layer.
+            around nn.LSTM or nn.LSTMCell, one or several on each other (with an output of one or two layers and as many
+            outputs as there are items), of language-model-playground's LSTM2002 or of kLSTM.py's MarkovLSTM over
+            one-hot items. Any of these may stand under a key of a training checkpoint. Of a network and its averaged
+            copy (EMA) the network is taken, and that is logged.
         cell: the registry name of the cell, if a bare state dict's keys and shapes leave it open.
         vocabulary: the items' labels, for a file that has none.
+        hints: what else a state dict leaves open: `weights`, `ignore`, `tied`, `no_embedding` and `activation`, the
+            fields of `arraylstm.foreign.Hints`, which explains them.
 
     Raises:
         CheckpointError: the file is missing, truncated, of another kind, holds code, holds NaN or infinity, or its
-            weights do not fit; or the vocabulary has another size, or the file has its own. The message says which.
+            weights do not fit or can be read in several ways; a hint contradicts it; or the vocabulary has another
+            size, or the file has its own. The message says which.
     """
-    content = _read(Path(path))
+    said = Hints(cell=cell, **hints)
+    content = read(Path(path))
     try:
-        described = _from_saved(content) if "arraylstm_format" in content else describe(content, cell)
+        described = _from_saved(content, said) if "arraylstm_format" in content else describe(content, said)
         return _build(_labelled(described, vocabulary), cell)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
@@ -115,55 +119,11 @@ def _names() -> str:
     return ", ".join(MODELS)
 
 
-# -- files ----------------------------------------------------------------------------------------------------
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise CheckpointError(f"{path}: {'is not a file' if path.exists() else 'no such file'}")
-    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-
-
-def _read_safetensors(path: Path) -> dict[str, Any]:
-    import safetensors  # here, so that `import arraylstm` needs torch alone
-
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-        saved = {**json.loads(metadata["arraylstm"]), "state_dict": weights} if "arraylstm" in metadata else None
-    except (safetensors.SafetensorError, ValueError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file: {one_line(error)}") from None
-    return saved or weights
-
-
-def _read_torch(path: Path) -> dict[str, Any]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's hints about files that are refused below
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{path}: {_explain_refusal(str(error))}") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        if "TorchScript" in str(error):
-            raise CheckpointError(f"{path}: is a TorchScript program, not weights; {_INSTEAD}") from None
-        raise CheckpointError(f"{path}: not a readable torch file, or truncated: {one_line(error)}") from None
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a model or a state dict")
-    return content
-
-
-def _explain_refusal(message: str) -> str:
-    refused = re.search(r"(?:GLOBAL|global:?)\s+([\w.]+\.\w+)", message)
-    if refused:
-        return f"needs the code of {refused[1]} to be run when it is read, which is refused; {_INSTEAD}"
-    return f"not a torch file, or one that runs code when it is read, which is refused; {_INSTEAD}"
-
-
 # -- contents -------------------------------------------------------------------------------------------------
 
 
-def _from_saved(content: dict[str, Any]) -> Described:
+def _from_saved(content: dict[str, Any], hints: Hints) -> Described:
+    refuse_hints(hints, "a model of arraylstm", "cell")
     if content["arraylstm_format"] != FORMAT:
         raise CheckpointError(f"is of format {content['arraylstm_format']!r}; this version reads {FORMAT}")
     for key, kind in (("config", dict), ("state_dict", dict), ("vocabulary", dict | None)):

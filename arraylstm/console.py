@@ -1,10 +1,10 @@
-"""What the command line programs share: how tables look, and with which status and message a failure ends."""
+"""What the command line programs share: how tables look, what a console can show, and how a failure ends."""
 
+import io
 import os
 import signal
 import sys
 import traceback
-from io import TextIOWrapper
 from pathlib import Path
 from typing import IO, Any, NoReturn, cast
 
@@ -54,14 +54,19 @@ def make_table(*headings: str, title: str | None = None) -> Table:
     return table
 
 
+def show_any_text() -> None:
+    """Let the standard streams show an escape for a character that their encoding lacks."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # there is none where the program was started without
+            stream.reconfigure(errors="backslashreplace")
+
+
 def run(app: App) -> NoReturn:
     """Run a program and exit with the status it returns; never show a traceback.
 
     Status 2 is bad input, 130 or 143 an interrupt or a request to stop, 70 an unexpected error, shown with its place.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character is no reason to fail
+    show_any_text()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that unfinished work is cleaned up
     try:
         sys.exit(app())

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from arraylstm.cells.lstm2002 import LSTM2002Layer, for_each_row
 from arraylstm.checks import require_dropout, require_positive
-from arraylstm.model import ItemModel, require_labels
+from arraylstm.model import ItemModel
 from arraylstm.stack import Stack
-from arraylstm.vocabulary import Vocabulary
+from arraylstm.vocabulary import Vocabulary, require_labels
 
 PAD, UNK = 2, 3  # the playground's ids: bos 0, eos 1, pad 2, unk 3
 
@@ -31,6 +31,9 @@ OPTIONS = {
     "p_emb": "Probability of zeroing an embedding's feature in training.",
     "p_hid": "Probability of zeroing a hidden feature in training.",
 }
+
+SIZES = ("cell", "num_items", "d_blk", "d_emb", "n_blk", "n_lyr")
+"""The entries of a configuration on which answers depend."""
 
 
 class Tokenizer(Protocol):
@@ -147,6 +150,10 @@ class LSTM2002(ItemModel):
         require_labels(vocabulary, num_items)
         options = {name: value for name, value in config.items() if name not in ("cell", "num_items")}
         return cls(tknzr=vocabulary or SimpleNamespace(vocab_size=num_items), **options)
+
+    def without_inert(self) -> dict[str, Any]:
+        """Return `config` with the sizes alone: the other arguments are for drawing weights and for training."""
+        return {name: value for name, value in self.config.items() if name in SIZES}
 
     @classmethod
     def add_CLI_args(cls, parser: argparse.ArgumentParser) -> None:  # noqa: N802 - the documented name

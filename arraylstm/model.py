@@ -6,10 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from arraylstm.activations import ACTIVATIONS, activate
+from arraylstm.cells import CELLS
 from arraylstm.cells.base import clear_past
 from arraylstm.checks import require_dropout, require_lengths, require_positive, require_state
 from arraylstm.stack import Stack, make_stack
-from arraylstm.vocabulary import Vocabulary
+from arraylstm.vocabulary import Vocabulary, require_labels
 
 
 class ItemModel(nn.Module):
@@ -53,6 +55,10 @@ class ItemModel(nn.Module):
     def from_config(cls, config: dict[str, Any], vocabulary: Vocabulary | None) -> "ItemModel":
         """Construct the model that has this `config` and vocabulary."""
         raise NotImplementedError
+
+    def without_inert(self) -> dict[str, Any]:
+        """Return `config` with every argument that changes no answer at its default, for models to be compared by."""
+        return self.config
 
     # -- the parts ------------------------------------------------------------------------------------------
 
@@ -170,12 +176,6 @@ class ItemModel(nn.Module):
         return state
 
 
-def require_labels(vocabulary: Vocabulary | None, num_items: int) -> None:
-    """Raise ValueError unless a vocabulary, if there is one, has a label for each item."""
-    if vocabulary is not None and len(vocabulary) != num_items:
-        raise ValueError(f"the vocabulary has {len(vocabulary)} items, the model {num_items}")
-
-
 class NextItemModel(ItemModel):
     """Predict the next item of a session from the items so far: embedding, a stack of one registry cell, linear layer.
 
@@ -193,10 +193,12 @@ class NextItemModel(ItemModel):
         tied: score items by the product with their own embeddings (Press and Wolf 2017), for which the linear layer
             maps h to E values, instead of by a linear layer to V.
         vocabulary: the items' labels; without one, items are the integers 0 to V-1.
+        head_size: width of a linear layer between the cells and `linear`; None for no such layer.
+        activation: what stands between those two layers, a name in `arraylstm.activations.ACTIVATIONS`.
 
     Raises:
-        ValueError: an unknown cell, a size smaller than 1, a dropout outside [0, 1), tied without an embedding, or a
-            vocabulary of another size.
+        ValueError: an unknown cell or activation, a size smaller than 1, a dropout outside [0, 1), tied without an
+            embedding, an activation without a head, or a vocabulary of another size.
     """
 
     def __init__(
@@ -210,6 +212,8 @@ class NextItemModel(ItemModel):
         dropout: float = 0.0,
         tied: bool = False,
         vocabulary: Vocabulary | None = None,
+        head_size: int | None = None,
+        activation: str = "none",
     ) -> None:
         require_positive("num_items", num_items)
         if embedding_size is not None:
@@ -225,13 +229,15 @@ class NextItemModel(ItemModel):
             "embedding_size": embedding_size,
             "dropout": require_dropout(dropout),
             "tied": tied,
+            **_checked_head(head_size, activation),
         }
         cells = make_stack(cell, embedding_size or num_items, hidden_size, k, num_layers, dropout)
         super().__init__(cells, num_items, vocabulary, config)
         self.embedding = None if embedding_size is None else nn.Embedding(num_items, embedding_size)
         self.cells = cells
-        self.dropout = dropout
-        self.linear = nn.Linear(hidden_size, embedding_size if tied and embedding_size else num_items)
+        self.dropout, self.activation = dropout, activation
+        self.head = None if head_size is None else nn.Linear(hidden_size, head_size)
+        self.linear = nn.Linear(head_size or hidden_size, embedding_size if tied and embedding_size else num_items)
         self.register_parameter("bias", nn.Parameter(torch.zeros(num_items)) if tied else None)
         if tied and self.embedding is not None:  # so that scores start as small as other models'
             nn.init.normal_(self.embedding.weight, std=self.embedding.embedding_dim**-0.5)
@@ -240,6 +246,11 @@ class NextItemModel(ItemModel):
     def from_config(cls, config: dict[str, Any], vocabulary: Vocabulary | None) -> "NextItemModel":
         """Construct the model that has this `config` and vocabulary; raises as the constructor does."""
         return cls(**config, vocabulary=vocabulary)
+
+    def without_inert(self) -> dict[str, Any]:
+        """Return `config` with the default dropout, and with the default k where the cell has no lanes."""
+        lanes = {} if CELLS[self.config["cell"]].has_lanes else {"k": 4}
+        return {**self.config, "dropout": 0.0, **lanes}
 
     def forward(
         self, items: Tensor, state: list[Tensor] | None = None, lengths: Tensor | None = None
@@ -261,6 +272,8 @@ class NextItemModel(ItemModel):
 
     def score(self, h: Tensor) -> Tensor:
         """Return the logits (..., V) for the highest layer's output (..., H)."""
+        if self.head is not None:
+            h = activate(self.activation, self.head(h))
         scores = self.linear(F.dropout(h, self.dropout, self.training))
         if self.bias is not None:  # tied
             assert self.embedding is not None
@@ -271,3 +284,15 @@ class NextItemModel(ItemModel):
     def like(self) -> Tensor:
         """Return a weight, for its dtype and device."""
         return self.linear.weight
+
+
+def _checked_head(head_size: int | None, activation: str) -> dict[str, Any]:
+    """Return what a configuration says of the layer between cells and scores: nothing if there is none."""
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
+    if head_size is None:
+        if activation != "none":
+            raise ValueError(f"activation {activation!r} stands behind a head; give a head_size")
+        return {}
+    require_positive("head_size", head_size)
+    return {"head_size": head_size, "activation": activation}

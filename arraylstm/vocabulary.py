@@ -126,6 +126,12 @@ class Vocabulary:
         return next(label for id, label in enumerate(self.labels) if self._ids[label] != id)
 
 
+def require_labels(vocabulary: Vocabulary | None, num_items: int) -> None:
+    """Raise ValueError unless a vocabulary, if there is one, has a label for each item."""
+    if vocabulary is not None and len(vocabulary) != num_items:
+        raise ValueError(f"the vocabulary has {len(vocabulary)} items, the model {num_items}")
+
+
 def _check_label(label: object) -> None:
     """Raise ValueError for a label that some JSON reader could not take or tell from others."""
     if type(label) is int and not -(2**63) <= label < 2**63:

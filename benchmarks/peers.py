@@ -16,10 +16,10 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from http.client import HTTPException
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
+import onnxruntime
 from bundles import Served, served
 from comparing import CPU, P99, REQUESTS, Run, in_turn
 from cyclopts import App, Parameter
@@ -33,7 +33,7 @@ from arraylstm import console
 
 app = App(name="peers", help=__doc__, result_action="return_value")
 
-PACKAGES = ("onnxruntime", "numpy")
+PACKAGES = ("onnxruntime", "onnxruntime-gpu", "numpy")
 _INSTALLING = 900  # seconds
 _STARTING = 120.0
 _TRIED = (3, 14, 159)  # items of a session for which all servers must give the same answers
@@ -216,9 +216,8 @@ def environment(peer: Peer, sizes: Sizes) -> Path:
     if not sizes.install:
         raise PeerError(f"{peer.name} is not installed; --install does it")
     _run(peer, [sizes.python, "-m", "venv", "--clear", folder])
-    _run(
-        peer, [python, "-m", "pip", "install", "--quiet", *peer.requirements, f"onnxruntime=={version('onnxruntime')}"]
-    )
+    runtime = f"onnxruntime=={onnxruntime.__version__}"  # on the CPU, whichever distribution is here
+    _run(peer, [python, "-m", "pip", "install", "--quiet", *peer.requirements, runtime])
     done.touch()
     return python
 

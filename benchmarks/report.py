@@ -6,13 +6,15 @@ Ratios of one run carry over to other machines; the figures beside them are only
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table as Grid
+
+from arraylstm.console import show_any_text
 
 _DIGITS = 4  # digits of a figure, not fewer than it has before the point
 _UNBOUNDED = 1000
@@ -38,6 +40,7 @@ class Table:
 
 def output() -> Console:
     """Return the console for tables; for a file or a pipe it is wide enough not to cut them off."""
+    show_any_text()
     terminal = Console()
     return terminal if terminal.is_terminal else Console(width=_UNBOUNDED)
 
@@ -66,10 +69,11 @@ def _shown(figure: float) -> str:
 
 
 def write_json(path: Path, settings: dict[str, Any], packages: Sequence[str], tables: Iterable[Table]) -> None:
-    """Write the results, the settings and the versions of packages."""
+    """Write the results, the settings and the versions of those packages that are installed."""
+    versions = {distribution.name: distribution.version for distribution in distributions()}
     document = {
         "settings": settings,
-        "versions": {name: version(name) for name in packages},
+        "versions": {name: versions[name] for name in packages if name in versions},
         "tables": [asdict(table) for table in tables],
     }
     path.write_text(json.dumps(document, indent=2, default=str) + "\n")

@@ -37,7 +37,17 @@ app = App(name="serving", help=__doc__, result_action="return_value")
 OURS, RAW, NAIVE = "ours", "raw", "naive"
 ALONE, ENGINE, HTTP = "graph alone", "the engine", "HTTP"
 FAILED, NOT_FOUND = 1, 404
-PACKAGES = ("onnxruntime", "uvicorn", "uvloop", "httptools", "fastapi", "pydantic", "picows", "numpy")
+PACKAGES = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "uvicorn",
+    "uvloop",
+    "httptools",
+    "fastapi",
+    "pydantic",
+    "picows",
+    "numpy",
+)
 
 _BUSY = 64  # connections that saturate a server
 _MANY = 256  # connections, more than a server needs for its best rate

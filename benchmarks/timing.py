@@ -20,7 +20,7 @@ Stopwatch = Callable[[Call, int], float]
 """Returns the seconds that a call takes, from so many of them."""
 
 _SAMPLE_SECONDS = 0.01  # seconds of one sample; a shorter call is repeated
-PACKAGES = ("torch", "onnxruntime", "array-lstm")
+PACKAGES = ("torch", "onnxruntime", "onnxruntime-gpu", "array-lstm")
 """What is timed."""
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from arraylstm.console import make_table
+from arraylstm.console import make_table, show_any_text
 
 FOLDER = Path("demo")
 PROGRAMS = Path(sys.executable).parent
@@ -34,12 +34,16 @@ out = Console()
 
 
 def main():
+    show_any_text()
     FOLDER.mkdir(exist_ok=True)
     run("arraylstm-train", "-o", FOLDER / "model.pt", "--overwrite", "--epochs", "6")
-    run("arraylstm-export", FOLDER / "model.pt", "-o", FOLDER / "bundle")
-    announce("arraylstm-serve", FOLDER / "bundle", "--port", "0")
+    run("arraylstm-export", FOLDER / "model.pt")
+    announce("arraylstm-serve", FOLDER / "model", "--port", "0")
     server = subprocess.Popen(
-        [PROGRAMS / "arraylstm-serve", FOLDER / "bundle", "--port", "0"], stdout=subprocess.PIPE, text=True
+        [PROGRAMS / "arraylstm-serve", FOLDER / "model", "--port", "0"],
+        stdout=subprocess.PIPE,
+        text=True,
+        errors="replace",
     )
     try:
         converse(wait_until_ready(server))

@@ -68,9 +68,10 @@ def shared():
 def run_program(tmp_path):
     """Run an installed console script as a user does, in an empty folder; returns the finished process."""
 
-    def run(name, *arguments, timeout=300):
+    def run(name, *arguments, timeout=300, encoding=None):
         command = [Path(sys.executable).parent / name, *map(str, arguments)]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=timeout, check=False)
+        reading = {"text": True, "encoding": encoding, "timeout": timeout}
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, **reading)
 
     return run
 

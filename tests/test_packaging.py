@@ -16,6 +16,7 @@ import arraylstm_export
 import arraylstm_serve
 from arraylstm_export import Coverage, Options, export
 
+from .oldest import lowest
 from .serve.bundles import write_bundle
 from .servers import ServerProcess
 
@@ -130,3 +131,18 @@ def fresh_environment(folder, requirement):
 
 def post(url, body):
     return httpx.post(url, json=body, trust_env=False).raise_for_status().json()
+
+
+def test_every_dependency_has_a_lower_bound_and_a_pin():
+    """`make test-oldest` runs the lowest versions and `make test` the pinned ones, which are no lower."""
+    pins = dict(line.strip().split("==") for line in (ROOT / "constraints.txt").read_text().splitlines()[1:])
+    pinned = {name.lower().replace("_", "-"): version for name, version in pins.items()}
+    bounds = lowest(["dev", "serve-gpu"])
+    del bounds["onnxruntime-gpu"]  # where the suite is pinned there is the CPU's
+    for name, version in bounds.items():
+        assert numbers(version) <= numbers(pinned[name]), name
+
+
+def numbers(version):
+    """Return a version as numbers to compare."""
+    return [int(number) for number in re.findall(r"\d+", version)]

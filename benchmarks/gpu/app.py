@@ -10,7 +10,6 @@ speeds of copying and multiplying. Reads from the card's cache are faster than c
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from importlib import metadata
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
@@ -57,7 +56,7 @@ def main(
         show(table, out)
         done.append(table)
         if timing.json is not None:
-            write_json(timing.json, settings, installed(), done)
+            write_json(timing.json, settings, PACKAGES, done)
     return 0
 
 
@@ -76,9 +75,3 @@ def _tables(device: Device, sizes: Sizes, rounds: int) -> Iterator[Table]:
         from gpu import http
 
         yield from http.tables(device, ceilings, sizes.steps, sizes.bulk, rounds)
-
-
-def installed() -> list[str]:
-    """Return the packages, of those that matter, that are installed."""
-    distributions = {distribution.name for distribution in metadata.distributions()}
-    return [name for name in PACKAGES if name in distributions]

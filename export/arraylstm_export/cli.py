@@ -1,7 +1,8 @@
 """`arraylstm-export`: export a model file as a verified bundle, verify a bundle again, and show what it is."""
 
+import shlex
 from collections.abc import Callable, Iterator
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -10,15 +11,16 @@ from cyclopts import App, Parameter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from arraylstm import CELLS, ItemModel, UnknownItemError, Vocabulary, __version__, console, load
+from arraylstm import ItemModel, UnknownItemError, Vocabulary, __version__, console, load
 from arraylstm.data import DataOptions, read_sessions
+from arraylstm.foreign import Hints
 from arraylstm_export.arrays import Array
 from arraylstm_export.bundle.checked import CheckedBundle, OnStage
 from arraylstm_export.bundle.verify import check_bundle
 from arraylstm_export.bundle.write import write_bundle
 from arraylstm_export.errors import ExportError
 from arraylstm_export.options import Options
-from arraylstm_export.parity.render import headline
+from arraylstm_export.parity.render import headline, not_compared
 from arraylstm_export.parity.report import Report
 from arraylstm_export.parity.scenarios import Coverage
 from arraylstm_export.terminal import accuracy_table, description, files_table, parity_table
@@ -51,8 +53,8 @@ def export_model(
     *,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
     verify: Path | None = None,
-    cell: Annotated[str | None, Parameter(help=f"Cell of a bare state dict: {', '.join(CELLS)}.")] = None,
     vocabulary: Path | None = None,
+    hints: Annotated[Hints, Parameter(name="*", group="A state dict of another program")] = Hints(),
     options: Annotated[Options, Parameter(name="*")] = Options(),
     held_out: Path | None = None,
     held_out_data: Annotated[DataOptions, Parameter(name="*", name_transform=_held_out_flag)] = DataOptions(),
@@ -63,32 +65,26 @@ def export_model(
 
     Args:
         model: model.pt or model.safetensors of arraylstm-train, or a state dict of MyNetwork, of a network around
-            nn.LSTM, or of LSTM2002.
-        output: folder to create; a bundle that is there already is replaced.
+            nn.LSTM, or of LSTM2002, alone or in a training checkpoint.
+        output: folder to create; a bundle that is there already is replaced. Without it, the folder is beside the model
+            and has its name: model for model.pt.
         verify: bundle to verify again: against the model or, without one, against its own test vectors.
         vocabulary: labels of a state dict's items: .json with a list or a bundle's vocabulary, else one label per line.
-        held_out: event file that the model was not trained on, to measure what a precision below fp32 costs.
+        hints: what the state dict's keys and shapes leave open.
+        held_out: event file that the model was not trained on; needed below fp32, to measure what the precision costs.
         held_out_data: how to read the event file.
     """
     out = _console()
-    _check_files_given(model, cell, vocabulary, held_out, held_out_data)
-    loaded = None if model is None else load(model, cell, None if vocabulary is None else Vocabulary.read(vocabulary))
+    _check_files_given(model, hints, vocabulary, held_out, held_out_data)
+    labels = None if vocabulary is None else Vocabulary.read(vocabulary)
+    loaded = None if model is None else load(model, vocabulary=labels, **asdict(hints))
     if verify is not None:
         _check_only_verify(loaded, output, held_out, options)
         return _verify(verify, loaded, options, out)
-    if loaded is None or output is None:
-        missing = "a model file" if loaded is None else "a folder to write: --output DIR"
-        raise ExportError(f"give {missing}; see arraylstm-export --help")
+    if model is None or loaded is None:
+        raise ExportError("give a model file, such as the model.pt of arraylstm-train; see arraylstm-export --help")
     sequences = [] if held_out is None else _read_held_out(held_out, held_out_data, loaded)
-    bundle = _with_progress(lambda show: write_bundle(loaded, output, options, sequences, show))
-    if not bundle.report.passed:
-        return _fail(bundle.report, f"Nothing was written to {output}.", out)
-    _succeed(bundle, out)
-    if bundle.report.accuracy is not None:
-        out.print(accuracy_table(bundle.report.accuracy))
-    following = f" Next: arraylstm-serve {output}" if "onnx" in options.formats else ""
-    out.print(f"Wrote {output}.{following}", soft_wrap=True, markup=False)
-    return 0
+    return _write(loaded, output or _named_after(model), options, sequences, out)
 
 
 @app.command
@@ -104,6 +100,30 @@ def inspect(path: Path, /) -> int:
     return 0
 
 
+def _named_after(model: Path) -> Path:
+    """Return the folder that a model's bundle is written to by default."""
+    if not model.suffix:
+        raise ExportError(f"{model}: has no suffix that its bundle's name could lack; name a folder with --output DIR")
+    return model.with_suffix("")
+
+
+def _write(model: ItemModel, output: Path, options: Options, held_out: list[Array], out: Console) -> int:
+    bundle = _with_progress(lambda show: write_bundle(model, output, options, held_out, show))
+    if not bundle.report.passed:
+        return _fail(bundle.report, f"Nothing was written to {output}.", out)
+    _succeed(bundle, out)
+    if bundle.report.accuracy is not None:
+        out.print(accuracy_table(bundle.report.accuracy))
+    following = f" Next: {_command('arraylstm-serve', output)}" if "onnx" in options.formats else ""
+    out.print(f"Wrote {output}.{following}", soft_wrap=True, markup=False)
+    return 0
+
+
+def _command(program: str, path: Path) -> str:
+    """Return the command as a shell takes it."""
+    return f"{program} {shlex.quote(str(path))}"
+
+
 def _verify(directory: Path, model: ItemModel | None, options: Options, out: Console) -> int:
     bundle = _with_progress(
         lambda show: check_bundle(directory, model, options.tolerance, options.strict, options.coverage, show)
@@ -117,11 +137,11 @@ def _verify(directory: Path, model: ItemModel | None, options: Options, out: Con
 
 
 def _check_files_given(
-    model: Path | None, cell: str | None, vocabulary: Path | None, held_out: Path | None, held_out_data: DataOptions
+    model: Path | None, hints: Hints, vocabulary: Path | None, held_out: Path | None, held_out_data: DataOptions
 ) -> None:
     """Refuse flags that say how to read a file that is not given."""
-    for name, value in (("cell", cell), ("vocabulary", vocabulary)):
-        if model is None and value is not None:
+    for name in map(_flag, [*hints.given(), *(["vocabulary"] if vocabulary else [])]):
+        if model is None:
             raise ExportError(f"--{name} describes a model file: give one, or leave out --{name}")
     for flag in map(_held_out_flag, _changed(held_out_data)):
         if held_out is None:
@@ -166,6 +186,8 @@ def _fail(report: Report, consequence: str, out: Console) -> int:
 
 def _print_headline(report: Report, out: Console) -> None:
     out.print(f"Parity with float64 PyTorch: {headline(report)}.", soft_wrap=True, markup=False, highlight=False)
+    for line in not_compared(report):
+        out.print(f"{line}.", soft_wrap=True, markup=False, highlight=False)
 
 
 def _console() -> Console:

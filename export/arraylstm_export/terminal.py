@@ -42,7 +42,7 @@ def files_table(bundle: CheckedBundle) -> Table:
     for format, file in ((name, file) for name in bundle.manifest.formats for file in FORMATS[name].files):
         run = next(run for form, run in bundle.forms.items() if form_file(form) == file)
         difference = max(check.difference for check in checks if form_file(check.form) == file)
-        step = f"{seconds_per_step(run, interface) * 1e6:,.0f} µs"
+        step = f"{seconds_per_step(run, interface) * 1e3:,.3f} ms"
         table.add_row(format, file, decimal(sizes[file]), f"{difference:.1e}", step)
     table.caption, table.caption_justify = "time per step: one row, one thread, this machine", "left"
     return table

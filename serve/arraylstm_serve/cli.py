@@ -9,6 +9,7 @@ from cyclopts import App
 
 from arraylstm_serve import __version__
 from arraylstm_serve.api.scopes import Scope
+from arraylstm_serve.bundle.load import only_bundle
 from arraylstm_serve.errors import StartupError
 from arraylstm_serve.http import auth
 from arraylstm_serve.server.process import serve
@@ -26,14 +27,17 @@ app = App(
 
 
 @app.default
-def run(bundle: Path, /, *, settings: Settings = Settings()) -> int:
+def run(bundle: Path | None = None, /, *, settings: Settings = Settings()) -> int:
     """Serve a bundle until told to stop.
 
     Args:
-        bundle: the folder that arraylstm-export wrote.
+        bundle: the folder that arraylstm-export wrote. Without it, the only bundle in the current folder.
         settings: how to serve.
     """
     try:
+        if bundle is None:
+            bundle = only_bundle(Path())
+            sys.stderr.write(f"arraylstm-serve: takes the bundle {bundle.resolve().name}, the only one here\n")
         serve(bundle, settings)
     except StartupError as error:
         sys.stderr.write(f"arraylstm-serve: {error}\n")

@@ -1,22 +1,26 @@
 """arraylstm-export as a user meets it: what it prints, where, and with which status it ends."""
 
+import importlib.metadata
 import json
 import os
+import platform
 import pty
 import shutil
 import signal
 import subprocess
 import sys
 from contextlib import nullcontext, suppress
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import onnx
+import onnxruntime
 import pytest
 import torch
 
 import arraylstm
 from arraylstm import NextItemModel, Vocabulary
-from arraylstm_export import ExportError, cli
+from arraylstm_export import ExportError, cli, runtime
 from arraylstm_export.formats.timing import seconds_per_step
 from arraylstm_export.interface import Interface
 
@@ -78,6 +82,88 @@ def test_an_export_that_cannot_be_served_says_nothing_of_serving(run_program, mo
         "arraylstm-export", model_file.name, "-o", "bundle", "--horizon", "100", "--format", "torchscript"
     )
     assert done.stdout.splitlines()[-1] == "Wrote bundle."
+
+
+@pytest.mark.parametrize("name", ["model.pt", "best model.safetensors", "epoch=3.loss=0.5.pt"])
+def test_without_output_the_bundle_is_beside_the_model_and_has_its_name(run, tmp_path, name):
+    """The last line is the command that serves it, as a shell takes it; a second export replaces the first."""
+    (tmp_path / "runs").mkdir()
+    arraylstm.save(make_model("array"), tmp_path / "runs" / name)
+    bundle = f"runs/{name.rsplit('.', 1)[0]}"
+    for _ in range(2):
+        status, output, errors = run(f"runs/{name}", "--format", "onnx", "--horizon", "50")
+        assert (status, errors) == (0, "")
+        quoted = f"'{bundle}'" if " " in name else bundle
+        assert output.splitlines()[-1] == f"Wrote {bundle}. Next: arraylstm-serve {quoted}"
+        assert (tmp_path / bundle / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "gbk", "cp932", "latin-1"])
+def test_a_console_without_a_character_does_not_fail_an_export(run_program, monkeypatch, tmp_path, encoding):
+    """Lines, names of files and labels show something else in its place; status and bundle are those of any console."""
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    monkeypatch.setenv("PYTHONUTF8", "0")
+    arraylstm.save(make_model("array"), tmp_path / "größe-模型-Ж.pt")
+    done = run_program("arraylstm-export", "größe-模型-Ж.pt", "--horizon", "50", encoding=encoding)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Next: arraylstm-serve " in done.stdout
+    assert (tmp_path / "größe-模型-Ж" / "manifest.json").exists()
+    for arguments in (["inspect", "größe-模型-Ж"], ["--help"]):
+        assert run_program("arraylstm-export", *arguments, encoding=encoding).returncode == 0
+
+
+def test_two_runtimes_at_once_are_refused_with_the_remedy(run, model_file, own_bundle, monkeypatch, tmp_path):
+    """Before anything is made or compared."""
+    monkeypatch.setattr(runtime, "distribution", lambda name: name)
+    for arguments in ([model_file, "-o", "new"], ["--verify", "bundle"]):
+        status, output, errors = run(*arguments)
+        assert (status, output) == (2, "")
+        assert "pip uninstall -y onnxruntime onnxruntime-gpu` and install the one you want" in one_sentence(errors)
+    assert not (tmp_path / "new").exists()
+
+
+def test_either_runtime_will_do(run, model_file, monkeypatch, tmp_path):
+    """The version in the manifest is the runtime's own, whatever its distribution is called."""
+
+    def distribution(name):
+        if name == "onnxruntime":
+            raise PackageNotFoundError(name)
+        return name
+
+    monkeypatch.setattr(runtime, "distribution", distribution)
+    monkeypatch.setattr(importlib.metadata, "distribution", without(importlib.metadata.distribution, "onnxruntime"))
+    assert run(model_file, "-o", "new", "--format", "torchscript", "--horizon", "50")[0] == 0
+    manifest = json.loads((tmp_path / "new" / "manifest.json").read_text())
+    assert manifest["versions"]["onnxruntime"] == onnxruntime.__version__
+
+
+def without(find, missing):
+    """Return a function that does not find one distribution."""
+
+    def found(name):
+        if name == missing:
+            raise PackageNotFoundError(name)
+        return find(name)
+
+    return found
+
+
+def test_on_another_machine_it_is_said_that_rows_were_not_compared(run, model_file, monkeypatch, tmp_path):
+    """On the terminal and in both reports; TorchScript promises nothing there, so nothing is said of it."""
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    status, output, _ = run(model_file, "-o", "new", "--horizon", "50")
+    assert status == 0
+    for text in (output, (tmp_path / "new" / "parity.md").read_text()):
+        for form in ("step.onnx", "sequence.onnx"):
+            assert (
+                f"{form}: whether a row has the same bits in every batch was not checked: this machine is aarch64"
+                in text
+            )
+        assert "torchscript.pt: whether" not in text
+    assert set(json.loads((tmp_path / "new" / "parity.json").read_text())["equal_bits_not_checked"]) == {
+        "step.onnx",
+        "sequence.onnx",
+    }
 
 
 @pytest.fixture
@@ -181,8 +267,9 @@ def test_a_held_out_label_is_the_string_else_the_int_it_spells(run, tmp_path, mo
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give a model file; see arraylstm-export --help"),
-        (["model.pt"], "give a folder to write: --output DIR"),
+        ([], "give a model file, such as the model.pt of arraylstm-train; see arraylstm-export --help"),
+        (["model"], "model: has no suffix that its bundle's name could lack; name a folder with --output DIR"),
+        (["named.pt"], "named: is a folder that holds something other than a bundle"),
         (["missing.pt", "-o", "new"], "missing.pt: no such file"),
         (["broken.pt", "-o", "new"], "broken.pt: not a torch file"),
         (["model.pt", "-o", "broken.pt"], "broken.pt: is a file; name a folder"),
@@ -230,6 +317,10 @@ def test_bad_input_is_one_clear_sentence_and_status_2(run, model_file, own_bundl
     (tmp_path / "no-opset.onnx").write_bytes(without_opset(own_bundle / "step.onnx"))
     (tmp_path / "strange").write_text("a b zzz\n")
     (tmp_path / "empty").mkdir()
+    for copy in ("model", "named.pt"):
+        shutil.copy(model_file, tmp_path / copy)
+    (tmp_path / "named").mkdir()
+    (tmp_path / "named" / "notes").write_text("mine")
     arraylstm.save(make_model("lstm"), tmp_path / "other.pt")
     before = set(tmp_path.iterdir())
     status, output, errors = run(*arguments)

@@ -161,7 +161,8 @@ REFUSED = {
         "nothing else; there are .*to_items.weight .*norm.weight .5., norm.b",
     ),
     "a batch norm": (network_with(norm=nn.BatchNorm1d(H).double()), "num_batches_tracked"),
-    "a second linear": (network_with(between=nn.Linear(H, H)), r"between.weight \[5, 5\], between.bias \[5\]"),
+    "a second linear": (network_with(between=nn.Linear(H, H)), "two layers, between.weight and to_items.weight"),
+    "a linear beside": (network_with(between=nn.Linear(3, 3)), r"between.weight \[3, 3\], between.bias \[3\]"),
     "a second embedding": (network_with(users=nn.Embedding(3, E)), r"nothing else; .*users.weight \[3, 4\]"),
     "a second LSTM": (
         network_with(more=nn.LSTM(E, H)),
@@ -185,7 +186,8 @@ REFUSED = {
         r"rnn.weight_ih_l1 must be \[20, 5\], got \[20, 6\]",
     ),
     "infinity": (network_without(**{"to_items.bias": torch.full((V,), torch.inf)}), "linear.bias holds 7 values"),
-    "a step count": (network_without(step=torch.tensor(3)), r"nothing else; .*step \[\]"),
+    "a scale": (network_without(scale=torch.tensor(3.0)), r"nothing else; .*scale \[\]"),
+    "counts of items": (network_without(counts=torch.ones(V, dtype=torch.int64)), r"nothing else; .*counts \[7\]"),
     "a matrix of one dimension": (
         network_without(**{"rnn.weight_hh_l0": torch.zeros(20)}),
         r"rnn.weight_hh_l0 must have 2 dimensions and none of size 0, got \[20\]",
@@ -305,8 +307,8 @@ def test_a_training_checkpoint_loads_as_the_state_dict_in_it(cell, key, saved):
 def test_a_training_checkpoint_with_two_state_dicts_is_refused_with_their_names(saved):
     """Which of them was meant would be a guess."""
     weights = foreign_weights()["lstm"]
-    with pytest.raises(CheckpointError, match="holds 2 dicts of tensors, model, ema; save the state dict alone"):
-        load(saved({"model": weights, "ema": weights, "epoch": 3}))
+    with pytest.raises(CheckpointError, match=r"holds 2 state dicts, model, best; name one \(weights=.*--weights\)"):
+        load(saved({"model": weights, "best": weights, "epoch": 3}))
 
 
 def test_a_training_checkpoint_of_another_network_is_refused_by_the_networks_keys(saved):

@@ -79,6 +79,13 @@ def test_an_application_in_node_predicts_what_pytorch_predicts(application, bund
         assert answer["observed"]["rank"] == 1 + (chance > chance[id]).sum().item()
 
 
+def test_items_of_equal_score_share_the_best_of_their_ranks_in_node(application):
+    """A rank is that of the server and of the exporter: one more than the number of items that were more likely."""
+    program = 'import { Model } from "./model.mjs"; const scores = [1, 3, 1, 3, 0];'
+    program += "console.log(JSON.stringify(scores.map((_, id) => Model.prototype.observe(scores, id).rank)));"
+    assert json.loads(application(program).stdout) == [3, 1, 3, 1, 5]
+
+
 def test_an_application_in_node_cannot_step_an_item_that_is_not_there(application, bundle_of):
     """Labels and ids the model does not know are refused in words: a graph would take -1 for the last item."""
     for use, said in (

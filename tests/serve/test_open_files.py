@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 
-from arraylstm_serve.server.process import SPARE_FILES
+from arraylstm_serve.server.open_files import SPARE_FILES
 
 from ..servers import ServerProcess, Start
 from .sockets import HEALTH, answer_to, connect

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
-from arraylstm_serve.server.process import SPARE_FILES
+from arraylstm_serve.server.open_files import SPARE_FILES
 
 from ..servers import ServerProcess, Start
 from ..waiting import until

@@ -4,14 +4,13 @@ It is written in a hidden scratch folder beside its target, locked by the writin
 however that process ends, except by SIGKILL or a power failure; then the next export removes it.
 """
 
-import fcntl
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from arraylstm_export.bundle.locks import locked
 from arraylstm_export.bundle.manifest import MANIFEST, files_in, files_of_bundle
 from arraylstm_export.errors import ExportError
 
@@ -38,18 +37,18 @@ def _is_bundle(folder: Path) -> bool:
 def scratch_beside(target: Path) -> Iterator[Path]:
     """Yield a folder on the target's file system, which is removed at the end unless it was put in place."""
     with ExitStack() as held:
-        with _locked(target.parent):
+        with locked(target.parent):
             _sweep(target)
             scratch = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
             held.callback(shutil.rmtree, scratch, ignore_errors=True)
-            held.enter_context(_locked(scratch))
+            held.enter_context(locked(scratch))
         (scratch / _NEW).mkdir()
         yield scratch / _NEW
 
 
 def put_in_place(folder: Path, target: Path) -> None:
     """Rename the finished scratch folder to the target; an older bundle is removed once the new one is there."""
-    with _locked(target.parent):
+    with locked(target.parent):
         if not target.exists():
             folder.replace(target)
             return
@@ -69,18 +68,7 @@ def _sweep(target: Path) -> None:
     """Remove the scratch folders of ended processes, and put back a bundle that one was about to replace."""
     for left in target.parent.iterdir():
         if left.name.startswith(_prefix(target)):
-            with suppress(OSError), _locked(left, fcntl.LOCK_NB):
+            with suppress(OSError), locked(left, wait=False):
                 if not target.exists() and (left / _OLD).exists():
                     (left / _OLD).replace(target)
                 shutil.rmtree(left)
-
-
-@contextmanager
-def _locked(folder: Path, how: int = 0) -> Iterator[None]:
-    """Hold a lock on the folder, which the system releases when the process ends."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | how)
-        yield
-    finally:
-        os.close(descriptor)

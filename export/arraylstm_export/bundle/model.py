@@ -16,8 +16,8 @@ def frozen(model: ItemModel) -> ItemModel:
 
 
 def fingerprint(model: ItemModel) -> str:
-    """Return `sha256:<hex>` over configuration, vocabulary and weights."""
-    digest = hashlib.sha256(json.dumps([model.config, vocabulary_fields(model)], sort_keys=True).encode())
+    """Return `sha256:<hex>` over vocabulary, weights, and what of the configuration changes answers."""
+    digest = hashlib.sha256(json.dumps([model.without_inert(), vocabulary_fields(model)], sort_keys=True).encode())
     for name, weight in sorted(model.state_dict().items()):
         digest.update(f"{name} {weight.dtype} {list(weight.shape)}\n".encode())
         digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

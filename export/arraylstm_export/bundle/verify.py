@@ -14,6 +14,7 @@ from arraylstm_export.parity.checks import replay, verify
 from arraylstm_export.parity.reference import Reference
 from arraylstm_export.parity.report import Report
 from arraylstm_export.parity.scenarios import Coverage
+from arraylstm_export.runtime import require_one_runtime
 
 
 def verify_bundle(
@@ -35,8 +36,8 @@ def verify_bundle(
         on_stage: called as the comparison proceeds.
 
     Raises:
-        ExportError: there is no bundle, one of its files was changed, it was made from another model, or one of its
-            forms cannot be run.
+        ExportError: onnxruntime is installed twice; there is no bundle, one of its files was changed, it was made from
+            another model, or one of its forms cannot be run.
     """
     return check_bundle(directory, model, tolerance, strict, coverage, on_stage).report
 
@@ -50,6 +51,7 @@ def check_bundle(
     on_stage: OnStage,
 ) -> CheckedBundle:
     """Verify a bundle as `verify_bundle` does, and return it with its forms loaded."""
+    require_one_runtime()
     folder = Path(directory)
     manifest = read_manifest(folder)
     changes = manifest.changes(folder)

@@ -27,6 +27,7 @@ from arraylstm_export.parity.checks import verify
 from arraylstm_export.parity.reference import Reference
 from arraylstm_export.parity.render import as_json, as_markdown
 from arraylstm_export.parity.report import Report
+from arraylstm_export.runtime import onnxruntime, require_one_runtime
 
 
 def export(
@@ -52,9 +53,10 @@ def export(
         The parity report. Unless it passed, nothing was left in `directory`.
 
     Raises:
-        ExportError: the folder holds something other than a bundle, or cannot be written; the model has no diagnostics
-            to export, starts from another state than zeros, or cannot be written in a format or precision; `held_out`
-            is missing, holds something other than item ids, or has no sequence of two items.
+        ExportError: onnxruntime is installed twice; the folder holds something other than a bundle, or cannot be
+            written; the model has no diagnostics to export, starts from another state than zeros, or cannot be written
+            in a format or precision; `held_out` is missing, holds something other than item ids, or has no sequence of
+            two items.
     """
     return write_bundle(model, directory, options, held_out, on_stage).report
 
@@ -63,6 +65,7 @@ def write_bundle(
     model: ItemModel, directory: str | Path, options: Options, held_out: Sequence[Array], on_stage: OnStage
 ) -> CheckedBundle:
     """Write the model as a bundle as `export` does, and return the bundle with its forms loaded."""
+    require_one_runtime()
     target = Path(directory).resolve()
     _check_model(model, options.diagnostics)
     sequences = _held_out_sequences(held_out, options.precision, model.num_items)
@@ -168,6 +171,10 @@ def _write_manifest(graphs: GraphBuilder, options: Options, report: Report, fold
         "ir_version": graphs.ir_version,
         "graphs": {name: asdict(signature) for name, signature in signatures.items() if (folder / name).exists()},
         "tolerance": {"allowed": options.allowed, "reached": report.reached},
-        "versions": {"arraylstm": __version__} | {name: version(name) for name in ("torch", "onnx", "onnxruntime")},
+        "versions": {
+            "arraylstm": __version__,
+            **{name: version(name) for name in ("torch", "onnx")},
+            "onnxruntime": onnxruntime.__version__,  # which of its distributions has that name differs
+        },
     }
     return write_manifest(folder, content)

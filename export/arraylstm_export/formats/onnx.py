@@ -12,6 +12,9 @@ from arraylstm_export.graph.build import GraphBuilder
 from arraylstm_export.interface import METADATA, Interface
 from arraylstm_export.runtime import onnxruntime, session
 
+MEASURED = ("x86_64", "AMD64")
+"""The machines on which onnxruntime was measured to round a row in a batch as it does alone."""
+
 FILES = STEP, SEQUENCE = "step.onnx", "sequence.onnx"
 
 
@@ -32,7 +35,8 @@ class StepGraph(StepRunner):
     def __init__(self, path: Path, interface: Interface) -> None:
         super().__init__(interface)
         self.session = session(path)
-        self.exact_rows = _rows_are_exact(self.session)
+        self.why_not_exact = _why_not_exact(self.session)
+        self.exact_rows = self.why_not_exact is None
         self.inputs = [tensor.name for tensor in interface.step.inputs]
 
     def step(self, items: Array, state: Sequence[Array]) -> Result:
@@ -49,7 +53,8 @@ class SequenceGraph(Runner):
     def __init__(self, path: Path, interface: Interface) -> None:
         self.interface = interface
         self.session = session(path)
-        self.exact_rows = _rows_are_exact(self.session)
+        self.why_not_exact = _why_not_exact(self.session)
+        self.exact_rows = self.why_not_exact is None
         self.inputs = [tensor.name for tensor in interface.sequence.inputs]
 
     def __call__(self, items: Array, lengths: Array, state: Sequence[Array]) -> Result:
@@ -58,7 +63,10 @@ class SequenceGraph(Runner):
         return as_result(self.session.run(None, feed), self.interface)
 
 
-def _rows_are_exact(loaded: onnxruntime.InferenceSession) -> bool:
-    """Tell whether onnxruntime rounds a row in a batch as it does alone: measured on x86-64, except in fp16."""
-    precision = loaded.get_modelmeta().custom_metadata_map.get(f"{METADATA}precision")
-    return precision != "fp16" and platform.machine() in ("x86_64", "AMD64")
+def _why_not_exact(loaded: onnxruntime.InferenceSession) -> str | None:
+    """Return why onnxruntime may round a row in a batch otherwise than alone; None where it was measured not to."""
+    if loaded.get_modelmeta().custom_metadata_map.get(f"{METADATA}precision") == "fp16":
+        return "onnxruntime rounds fp16 by batch"
+    if platform.machine() not in MEASURED:
+        return f"this machine is {platform.machine()}, and onnxruntime's rounding was measured on x86-64 alone"
+    return None

@@ -15,10 +15,12 @@ class Runner(ABC):
     Attributes:
         exact_rows: whether a row's results are the same bits whatever else is in the batch, and however its steps are
             cut into calls.
+        why_not_exact: why that is not promised here, for a form that promises it elsewhere.
         needs_a_step: whether S must be at least 1.
     """
 
     exact_rows: bool = False
+    why_not_exact: str | None = None
     needs_a_step: bool = False
 
     @abstractmethod

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from arraylstm.ranks import ranks
 from arraylstm_export.arrays import Array
 from arraylstm_export.errors import ExportError
 from arraylstm_export.formats.runner import Runner
@@ -21,9 +22,9 @@ class Quality:
     """How well a form predicts the next item, over steps."""
 
     top_1: float
-    """Share with the next item scored highest."""
+    """Share with the next item ranked first, by the rule of `arraylstm.ranks`."""
     top_10: float
-    """Share with the next item among the ten scored highest."""
+    """Share with the next item ranked among the first ten."""
     perplexity: float
 
 
@@ -113,7 +114,7 @@ class _Sums:
         error = np.abs(one - other)
         first, second = _highest(one), _highest(other)
         shared = (first[:, :, None] == second[:, None, :]).any(2).mean(1)
-        parts = [*_quality(one, first, following), *_quality(other, second, following)]
+        parts = [*_quality(one, following), *_quality(other, following)]
         parts += [first[:, 0] == second[:, 0], shared, (error**2).sum(1)]
         self.total += [part.sum() for part in parts]
         self.steps, self.values = self.steps + len(one), self.values + one.size
@@ -131,17 +132,22 @@ class _Sums:
 
 
 def _highest(logits: Array) -> Array:
-    """Return the ten items scored highest (N, 10), best first."""
-    best: Array = torch.from_numpy(logits).topk(min(_TOP, logits.shape[1])).indices.numpy()
+    """Return the ten items scored highest (N, 10), best first; of items with equal scores, the lower ids."""
+    count = min(_TOP, logits.shape[1])
+    bound = np.partition(logits, -count, axis=1)[:, -count]
+    rows, ids = np.nonzero(logits >= bound[:, None])  # ten in a row, or more where the tenth has equals
+    order = np.lexsort((ids, -logits[rows, ids], rows))
+    starts = np.searchsorted(rows, np.arange(len(logits)))
+    best: Array = ids[order][starts[:, None] + np.arange(count)]
     return best
 
 
-def _quality(logits: Array, highest: Array, following: Array) -> tuple[Array, Array, Array]:
+def _quality(logits: Array, following: Array) -> tuple[Array, Array, Array]:
     """Return, per step, whether the next item came first, whether it was among the ten, and its surprise in nats."""
-    hits = highest == following[:, None]
+    rank = ranks(torch.from_numpy(logits), torch.from_numpy(following)).numpy()
     top = logits.max(1)
     nats = top + np.log(np.exp(logits - top[:, None]).sum(1)) - logits[np.arange(len(logits)), following]
-    return hits[:, 0], hits.any(1), nats
+    return rank <= 1, rank <= _TOP, nats
 
 
 def _batches(sequences: Iterable[Array], interface: Interface) -> Iterator[tuple[Scenario, Array]]:

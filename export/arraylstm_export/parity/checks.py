@@ -75,7 +75,8 @@ def verify(
     for form, run in forms.items():
         if run.exact_rows:
             checks += exact_row_checks(form, run, interface, coverage, rng)
-    return Report(tuple(checks), scenarios[-1].items.shape[1], strict)
+    not_compared = {form: run.why_not_exact for form, run in forms.items() if run.why_not_exact is not None}
+    return Report(tuple(checks), scenarios[-1].items.shape[1], strict, not_compared=not_compared)
 
 
 def replay(

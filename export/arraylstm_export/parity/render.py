@@ -79,20 +79,29 @@ def as_json(report: Report) -> str:
         "undecided_steps": report.undecided,
         "accuracy": None if report.accuracy is None else asdict(report.accuracy),
         "strayed_steps": report.strayed,
+        "equal_bits_not_checked": dict(report.not_compared),
     }
     checks = [{**asdict(check), "passed": check.passed} for check in report.checks]
     return json.dumps({**fields, "checks": checks}, indent=1) + "\n"
 
 
 def _equal_bits(report: Report) -> list[str]:
-    """Return a line per form that promises the same bits in every batch: whether it kept the promise."""
+    """Return a line per form that promises the same bits in every batch: whether it kept it, or was not compared."""
     exact: dict[str, bool] = {}
     for check in report.checks:
         if check.equal_bits:
             exact[check.form] = exact.get(check.form, True) and check.passed
     words = {True: "the same bits in every batch tried", False: "NOT the same bits in every batch"}
-    return [f"- {form}: a row's results are {words[same]}." for form, same in exact.items()] or [
-        "No form here promises a row the same bits in every batch."
+    lines = [f"- {form}: a row's results are {words[same]}." for form, same in exact.items()]
+    lines += [f"- {line}." for line in not_compared(report)]
+    return lines or ["No form here promises a row the same bits in every batch."]
+
+
+def not_compared(report: Report) -> list[str]:
+    """Return a sentence per form whose rows were not compared bit by bit: that they were not, and why."""
+    return [
+        f"{form}: whether a row has the same bits in every batch was not checked: {why}"
+        for form, why in report.not_compared.items()
     ]
 
 

@@ -1,7 +1,7 @@
 """What the checks found, as data: a `Check` per tensor, scenario and form, and a `Report` over all of them."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from arraylstm_export.parity.accuracy import Accuracy
 
@@ -55,6 +55,8 @@ class Report:
     """Whether differences at ties failed like any other."""
     accuracy: Accuracy | None = None
     """What a precision below fp32 costs, if it was measured."""
+    not_compared: Mapping[str, str] = field(default_factory=dict)
+    """Why a form's rows were not compared bit by bit, by the form, where other machines or precisions have them so."""
 
     @property
     def passed(self) -> bool:

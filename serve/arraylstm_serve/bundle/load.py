@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,7 +37,11 @@ Decoded = TypeVar("Decoded")
 LARGEST_MANIFEST = 2**24
 """Most bytes of manifest.json and of its checksum file. No hash is known for these two before they are read."""
 
-NO_WAITING = getattr(os, "O_NONBLOCK", 0)  # else to open a pipe would wait for its writer
+MODEL_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
+"""How the files are called that hold a model before its export."""
+
+READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+"""How files are opened: without waiting for the writer of a pipe, and on Windows as they are."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,10 @@ class Bundle:
             BundleError: a file is missing, unreadable or changed, or has content that the server does not understand.
         """
         with _unreadable(path):
+            if path.is_file() and path.suffix in MODEL_SUFFIXES:
+                raise BundleError(
+                    f"{path} is a model, and the server takes a bundle: export it first, {_export(path)}."
+                )
             if not path.is_dir():
                 raise BundleError(f"{path} is not a directory; expected a bundle written by arraylstm-export.")
         raw = _read(path / MANIFEST, LARGEST_MANIFEST)
@@ -93,6 +102,39 @@ class Bundle:
         return self.manifest.graphs[STEP_GRAPH]
 
 
+def only_bundle(folder: Path) -> Path:
+    """Return the folder if it is a bundle, else the one bundle that lies in it.
+
+    Raises:
+        BundleError: there is none, or several; the message says what there is.
+    """
+    with _unreadable(folder):
+        if (folder / MANIFEST).is_file():
+            return folder
+        found = sorted(folder.iterdir())
+        bundles = [path for path in found if (path / MANIFEST).is_file()]
+        models = [path for path in found if path.is_file() and path.suffix in MODEL_SUFFIXES]
+    if len(bundles) == 1:
+        return bundles[0]
+    if bundles:
+        raise BundleError(f"there are {len(bundles)} bundles in this folder; name one of them: {_some(bundles)}.")
+    if models:
+        raise BundleError(
+            f"there is no bundle in this folder, but a model: {_some(models)}; export it first, {_export(models[0])}."
+        )
+    raise BundleError("there is no bundle in this folder; name one, a folder that arraylstm-export wrote.")
+
+
+def _export(model: Path) -> str:
+    """Return the command that exports a model, and the one that serves the bundle."""
+    words = shlex.quote(str(model)), shlex.quote(str(model.with_suffix("")))
+    return "`arraylstm-export {}`, then `arraylstm-serve {}`".format(*words)
+
+
+def _some(paths: list[Path]) -> str:
+    return shortened(", ".join(shlex.quote(str(path)) for path in paths), 200)
+
+
 @contextmanager
 def _unreadable(path: Path) -> Iterator[None]:
     """Turn an error in reading a path into a BundleError."""
@@ -112,7 +154,7 @@ def _opened(path: Path) -> Iterator[tuple[BufferedReader, int]]:
     with _unreadable(path):
         if path.is_dir():  # cannot be opened
             raise BundleError(f"{path} is not a regular file.")
-        with os.fdopen(os.open(path, os.O_RDONLY | NO_WAITING), "rb") as file:
+        with os.fdopen(os.open(path, READING), "rb") as file:
             facts = os.fstat(file.fileno())
             if not S_ISREG(facts.st_mode):
                 raise BundleError(f"{path} is not a regular file.")

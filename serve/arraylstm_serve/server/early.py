@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -50,6 +51,12 @@ def open_standard_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+
+
+def show_any_text() -> None:
+    """Let standard output show an escape for a character that its encoding lacks, as standard error does anyway."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # there is none where the descriptor was closed
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def drop_unwritable_output() -> None:

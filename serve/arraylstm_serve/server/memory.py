@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from math import prod
@@ -21,8 +23,15 @@ CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/
 
 def memory_limit() -> int:
     """Return the bytes that this process can use: the machine's memory, or its control group's limit if lower."""
-    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return min([machine, *_control_group_limits()])
+    return min([_machine_memory(), *_control_group_limits()])
+
+
+def _machine_memory() -> int:
+    if sys.platform != "win32":
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    kilobytes = ctypes.c_ulonglong()
+    ctypes.windll.kernel32.GetPhysicallyInstalledSystemMemory(ctypes.byref(kilobytes))
+    return kilobytes.value * 1024 or sys.maxsize  # 0 where the firmware does not tell
 
 
 def _control_group_limits() -> Iterator[int]:

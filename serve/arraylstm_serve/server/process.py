@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import resource
 import socket
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
@@ -20,7 +19,7 @@ from arraylstm_serve.bundle.load import Bundle
 from arraylstm_serve.engine.base import Engine
 from arraylstm_serve.engine.open import open_accelerator, open_host, open_host_graph
 from arraylstm_serve.engine.step_graph import StepGraph
-from arraylstm_serve.errors import StartupError, cause
+from arraylstm_serve.errors import cause
 from arraylstm_serve.http.auth import Keys
 from arraylstm_serve.http.door import Door
 from arraylstm_serve.server import logs
@@ -28,16 +27,18 @@ from arraylstm_serve.server.config import Config
 from arraylstm_serve.server.early import drop_unwritable_output, record_signals, take_hangups
 from arraylstm_serve.server.listening import AdminServer, ListeningServer
 from arraylstm_serve.server.memory import demands, memory_limit, too_much
+from arraylstm_serve.server.open_files import allow_files
 from arraylstm_serve.server.protocol import Protocol
 from arraylstm_serve.server.renewal import Renewal
 from arraylstm_serve.server.sockets import admin_bound, bound, url_of
 from arraylstm_serve.server.sockets import listen as listen
 from arraylstm_serve.server.stream import StreamProtocol
 from arraylstm_serve.server.tls import server_context
+from arraylstm_serve.server.unix_socket import AF_UNIX
 from arraylstm_serve.sessions.limits import Connections
 from arraylstm_serve.sessions.model import slot_count
 from arraylstm_serve.sessions.service import Service
-from arraylstm_serve.settings import ADMIN_CONNECTIONS, MEMORY, Settings, warn_of_unknown_variables
+from arraylstm_serve.settings import MEMORY, Settings, warn_of_unknown_variables
 from arraylstm_serve.stores.open import open_store
 
 YOUNG_OBJECTS = 50_000
@@ -46,8 +47,6 @@ YOUNG_OBJECTS = 50_000
 Collections can be rare: an answered request leaves no reference cycles behind, only a refused one may.
 """
 
-SPARE_FILES = 64
-"""Open files in addition to those of accepted connections; connections that are being refused need some of them."""
 
 logger = logging.getLogger(__name__)
 
@@ -166,27 +165,6 @@ def serve(path: Path, settings: Settings) -> None:
         Server(configs[0], service, text, signals, admin, renewal).run([listener])
 
 
-def allow_files(settings: Settings) -> None:
-    """Raise this process's limit of open files, so that it can have as many connections as are allowed.
-
-    Raises:
-        StartupError: the machine does not allow that many open files.
-    """
-    connections = settings.max_connections
-    spare = SPARE_FILES if settings.admin_port is None else SPARE_FILES + ADMIN_CONNECTIONS
-    needed = connections + spare
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < needed:
-        fitting = hard - spare
-        remedy = f"give --max-connections {fitting}, or raise the limit" if fitting > 0 else "raise the limit"
-        raise StartupError(
-            f"--max-connections {connections} needs {needed} open files, but at most {hard} are allowed (ulimit -Hn); "
-            f"{remedy}."
-        )
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
-
-
 def allocate(bundle: Bundle, settings: Settings) -> Engine:
     """Open the engine, with memory for everything that the settings allow.
 
@@ -228,7 +206,7 @@ def _configured(app: Door, settings: Settings, service: Service, connections: Co
         service.counters,
         connections,
         service.heavy,
-        loop="uvloop",
+        loop="auto",  # uvloop, or asyncio's own where there is none: on Windows
         http=Protocol,
         ws=StreamProtocol,
         ws_max_size=settings.max_body,
@@ -252,7 +230,7 @@ def places(settings: Settings, listener: socket.socket, admin: socket.socket | N
     scheme = "https" if settings.tls_certificate else "http"
     keys = "asked for" if settings.admin_keys else "none asked for"
     admins = [f"  admin     {url_of(admin, scheme)}, API keys {keys}"] if admin else []
-    if listener.family == socket.AF_UNIX:
+    if listener.family == AF_UNIX:
         return [f"  serving   unix:{listener.getsockname()}", *admins]
     url = url_of(listener, scheme)
     host, port = listener.getsockname()[:2]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import select
+import selectors
 from typing import cast
 
 from starlette.types import Scope
@@ -26,6 +26,9 @@ from arraylstm_serve.server.unread import WRITE_BUFFER
 LINGER = 1.0
 """Seconds that a refused connection stays open, so that a client that is still sending can read the refusal."""
 
+SELECTOR = getattr(selectors, "PollSelector", selectors.SelectSelector)
+"""Tells whether a socket can be read. Windows has no poll; elsewhere select takes no numbers over 1023."""
+
 A_MOMENT = 0.05
 """Seconds in which the loop reads what has come already."""
 
@@ -35,9 +38,9 @@ def something_came(transport: asyncio.BaseTransport) -> bool:
     number = transport.get_extra_info("socket").fileno()
     if number < 0:
         return False
-    poll = select.poll()
-    poll.register(number, select.POLLIN)
-    return bool(poll.poll(0))
+    with SELECTOR() as selector:
+        selector.register(number, selectors.EVENT_READ)
+        return bool(selector.select(0))
 
 
 class Protocol(Requests):

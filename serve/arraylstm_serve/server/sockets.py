@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from arraylstm_serve.errors import StartupError, cause
-from arraylstm_serve.server.unix_socket import path_faults, unix_socket
+from arraylstm_serve.server.unix_socket import AF_UNIX, path_faults, unix_socket
 from arraylstm_serve.settings import Settings
 
 RECEIVE_BUFFER = 16_384
@@ -60,7 +61,8 @@ def listen(host: str, port: int, flags: tuple[str, str] = PUBLIC) -> socket.sock
         )[0]
         listener = socket.socket(family, kind, protocol)
         try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if sys.platform != "win32":  # where a second server could take the address over
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)  # each connection inherits them
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
             listener.bind(address)
@@ -83,7 +85,7 @@ def address_faults(host: str, port: int, flags: tuple[str, str]) -> Iterator[Non
 
 def faults_of(listener: socket.socket, flags: tuple[str, str]) -> AbstractContextManager[None]:
     """Turn an error in using a bound socket into a StartupError."""
-    if listener.family == socket.AF_UNIX:
+    if listener.family == AF_UNIX:
         return path_faults(listener.getsockname())
     host, port = listener.getsockname()[:2]
     return address_faults(host, port, flags)

@@ -7,8 +7,12 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from stat import S_ISSOCK
+from typing import Any
 
 from arraylstm_serve.errors import StartupError, cause
+
+AF_UNIX: Any = getattr(socket, "AF_UNIX", None)
+"""The family of these sockets. Python has none on Windows."""
 
 PERMISSIONS = 0o666
 """Everybody who can reach the path may connect, as with a port. A folder that fewer may enter lets in fewer."""
@@ -21,7 +25,11 @@ def unix_socket(path: Path) -> Iterator[socket.socket]:
     Raises:
         StartupError: the path cannot be used, is that of another kind of file, or a server accepts connections there.
     """
-    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as listener:
+    if AF_UNIX is None:
+        raise StartupError(
+            "--uds needs Unix sockets, which Python does not have on this system; give --host and --port."
+        )
+    with closing(socket.socket(AF_UNIX, socket.SOCK_STREAM)) as listener:
         with path_faults(path):
             _remove_abandoned(path)
             listener.bind(str(path))
@@ -52,7 +60,7 @@ def _remove_abandoned(path: Path) -> None:
         return
     if not S_ISSOCK(mode):
         raise StartupError(f"cannot listen on --uds {path}: there is a file that is not a socket.")
-    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as other:
+    with closing(socket.socket(AF_UNIX, socket.SOCK_STREAM)) as other:
         try:
             other.connect(str(path))
         except ConnectionRefusedError:

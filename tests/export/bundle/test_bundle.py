@@ -15,7 +15,7 @@ import torch
 from onnx import TensorProto, numpy_helper
 
 import arraylstm_export
-from arraylstm import LSTM2002, Vocabulary
+from arraylstm import LSTM2002, NextItemModel, Vocabulary
 from arraylstm_export import ExportError, Options, fingerprint
 from arraylstm_export.bundle import write
 from arraylstm_export.bundle.folder import put_in_place
@@ -282,3 +282,32 @@ def test_a_model_that_starts_elsewhere_than_from_zeros_is_refused(tmp_path):
     model.stack_rnn["0"].h_0.fill_(0.5)
     with pytest.raises(ExportError, match="starts from another state than zeros"):
         arraylstm_export.export(model, tmp_path / "bundle", QUICK)
+
+
+@pytest.mark.parametrize(
+    ("cell", "changed", "equal"),
+    [
+        ("lstm", {"k": 7}, True),
+        ("lstm", {"dropout": 0.5}, True),
+        ("array", {"dropout": 0.5}, True),
+        ("array", {"k": 5}, False),
+        ("array", {"tied": True}, False),
+    ],
+)
+def test_the_fingerprint_does_not_follow_what_changes_no_answer(cell, changed, equal):
+    """Two models with the same weights and answers are one: k without lanes, and dropout, are for other things."""
+    prints = []
+    for more in ({}, changed):
+        torch.manual_seed(0)
+        arguments = {"k": 2, "dropout": 0.0, "embedding_size": 4, **more}
+        prints.append(fingerprint(NextItemModel(cell, 5, 6, **arguments)))
+    assert (prints[0] == prints[1]) == equal
+
+
+def test_the_fingerprint_of_a_language_model_follows_its_sizes_alone():
+    """How its weights were drawn and its dropout are gone once it is trained."""
+    labels = Vocabulary(["a", "b", "c", "d"])
+    one = LSTM2002(tknzr=labels, n_lyr=2)
+    other = LSTM2002(tknzr=labels, n_lyr=2, p_hid=0.5, p_emb=0.1, init_fb=2.0, label_smoothing=0.1)
+    other.load_state_dict(one.state_dict())
+    assert fingerprint(one) == fingerprint(other)

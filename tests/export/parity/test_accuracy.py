@@ -122,3 +122,30 @@ def test_the_rows_show_both_qualities_and_the_cost():
     rows = compare(Table(ascending(1)), Table(ascending(2)), INTERFACE, SEQUENCES).rows()
     assert ("next item scored highest", "71.43%", "0.00%") in rows
     assert ("logit error, largest", "", "1.1e+01") in rows
+
+
+@pytest.mark.parametrize(("score", "ranks"), [([5, 5, 5], [1, 1, 1]), ([1, 2, 2], [3, 1, 1]), ([3, 2, 2], [1, 2, 2])])
+def test_items_of_equal_score_share_the_best_of_their_ranks(score, ranks):
+    """As in the server's `observed`, a rank is one more than the number of items that are more likely."""
+    scores = np.array([[*score, *[9] * 9]] * 3, float)
+    for above in (0, 9):
+        scores[:, 3:] = 9 if above else 0
+        found = compare(
+            Table(np.tile(scores[0], (NUM_ITEMS, 1))),
+            Table(np.tile(scores[0], (NUM_ITEMS, 1))),
+            INTERFACE,
+            [np.array([7, item]) for item in range(3)],
+        )
+        expected = np.array(ranks) + above
+        assert found.before.top_1 == (expected <= 1).mean()
+        assert found.before.top_10 == (expected <= 10).mean()
+
+
+def test_the_first_ten_are_those_of_lower_id_among_equals():
+    """Two forms that score alike have all in common, whatever ties they have."""
+    level = np.zeros((NUM_ITEMS, NUM_ITEMS))
+    found = compare(Table(level), Table(level), INTERFACE, SEQUENCES)
+    assert (found.same_top_1, found.shared_top_10, found.before.top_1, found.before.top_10) == (1, 1, 1, 1)
+    raised = level + (np.arange(NUM_ITEMS) >= 2)  # the first ten are 2 to 11, of which level has 2 to 9
+    found = compare(Table(level), Table(raised), INTERFACE, SEQUENCES)
+    assert (found.same_top_1, found.shared_top_10) == (0, pytest.approx(0.8))

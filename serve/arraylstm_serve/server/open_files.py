@@ -1,0 +1,37 @@
+"""How many files the server may open, which its connections are to the system."""
+
+from __future__ import annotations
+
+from arraylstm_serve.errors import StartupError
+from arraylstm_serve.settings import ADMIN_CONNECTIONS, Settings
+
+try:
+    import resource
+except ModuleNotFoundError:  # Windows, which has no such limit
+    resource = None  # type: ignore[assignment]
+
+SPARE_FILES = 64
+"""Open files in addition to those of accepted connections; connections that are being refused need some of them."""
+
+
+def allow_files(settings: Settings) -> None:
+    """Raise this process's limit of open files, so that it can have as many connections as are allowed.
+
+    Raises:
+        StartupError: the machine does not allow that many open files.
+    """
+    if resource is None:
+        return
+    connections = settings.max_connections
+    spare = SPARE_FILES if settings.admin_port is None else SPARE_FILES + ADMIN_CONNECTIONS
+    needed = connections + spare
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        fitting = hard - spare
+        remedy = f"give --max-connections {fitting}, or raise the limit" if fitting > 0 else "raise the limit"
+        raise StartupError(
+            f"--max-connections {connections} needs {needed} open files, but at most {hard} are allowed (ulimit -Hn); "
+            f"{remedy}."
+        )
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
