@@ -24,7 +24,7 @@ from websockets.sync.client import connect as stream_to
 from arraylstm_serve.admin import ENDPOINTS, AdminApplication, published
 from arraylstm_serve.errors import StartupError
 from arraylstm_serve.http.auth import Keys
-from arraylstm_serve.server.process import SPARE_FILES
+from arraylstm_serve.server.open_files import SPARE_FILES
 from arraylstm_serve.settings import ADMIN_CONNECTIONS, Settings
 
 from ..servers import ServerProcess, Start

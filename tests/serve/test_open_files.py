@@ -15,10 +15,13 @@ from arraylstm_serve.server.open_files import SPARE_FILES
 from ..servers import ServerProcess, Start
 from .sockets import HEALTH, answer_to, connect
 
+FROM_A_PROXY = ("--forwarded-allow-ips", "127.0.0.1")
+"""Flags with which one address may have all connections."""
+
 
 def test_connections_may_be_more_than_the_soft_limit(start_server: Start, shell: Callable[[str, int], Path]) -> None:
     """Where only the soft limit of open files is low, it is raised, and every connection up to the bound is served."""
-    server = start_server("--max-connections", "150", python=shell("-Sn", 100))
+    server = start_server("--max-connections", "150", *FROM_A_PROXY, python=shell("-Sn", 100))
     assert resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)[0] == 150 + SPARE_FILES
     fill(server, 150)
 
@@ -27,7 +30,7 @@ def test_the_hard_limit_may_be_what_the_connections_need(
     start_server: Start, shell: Callable[[str, int], Path]
 ) -> None:
     """Where the hard limit is just enough, as many connections as are allowed leave files to open for other things."""
-    fill(start_server("--max-connections", "40", python=shell("-n", 40 + SPARE_FILES)), 40)
+    fill(start_server("--max-connections", "40", *FROM_A_PROXY, python=shell("-n", 40 + SPARE_FILES)), 40)
 
 
 def fill(server: ServerProcess, count: int) -> None:
