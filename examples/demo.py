@@ -1,4 +1,4 @@
-"""`make demo`: train on a generated event log, export with the parity table, serve, and talk to the server.
+"""`make demo`: train on a generated event log, export with the parity table, serve, talk to the server, and kill it.
 
 The script runs the commands that a user would type, and shows the answers.
 """
@@ -27,6 +27,8 @@ CONVERSATION = [
     ("anna", "results"),
     ("anna", "product.view"),
 ]
+UNTIL = 5
+"""How many of these events come before the server is killed."""
 
 LOCAL = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy: the server is on this machine
 
@@ -38,19 +40,32 @@ def main():
     FOLDER.mkdir(exist_ok=True)
     run("arraylstm-train", "-o", FOLDER / "model.pt", "--overwrite", "--epochs", "6")
     run("arraylstm-export", FOLDER / "model.pt")
-    announce("arraylstm-serve", FOLDER / "model", "--port", "0")
-    server = subprocess.Popen(
-        [PROGRAMS / "arraylstm-serve", FOLDER / "model", "--port", "0"],
-        stdout=subprocess.PIPE,
-        text=True,
-        errors="replace",
-    )
+    sessions = FOLDER / "sessions.db"
+    for path in FOLDER.glob("sessions.db*"):
+        path.unlink()
+    server, url = serve(sessions)
     try:
-        converse(wait_until_ready(server))
+        converse(url, CONVERSATION[:UNTIL])
+        announce("kill", "-9", "the server")
+        server.kill()
+        server.wait()
+        server, url = serve(sessions)
+        out.print("Both sessions go on where they stood:")
+        converse(url, CONVERSATION[UNTIL:])
     finally:
         server.terminate()
         status = server.wait(30)
     out.print(f"The server was told to stop and exited with {status}.")
+
+
+def serve(sessions):
+    """Start a server that keeps its sessions in a file; return its process and address."""
+    arguments = [FOLDER / "model", "--port", "0", "--sessions", f"sqlite:{sessions}"]
+    announce("arraylstm-serve", *arguments)
+    server = subprocess.Popen(
+        [PROGRAMS / "arraylstm-serve", *arguments], stdout=subprocess.PIPE, text=True, errors="replace"
+    )
+    return server, wait_until_ready(server)
 
 
 def run(program, *arguments):
@@ -74,11 +89,11 @@ def wait_until_ready(server):
     raise SystemExit("The server did not start.")
 
 
-def converse(url):
+def converse(url, events):
     """Send two sessions' events in turn; each is answered from its own state."""
     announce("POST", f"{url}/v1/sessions/SESSION/events", '{"items": [EVENT], "top_k": 2}')
     table = make_table("session", "event", "expected", "rank", "what comes next")
-    for session, event in CONVERSATION:
+    for session, event in events:
         answer = post(f"{url}/v1/sessions/{session}/events", {"items": [event], "top_k": 2})
         (seen,) = answer["observed"]
         expected = "-" if seen["rank"] is None else f"{seen['probability']:.1%}"
