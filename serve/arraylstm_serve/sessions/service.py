@@ -163,7 +163,7 @@ class Service:
                 max_sessions=self.settings.max_sessions,
                 pending=self.pending,
                 requests_total=counters.requests.total(),
-                events_total=counters.events,
+                events_total=counters.changes["events"],
                 batches_total=counters.batch_rows.count,
                 steps_total=int(counters.batch_rows.total),
                 busy_seconds_total=counters.run_seconds.total,
