@@ -185,6 +185,9 @@ class Stats(Struct):
     batches_total: Annotated[int, Meta(description="Runs of the model.")]
     steps_total: Annotated[int, Meta(description="Items stepped, over all runs.")]
     busy_seconds_total: Annotated[float, Meta(description="Time spent in runs of the model.")]
+    unknown_items_total: Annotated[
+        int, Meta(description="Items that the model has no label for, and took as its unknown item.")
+    ]
     replays_total: Annotated[int, Meta(description="Earlier answers given again for a repeated Idempotency-Key.")]
     conflicts_total: Annotated[int, Meta(description="Requests refused for their expected_step.")]
     evicted: Annotated[

@@ -167,6 +167,7 @@ class Service:
                 batches_total=counters.batch_rows.count,
                 steps_total=int(counters.batch_rows.total),
                 busy_seconds_total=counters.run_seconds.total,
+                unknown_items_total=counters.unknown_items,
                 replays_total=counters.replays,
                 conflicts_total=counters.conflicts,
                 evicted=counters.evicted,
