@@ -1,6 +1,6 @@
 // The types of what the modules pass to each other.
 
-/** @typedef {string | number | bigint} Item A label, or an id if the model has no labels; 5 is not "5". */
+/** @typedef {string | number | bigint} Item A label, or an id if the model has no labels; 5 and "5" may be two items. */
 /** @typedef {{item: Item, probability: number}} Prediction */
 /** @typedef {{item: Item, probability: number | null, rank: number | null, unknown?: boolean}} Observation */
 /** @typedef {{shape: number[], data: Float32Array}} Tensor */
