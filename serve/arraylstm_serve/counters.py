@@ -22,6 +22,8 @@ NO_ROUTE = "none"
 """The route of requests that are refused before routing."""
 
 Eviction = Literal["expired", "room", "answers"]
+Changing = Literal["events", "restored"]
+"""What changes a session and is counted: requests that advance it, and states that clients give to it."""
 
 
 class Histogram:
@@ -69,7 +71,6 @@ class Counters:
         requests: HTTP requests answered, by route and status.
         durations: seconds from a request's head to its answer, by route.
         streams: WebSocket connections open.
-        events: requests that advanced a session.
         outcomes: seconds from each event's arrival to its outcome, by outcome: `ok`, or the code of its refusal. An
             event counts here whether it came in a request of its own, in a bulk request or over a stream. The events of
             a bulk request arrive together.
@@ -77,24 +78,25 @@ class Counters:
         run_seconds: seconds of each run of the model, including the reading, ranking and storing of rows.
         queue_seconds: seconds from each walk's request to its first step.
         evicted: sessions that the server closed by itself, by reason.
+        changes: changes of sessions, by what made them.
+        unknown_items: items of answered requests that the model has no label for, and took as its unknown item.
         replays: remembered answers sent again for a repeated idempotency key.
         conflicts: requests refused because of their expected_step.
-        restored: states that clients gave to sessions.
         rewound: sessions of which the store had lost acknowledged steps.
     """
 
     requests: Counter[tuple[str, int]] = field(default_factory=Counter)
     durations: dict[str, Histogram] = field(default_factory=dict)
     streams: int = 0
-    events: int = 0
     outcomes: dict[str, Histogram] = field(default_factory=dict)
     batch_rows: Histogram = field(default_factory=lambda: Histogram(ROWS))
     run_seconds: Histogram = field(default_factory=_durations)
     queue_seconds: Histogram = field(default_factory=_durations)
     evicted: dict[str, int] = field(default_factory=lambda: dict.fromkeys(get_args(Eviction), 0))
+    changes: dict[Changing, int] = field(default_factory=lambda: dict.fromkeys(get_args(Changing), 0))
+    unknown_items: int = 0
     replays: int = 0
     conflicts: int = 0
-    restored: int = 0
     rewound: int = 0
 
     def answered(self, route: str, status: int, seconds: float) -> None:
@@ -105,13 +107,6 @@ class Counters:
     def event(self, outcome: str, seconds: float) -> None:
         """Count an event that is answered, or refused with a code."""
         _observe(self.outcomes, outcome, seconds)
-
-    def count(self, name: Literal["events", "restored"] | None) -> None:
-        """Count a command that changed a session, under the name of its counter if it has one."""
-        if name == "events":
-            self.events += 1
-        elif name == "restored":
-            self.restored += 1
 
     def refused(self, status: int) -> None:
         """Count a refusal that the application does not see."""

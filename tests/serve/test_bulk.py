@@ -188,11 +188,11 @@ async def test_a_client_that_leaves_has_its_events_applied_once(bundle_path: Pat
     harness = Harness(bundle_path, max_batch=4)
     events = [event(f"s{n}", "a", "b", idempotency_key="k") for n in range(20)]
     sending = asyncio.create_task(post(harness, *events))
-    await until_soon(lambda: harness.service.counters.events >= 6)
+    await until_soon(lambda: harness.service.counters.changes["events"] >= 6)
     sending.cancel()
     await asyncio.gather(sending, return_exceptions=True)
     assert [result["step"] for result in await results(harness, *events)] == [2] * 20
-    assert harness.service.counters.events == 20
+    assert harness.service.counters.changes["events"] == 20
     assert harness.service.pending == 0
 
 

@@ -24,7 +24,7 @@ from arraylstm_serve.client import (
 )
 
 from ..servers import ServerProcess, Start
-from .bundles import FINGERPRINT, LABELS
+from .bundles import FINGERPRINT, LABELS, write_bundle
 from .clients import Connect, Face, check, event, fresh
 from .clients import connect as connect
 
@@ -107,6 +107,21 @@ async def test_a_server_tells_of_itself(server: ServerProcess, connect: Connect)
         assert (await client.model())["fingerprint"] == FINGERPRINT
         assert (await client.health()).status == "ok"
         assert await client.ready() is True
+
+
+async def test_answers_tell_which_items_were_unknown(tmp_path: Path, connect: Connect) -> None:
+    """Both clients show it in sessions, in bulk and without a session; an item of the other type is a known one."""
+    labels: list[str | int] = ["<unk>", "5", "6", "7", 8, 9, "9"]
+    bundle = write_bundle(tmp_path / "digits", labels=labels, unknown="<unk>")
+    server = ServerProcess(bundle)
+    try:
+        async with connect(server.url) as client:
+            answers = [await client.session("u").send([5, "zebra"]), await client.predict([5, "zebra"])]
+            answers += await client.send_many([event("v", 5, "zebra")])
+            assert [[each.unknown for each in answer.observed] for answer in answers] == [[False, True]] * 3
+            assert (await client.session("u").info()).recent == ["5", "zebra"]
+    finally:
+        server.stop()
 
 
 async def test_a_server_that_drains_is_not_ready(connect: Connect) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from ..servers import ServerProcess
 from .bundles import Reference, V, expected_predictions, index_of, write_bundle
@@ -170,6 +170,38 @@ def test_the_figures_are_the_servers(open_page: Open, server: ServerProcess) -> 
     expect(tiles.filter(has_text="Sessions").locator("b")).to_have_text(str(stats["sessions"]))
     expect(tiles.filter(has_text="Events").locator("path").last).to_have_attribute("d", re.compile(r"^M.* (?!15\.00)"))
     expect(page.locator("#summary")).to_have_text(f"tiny cell, {V} items, 5 units")
+
+
+def test_every_reason_to_evict_is_shown(open_page: Open) -> None:
+    """The figures count sessions evicted for any reason, and the tallies name each."""
+    stats = {"events_total": 7, "requests_total": 9, "evicted": {"expired": 1, "room": 20, "answers": 300}}
+
+    def doctored(route: Route) -> None:
+        response = route.fetch()
+        route.fulfill(response=response, json=response.json() | stats)
+
+    page = live(open_page(stats=doctored))
+    expect(page.locator("#tallies")).to_contain_text("evicted 1 by age, 20 for room, 300 for answers")
+    expect(page.locator("#figures li").filter(has_text="Evicted").locator("b")).to_have_text("321")
+
+
+def test_items_that_the_model_does_not_know_are_marked(open_page: Open, tmp_path: Any) -> None:
+    """An unknown item is told of in words and struck through, counted, and not suggested; its known twin is neither."""
+    other = ServerProcess(write_bundle(tmp_path / "unknown", unknown="e", labels=["a", "b", "c", "d", "e", "6", "5"]))
+    try:
+        page = live(open_page(other.url))
+        send(page, "zebra")
+        send(page, "6")
+        columns = page.locator("#columns li")
+        expect(columns.first).to_contain_text("step 1, zebra, unknown to the model, the first item")
+        assert columns.evaluate_all("each => each.map(one => one.classList.contains('unlisted'))") == [True, False]
+        expect(columns.last).not_to_contain_text("unknown")
+        expect(page.locator("#tallies")).to_contain_text("1 unknown item,")
+        field(page).fill("z")
+        expect(page.locator("#suggestions [role=option]")).to_have_count(0)
+        page.close()
+    finally:
+        other.stop()
 
 
 def test_labels_stay_what_they_are(open_page: Open, tmp_path: Any) -> None:

@@ -109,7 +109,7 @@ async def test_unlisted_items_are_the_unknown_item_where_there_is_one(tmp_path: 
     known = (await harness.send("u", "a", "e")).json()
     unlisted = (await harness.send("v", "a", "zebra")).json()
     assert unlisted["predictions"] == known["predictions"]
-    assert unlisted["observed"][1] == known["observed"][1] | {"item": "zebra"}
+    assert unlisted["observed"][1] == known["observed"][1] | {"item": "zebra", "unknown": True}
 
 
 async def test_bundles_without_labels_speak_ids(tmp_path: Path) -> None:

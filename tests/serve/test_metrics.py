@@ -71,6 +71,7 @@ async def test_counters_agree_with_what_was_done(lived: Harness) -> None:
     found = await samples(lived)
     expected = {
         "session_events_total": 6,
+        "unknown_items_total": 0,
         "idempotent_replays_total": 1,
         "step_conflicts_total": 2,
         "sessions_restored_total": 1,
@@ -107,6 +108,7 @@ async def test_statistics_agree_with_the_metrics(lived: Harness) -> None:
     }
     for name, sample in {
         "events_total": "session_events_total",
+        "unknown_items_total": "unknown_items_total",
         "replays_total": "idempotent_replays_total",
         "conflicts_total": "step_conflicts_total",
         "sessions": "sessions_active",

@@ -176,6 +176,7 @@ async def test_an_unknown_path_is_not_found(harness: Harness, path: str) -> None
     [
         ("GET", EVENTS, "POST"),
         ("OPTIONS", EVENTS, "POST"),
+        ("DELETE", "/v1/sessions/v/events", "POST"),
         ("POST", "/v1/sessions/u", "DELETE, GET, HEAD"),
         ("POST", "/healthz", "GET, HEAD"),
         ("GET", "/v1/predict", "POST"),
@@ -185,7 +186,8 @@ async def test_an_unknown_path_is_not_found(harness: Harness, path: str) -> None
 async def test_a_wrong_method_is_told_the_right_ones(harness: Harness, method: str, path: str, allowed: str) -> None:
     """A method that a resource does not know is refused with those it knows, in Allow and in words."""
     response = await harness.client.request(method, path)
-    assert f"{allowed}." in check(response, "method_not_allowed")["detail"]
+    detail = f'{method} is not allowed for "{path}"; allowed: {allowed}.'
+    assert check(response, "method_not_allowed")["detail"] == detail
     assert response.headers["allow"] == allowed
 
 

@@ -77,12 +77,12 @@ def filled(path: str) -> str:
 async def test_every_operation_heeds_scopes(guarded: Harness, operation: Operation) -> None:
     """A key is refused with 403 exactly what its scope does not allow, and changes nothing by it."""
     await guarded.client.post("/v1/sessions/u/events", json={"items": ["a"]}, headers=bearer(EVERYTHING))
-    before = len(guarded.service.sessions), guarded.service.counters.events
+    before = len(guarded.service.sessions), guarded.service.counters.changes["events"]
     for key, allowed in ALLOWED.items():
         response = await guarded.client.request(operation.method, filled(operation.path), headers=bearer(key))
         assert (response.status_code == 403) == (named(operation) not in allowed | OPEN)
         assert response.status_code != 401
-    assert (len(guarded.service.sessions), guarded.service.counters.events) == before
+    assert (len(guarded.service.sessions), guarded.service.counters.changes["events"]) == before
     whole = await guarded.client.request(operation.method, filled(operation.path), headers=bearer(EVERYTHING))
     assert whole.status_code not in (401, 403)
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 import pytest
 
+from arraylstm_serve.api.schemas import encode
+from arraylstm_serve.bundle.vocabulary import Vocabulary
 from arraylstm_serve.counters import Counters
 from arraylstm_serve.sessions.session import RECENT, Answers, Session, session_bytes
 from arraylstm_serve.sessions.table import Table
@@ -35,10 +37,12 @@ def test_a_remembered_answer_counts_for_what_it_takes(keys: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["s{}", "n" * 60 + "/" + "x" * 120 + "{:08}"])
-@pytest.mark.parametrize("unlabelled", [False, True])
-def test_a_session_takes_no_more_than_it_counts_for(name: str, unlabelled: bool) -> None:
-    """The bytes that a session counts for cover its value, its places in the table, and ids that are its own."""
+@pytest.mark.parametrize("own", ["none", "ids", "\u0451\u0451\u0451", "\U0001f6d2", "plain", "a\U0001f6d2"])
+def test_a_session_takes_no_more_than_it_counts_for(name: str, own: str) -> None:
+    """The bytes that a session counts for cover its value, its places in the table, and ids and labels of its own."""
     labels: list[str | int] = [f"label {number}" for number in range(RECENT)]
+    unlabelled, listed = own == "ids", own in ("none", "ids")
+    vocabulary = Vocabulary(RECENT, None if unlabelled else labels, None if listed else labels[0])
     counters = Counters()
     tracemalloc.start()
     try:
@@ -47,11 +51,15 @@ def test_a_session_takes_no_more_than_it_counts_for(name: str, unlabelled: bool)
         for number in range(SESSIONS):
             session = Session(name.format(number))
             recent = [10_000 + one for one in range(RECENT)] if unlabelled else labels
-            table.commit(session.advanced(number + 1000, "model", recent, 1.7e9 + number, "10.0.0.1"))
+            if not listed:
+                recent = [own * (1 + one // 8) + str(number) for one in range(RECENT)]
+            after = session.advanced(number + 1000, "model", recent, 1.7e9 + number, "10.0.0.1")
+            table.commit(after if listed else after.with_recent(vocabulary.bounded(after.recent)))
+            encode(after.recent)  # Python may keep a text in UTF-8 too from now on
         taken, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    most = SESSIONS * session_bytes(unlabelled=unlabelled)
+    most = SESSIONS * session_bytes(vocabulary)
     assert most / 4 < taken <= most
 
 

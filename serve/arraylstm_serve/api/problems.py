@@ -8,6 +8,7 @@ from http import HTTPStatus
 import msgspec
 
 from arraylstm_serve.api.schemas import ProblemBody
+from arraylstm_serve.text import shown
 
 JSON = "application/json"
 MEDIA_TYPE = "application/problem+json"
@@ -112,6 +113,18 @@ def late() -> Problem:
     return retry_later(
         DEADLINE_EXCEEDED, "The request waited longer than --request-timeout allows; it was not applied."
     )
+
+
+def not_allowed(method: str, path: str, allowed: str) -> Problem:
+    """Make the refusal of a method.
+
+    Args:
+        method: the method.
+        path: the path asked for.
+        allowed: the methods that it has, with commas between.
+    """
+    detail = f"{method} is not allowed for {shown(path)}; allowed: {allowed}."
+    return Problem(METHOD_NOT_ALLOWED, detail, headers={"Allow": allowed})
 
 
 def internal(detail: str = "The request failed inside the server; its log has the cause.") -> Problem:

@@ -39,7 +39,8 @@ Items = Annotated[
     list[Item],
     Meta(
         min_length=1,
-        description="Item labels, oldest first; integer ids if the model has no labels.",
+        description="Item labels, oldest first; integer ids if the model has no labels. An integer and its digits as a "
+        "text mean the same label, unless both are labels.",
         examples=[["home", "search"]],
     ),
 ]
@@ -107,12 +108,16 @@ class Prediction(Struct, gc=False):
     probability: Probability
 
 
-class Observation(Struct, gc=False):
+class Observation(Struct, omit_defaults=True, gc=False):
     """What the model expected of an item before it saw it; null for a session's first item."""
 
     item: Item
     probability: Probability | None
     rank: Annotated[int, Meta(ge=1, description="1 + the number of items that were more likely.", examples=[1])] | None
+    unknown: Annotated[
+        bool,
+        Meta(description="Whether the model has no such label, so that the item was scored as its unknown item."),
+    ] = False
 
 
 Predictions = Annotated[list[Prediction], Meta(description="Most likely first; ties in order of item id.")]
@@ -154,7 +159,11 @@ class SessionInfo(Struct):
     last_used_at: Time
     expires_at: Time
     recent: Annotated[
-        list[Item], Meta(description="The last items that the session consumed, at most 64, oldest first.")
+        list[Item],
+        Meta(
+            description="The last items that the session consumed, at most 64, oldest first. An item scored as the "
+            "unknown one has the label that was sent; of such labels the newest are kept, up to 4 KiB."
+        ),
     ]
 
 
@@ -176,6 +185,9 @@ class Stats(Struct):
     batches_total: Annotated[int, Meta(description="Runs of the model.")]
     steps_total: Annotated[int, Meta(description="Items stepped, over all runs.")]
     busy_seconds_total: Annotated[float, Meta(description="Time spent in runs of the model.")]
+    unknown_items_total: Annotated[
+        int, Meta(description="Items that the model has no label for, and took as its unknown item.")
+    ]
     replays_total: Annotated[int, Meta(description="Earlier answers given again for a repeated Idempotency-Key.")]
     conflicts_total: Annotated[int, Meta(description="Requests refused for their expected_step.")]
     evicted: Annotated[

@@ -9,6 +9,13 @@ from arraylstm_serve.api.schemas import Item
 from arraylstm_serve.text import shown
 
 EXAMPLES = 5
+LONGEST_INTEGER = len(str(-(2**63)))
+"""Characters of the longest integer that may be an item."""
+
+UNLISTED_BYTES = 4096
+"""Most bytes that a session's last items take if the vocabulary does not list them: 35 UUIDs, for example."""
+
+NOWHERE: frozenset[int] = frozenset()
 
 
 class Numbers(Mapping[Item, int]):
@@ -29,8 +36,25 @@ class Numbers(Mapping[Item, int]):
         return self._count
 
 
+def twin(item: Item) -> Item | None:
+    """Return the item of JSON's other type that reads the same: "5" for 5, and 5 for "5"; None if there is none."""
+    if isinstance(item, int):
+        return str(item)
+    if item.removeprefix("-").isdecimal() and len(item) <= LONGEST_INTEGER:
+        number = int(item)
+        return number if str(number) == item else None
+    return None
+
+
+def _size(item: Item) -> int:
+    """Return the most bytes of memory that an item takes; Python may keep a text both as characters and as UTF-8."""
+    return 80 if isinstance(item, int) else 80 + len(item) * (1 if item.isascii() else 8)
+
+
 class Vocabulary:
-    """Maps labels to ids 0..num_items-1 and back. JSON's types are kept apart: 5 is not "5".
+    """Maps labels to ids 0..num_items-1 and back.
+
+    The integer 5 and the text "5" mean the same item if only one of them is a label. If both are, each means itself.
 
     Args:
         num_items: how many items the model has.
@@ -40,6 +64,7 @@ class Vocabulary:
     Attributes:
         labels: the label of each id; the ids if they are the labels.
         unlabelled: whether the ids themselves are the labels.
+        has_unknown: whether an item stands for those not listed.
 
     Raises:
         ValueError: there are not num_items labels, one is listed twice, or unknown is not a label.
@@ -57,6 +82,7 @@ class Vocabulary:
             raise ValueError("a label is listed twice")
         if unknown is not None and unknown not in self._ids:
             raise ValueError(f"the unknown item {shown(unknown)} is not a label")
+        self.has_unknown = unknown is not None
         self._unknown = None if unknown is None else self._ids[unknown]
 
     def __len__(self) -> int:
@@ -66,7 +92,7 @@ class Vocabulary:
         """Return a vocabulary with the same labels that refuses items not listed."""
         return self if self._unknown is None else Vocabulary(len(self), self.labels)
 
-    def encode(self, items: Iterable[Item]) -> list[int]:
+    def encode(self, items: Sequence[Item]) -> list[int]:
         """Return the ids of items. An item that is not listed becomes the unknown item.
 
         Raises:
@@ -74,9 +100,43 @@ class Vocabulary:
         """
         if self._unknown is None:
             return self.encode_known(items)
-        return [self._ids.get(item, self._unknown) for item in items]
+        ids, unknown = self._ids, self._unknown
+        try:
+            return [ids[item] for item in items]
+        except KeyError:
+            return [unknown if index is None else index for index in map(self._id, items)]
 
-    def encode_known(self, items: Iterable[Item]) -> list[int]:
+    def unlisted(self, items: Sequence[Item], ids: Sequence[int]) -> frozenset[int]:
+        """Return the places of the items that are not listed.
+
+        Args:
+            items: the items.
+            ids: what `encode` returned for them.
+        """
+        unknown = self._unknown
+        if unknown is None or unknown not in ids:
+            return NOWHERE
+        return frozenset(
+            place for place, index in enumerate(ids) if index == unknown and self._id(items[place]) is None
+        )
+
+    def bounded(self, items: Sequence[Item]) -> tuple[Item, ...]:
+        """Return labels of items, but the unknown item for those not listed that are beyond UNLISTED_BYTES.
+
+        Args:
+            items: labels that are listed, or that mean none of these; the newest are at the end, and are kept.
+        """
+        if self._unknown is None:
+            return tuple(items)
+        unknown, left = self.labels[self._unknown], UNLISTED_BYTES
+        kept: list[Item] = []
+        for item in reversed(items):
+            size = 0 if item in self._ids else _size(item)
+            kept.append(item if size <= left else unknown)
+            left -= size if size <= left else 0
+        return tuple(reversed(kept))
+
+    def encode_known(self, items: Sequence[Item]) -> list[int]:
         """Return the ids of items, which must all be listed.
 
         Raises:
@@ -85,8 +145,8 @@ class Vocabulary:
         ids = self._ids
         try:
             return [ids[item] for item in items]
-        except KeyError as error:
-            raise Problem(UNKNOWN_ITEM, self._refusal(error.args[0])) from None
+        except KeyError:
+            return [self._known(item) for item in items]
 
     def decode(self, ids: Iterable[int]) -> tuple[Item, ...]:
         """Return the labels of ids that `encode` returned."""
@@ -104,16 +164,18 @@ class Vocabulary:
                 raise Problem(UNKNOWN_ITEM, detail)
         return ids
 
-    def spelt(self, text: str) -> Item:
-        """Return the label that a text spells: an integer if the model lists that and not the text, else the text."""
-        if text not in self._ids:
-            try:
-                number = int(text)
-            except ValueError:
-                return text
-            if number in self._ids and str(number) == text:
-                return number
-        return text
+    def _id(self, item: Item) -> int | None:
+        """Return the id of an item; None if neither it nor its twin is listed."""
+        index = self._ids.get(item)
+        if index is None and (other := twin(item)) is not None:
+            index = self._ids.get(other)
+        return index
+
+    def _known(self, item: Item) -> int:
+        index = self._id(item)
+        if index is None:
+            raise Problem(UNKNOWN_ITEM, self._refusal(item))
+        return index
 
     def _refusal(self, item: Item) -> str:
         if self.unlabelled:

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from arraylstm_serve import __version__
 from arraylstm_serve.api.openapi import PROTECTED, Operation, document
-from arraylstm_serve.api.problems import METHOD_NOT_ALLOWED, NOT_FOUND, Problem, internal, stopping
+from arraylstm_serve.api.problems import METHOD_NOT_ALLOWED, NOT_FOUND, Problem, internal, not_allowed, stopping
 from arraylstm_serve.http import websocket
 from arraylstm_serve.http.auth import Keys
 from arraylstm_serve.http.endpoints import Endpoint, Handler
@@ -157,8 +157,7 @@ class Door(FastAPI):
         if isinstance(error, HTTPException) and error.status_code == METHOD_NOT_ALLOWED.status:
             methods = {method for route in self._matching(request.scope) for method in route.methods or ()}
             allowed = ", ".join(sorted(methods or {"GET", "HEAD"}))  # the console's files have these
-            detail = f"{request.method} is not allowed for {shown(path)}; allowed: {allowed}."
-            return self._refuse(path, Problem(METHOD_NOT_ALLOWED, detail, headers={"Allow": allowed}))
+            return self._refuse(path, not_allowed(request.method, path, allowed))
         return self._refuse(path, Problem(NOT_FOUND, f"There is nothing at {shown(path)}{self.advice}."))
 
     @property

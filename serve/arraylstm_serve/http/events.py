@@ -10,11 +10,11 @@ from arraylstm_serve.api.problems import (
     CAPACITY,
     IDEMPOTENCY_KEY_REUSED,
     INVALID_SESSION_ID,
-    METHOD_NOT_ALLOWED,
     SESSION_BUSY,
     SESSION_GONE,
     STEP_CONFLICT,
     Problem,
+    not_allowed,
 )
 from arraylstm_serve.api.schemas import EventsRequest, SessionAnswer
 from arraylstm_serve.http.body import decode, read_body, valid_session_id
@@ -64,8 +64,7 @@ async def answer(service: Service, call: RequestHead, scope: Scope, receive: Rec
         ClientDisconnect: the client has gone before the whole request arrived.
     """
     if scope["method"] != "POST":
-        detail = f"{scope['method']} is not allowed here; allowed is POST."
-        raise Problem(METHOD_NOT_ALLOWED, detail, headers={"Allow": "POST"})
+        raise not_allowed(scope["method"], scope["path"], ADVANCE.method)
     await service.admission.enter(call.client)
     try:
         session_id = valid_session_id(scope["path"][len(PREFIX) : -len(SUFFIX)])

@@ -103,8 +103,15 @@ class Metrics:
             "Answers remembered for idempotency keys.",
             service.sessions.answer_bytes,
         )
-        yield CounterMetricFamily(f"{PREFIX}session_events", "Requests that moved a session.", counters.events)
-        yield CounterMetricFamily(f"{PREFIX}sessions_restored", "Sessions given a state.", counters.restored)
+        yield CounterMetricFamily(
+            f"{PREFIX}session_events", "Requests that moved a session.", counters.changes["events"]
+        )
+        yield CounterMetricFamily(
+            f"{PREFIX}unknown_items",
+            "Items that the model has no label for, and took as its unknown item.",
+            counters.unknown_items,
+        )
+        yield CounterMetricFamily(f"{PREFIX}sessions_restored", "Sessions given a state.", counters.changes["restored"])
         evicted = CounterMetricFamily(
             f"{PREFIX}sessions_evicted", "Sessions that the server closed by itself.", labels=("reason",)
         )

@@ -48,7 +48,7 @@ class Tensors:
         for output in self.outputs:
             binary = output.parameters.binary_data
             outputs.append((output.name, _output(output.name, model, outcome), default if binary is UNSET else binary))
-        return tensors.answer(MODEL, VERSION, self.request.id, outputs)
+        return tensors.answer(MODEL, VERSION, self.request.id, outputs, len(outcome.unlisted))
 
 
 async def infer(service: Service, call: RequestHead, body: bytes, header_length: str | None) -> bytes:
@@ -131,7 +131,7 @@ def _items(model: Model, tensor: InputTensor, binary: bytes) -> Sequence[Item]:
     if tensor.datatype == INT64:
         return vocabulary.decode(vocabulary.verify(tensors.integers(tensor, binary, size)))
     if tensor.datatype == BYTES:
-        return list(map(vocabulary.spelt, tensors.texts(tensor, binary, size)))
+        return tensors.texts(tensor, binary, size)
     detail = f"input {tensor.name} has datatype {shown(tensor.datatype)}; expected INT64 or BYTES"
     raise Problem(INVALID_REQUEST, detail)
 

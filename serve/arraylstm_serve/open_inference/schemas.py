@@ -30,8 +30,8 @@ Shape = Annotated[list[Natural], Meta(description="[n] or [1, n]: n items, oldes
 Datatype = Annotated[
     str,
     Meta(
-        description="INT64: item ids from 0 to V - 1, also if the model has labels. BYTES: labels; a text that is "
-        "not a label means the integer label with these digits.",
+        description="INT64: item ids from 0 to V - 1, also if the model has labels. BYTES: labels; digits that are "
+        "not a label as a text mean the integer label.",
         examples=["INT64"],
     ),
 ]
@@ -217,6 +217,15 @@ class OutputTensor(Struct, omit_defaults=True):
     data: Annotated[list[float | str], Meta(examples=[[0.42, 0.21]])] | UnsetType = UNSET
 
 
+class AnswerParameters(Struct):
+    """What else there is to say of an answer."""
+
+    unknown_items: Annotated[
+        int,
+        Meta(description="How many items the model has no label for, so that they were scored as its unknown item."),
+    ]
+
+
 class InferAnswer(Struct, omit_defaults=True):
     """The requested outputs, in the order of the request."""
 
@@ -224,3 +233,6 @@ class InferAnswer(Struct, omit_defaults=True):
     model_version: Version
     outputs: list[OutputTensor]
     id: str = ""
+    parameters: Annotated[AnswerParameters | UnsetType, Meta(description="There are some if items were unknown.")] = (
+        UNSET
+    )

@@ -16,7 +16,7 @@ from msgspec import UNSET
 
 from arraylstm_serve.api.problems import INVALID_REQUEST, Problem
 from arraylstm_serve.api.schemas import encode
-from arraylstm_serve.open_inference.schemas import BinaryData, InferAnswer, InputTensor, OutputTensor
+from arraylstm_serve.open_inference.schemas import AnswerParameters, BinaryData, InferAnswer, InputTensor, OutputTensor
 from arraylstm_serve.text import shown
 
 INT64, FP32, BYTES = "INT64", "FP32", "BYTES"
@@ -114,10 +114,19 @@ def texts(tensor: InputTensor, binary: bytes, size: int) -> list[str]:
     return unpacked
 
 
-def answer(model: str, version: str, request_id: str, outputs: Iterable[tuple[str, Output, bool]]) -> bytes:
+def answer(
+    model: str, version: str, request_id: str, outputs: Iterable[tuple[str, Output, bool]], unknown_items: int
+) -> bytes:
     """Encode an InferAnswer, followed by the data of the outputs that were requested in binary.
 
     If there are any, the JSON ends with END_OF_JSON.
+
+    Args:
+        model: the model's name.
+        version: its version.
+        request_id: the id that the request gave itself.
+        outputs: name, tensor, and whether it was requested in binary.
+        unknown_items: how many items of the request were unknown.
     """
     tensors, following = [], []
     for name, output, binary in outputs:
@@ -130,7 +139,8 @@ def answer(model: str, version: str, request_id: str, outputs: Iterable[tuple[st
             values = output.values
             tensor.data = values.tolist() if isinstance(values, np.ndarray) else list(values)
         tensors.append(tensor)
-    head = encode(InferAnswer(model, version, tensors, request_id))
+    parameters = AnswerParameters(unknown_items) if unknown_items else UNSET
+    head = encode(InferAnswer(model, version, tensors, request_id, parameters))
     return b"".join((head, END_OF_JSON, *following)) if following else head
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from arraylstm_serve.bundle.load import Bundle
 from arraylstm_serve.engine.base import LOGITS, row_bytes, row_shapes
 from arraylstm_serve.errors import StartupError
-from arraylstm_serve.sessions.model import slot_count
+from arraylstm_serve.sessions.model import accepted, slot_count
 from arraylstm_serve.sessions.session import session_bytes
 from arraylstm_serve.settings import Settings
 
@@ -65,7 +65,7 @@ def demands(bundle: Bundle, settings: Settings, *, on_host: bool = True) -> dict
     shapes = row_shapes(bundle.manifest.states, len(bundle.vocabulary)) if on_host else {}
     row = row_bytes(shapes)
     return {
-        "max_sessions": settings.max_sessions * (row + session_bytes(unlabelled=bundle.vocabulary.unlabelled)),
+        "max_sessions": settings.max_sessions * (row + session_bytes(accepted(bundle, settings))),
         "max_pending": (slot_count(settings) - settings.max_sessions) * row,
         "max_batch": settings.max_batch * run_bytes(shapes),
         "max_answer_bytes": settings.max_answer_bytes,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import selectors
 from typing import cast
 
@@ -15,6 +16,7 @@ from arraylstm_serve.api.problems import (
     REQUEST_TIMEOUT,
     Problem,
 )
+from arraylstm_serve.heavy import LIGHT_BODY
 from arraylstm_serve.http.request import REQUEST_ID, new_request_id
 from arraylstm_serve.http.uvicorn_hooks import REFUSED
 from arraylstm_serve.server.config import MOST_REFUSED
@@ -33,14 +35,36 @@ A_MOMENT = 0.05
 """Seconds in which the loop reads what has come already."""
 
 
-def something_came(transport: asyncio.BaseTransport) -> bool:
-    """Whether bytes, or the end, of a connection have come that are not read yet."""
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+"""An interim answer, which clients ignore (RFC 9110, section 15.2.1); the machine of one that is gone refuses it."""
+
+FIRST_PAUSE = 0.001
+"""Seconds between the first two looks whether a client is gone; each further pause is four times as long."""
+
+GONE = getattr(select, "POLLERR", 0) | getattr(select, "POLLHUP", 0)  # Windows has none
+"""The events that a client has closed or reset its connection."""
+
+ENDED = getattr(select, "POLLRDHUP", 0)  # Linux alone has it
+"""The event that a client will send no more, though what it has sent may not be read yet."""
+
+
+def state_of(transport: asyncio.BaseTransport, events: int) -> int:
+    """Return those of some events of `select.poll` that a connection has now; always told are errors and hang-ups."""
     number = transport.get_extra_info("socket").fileno()
     if number < 0:
-        return False
-    with SELECTOR() as selector:
-        selector.register(number, selectors.EVENT_READ)
-        return bool(selector.select(0))
+        return 0
+    if not hasattr(select, "poll"):  # Windows, where nothing but a selector looks at sockets
+        with SELECTOR() as selector:
+            selector.register(number, selectors.EVENT_READ)
+            return int(bool(selector.select(0)))
+    poll = select.poll()
+    poll.register(number, events)
+    return next((seen for _, seen in poll.poll(0)), 0)
+
+
+def something_came(transport: asyncio.BaseTransport) -> bool:
+    """Whether bytes, or the end, of a connection have come that are not read yet."""
+    return bool(state_of(transport, getattr(select, "POLLIN", 0)))
 
 
 class Protocol(Requests):
@@ -48,11 +72,15 @@ class Protocol(Requests):
 
     Two clocks of `request_timeout` seconds run. `_clock` runs while the client has to send something: in the phases
     HEAD and BODY, and in NO_REQUEST on a new connection. `_unread_clock` runs while the client does not read its
-    answers. Between requests uvicorn's own clock runs, of `keep_alive` seconds. None runs while the server works on an
-    answer. `stalls` ends connections that do not close.
+    answers. Between requests uvicorn's own clock runs, of `keep_alive` seconds. While the server works on an answer and
+    reads no more, it looks from time to time whether the client has gone. `stalls` ends connections that do not close.
     """
 
     _unread_clock: asyncio.TimerHandle | None = None
+    _look: asyncio.TimerHandle | None = None
+    """The next look whether the client has gone."""
+    _ended = False
+    """Whether the client has sent all that it will send."""
 
     # -- the connection
 
@@ -74,10 +102,63 @@ class Protocol(Requests):
         self.config.refused.discard(self)
         self.stop_clock()
         self._stop_unread_clock()
+        if self._look is not None:
+            self._look.cancel()
         super().connection_lost(exc)
         self._drop_requests()
         if self.counted is not None:
             self.counted.close()
+
+    def eof_received(self) -> bool:  # type: ignore[override] # uvicorn always closes
+        """Answer the requests that have come in whole, though no more will come (RFC 9112, section 9.6); then close.
+
+        Returns:
+            Whether the connection stays open. With TLS it cannot.
+        """
+        running = self._running
+        if self._phase is OVER or self.scheme == "https" or running is None:
+            return False
+        self._ended = not running.response_complete and not running.more_body
+        if self._ended:
+            last = running if self.cycle.more_body else self.cycle
+            last.keep_alive = False
+            self._look_soon()
+        return self._ended
+
+    def _hold(self, holding: bool) -> None:
+        """Read no more, or read on; see `Requests`."""
+        super()._hold(holding)
+        if self._answering and (holding or self.pipeline):
+            self._look_soon()
+
+    def _look_soon(self) -> None:
+        """Look whether the client has gone: at once if its request may be much work, else if an answer takes long."""
+        self._look_later(0.0 if self._body_bytes > LIGHT_BODY else A_MOMENT)
+
+    def _look_later(self, seconds: float) -> None:
+        if self._look is None:
+            self._look = self.loop.call_later(seconds, self._seek, max(FIRST_PAUSE, 4 * seconds))
+
+    def _seek(self, pause: float) -> None:
+        """Drop the connection if its client is gone. If that cannot be seen, find out by an interim answer.
+
+        A client that sends no more may still read. Only if it does not, its machine refuses what is sent to it.
+
+        Args:
+            pause: seconds until the next look.
+        """
+        self._look = None
+        running = self._running
+        if self.transport.is_closing() or self._phase is OVER or running is None or running.response_complete:
+            return
+        state = state_of(self.transport, ENDED)
+        if state & GONE:
+            self.transport.abort()
+            return
+        may_ask = not running.response_started and running.scope["http_version"] == "1.1" and self.scheme != "https"
+        if may_ask and (self._ended or state & ENDED):
+            self.transport.write(CONTINUE)
+        self._look_later(pause)
 
     def watch(self) -> None:
         """End a connection that has sent too much, or start the clock."""

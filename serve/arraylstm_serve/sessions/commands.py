@@ -13,6 +13,8 @@ from msgspec import Raw, Struct
 
 from arraylstm_serve.api.problems import SESSION_GONE, STEP_CONFLICT, UNKNOWN_SESSION, Problem
 from arraylstm_serve.api.schemas import Item
+from arraylstm_serve.bundle.vocabulary import NOWHERE
+from arraylstm_serve.counters import Changing
 from arraylstm_serve.engine.batcher import Observed, Walk
 from arraylstm_serve.engine.ranking import Ranking
 from arraylstm_serve.sessions.model import Model
@@ -71,6 +73,7 @@ class Outcome(Struct, frozen=True, gc=False):
         predictions: the most likely next items, as the request wants them.
         slot: the slot that holds the state after the command.
         written: the predictions as the answer has them, if they were written in pieces; then `predictions` is empty.
+        unlisted: the places of the items that the model took as its unknown item.
     """
 
     session_id: str
@@ -81,6 +84,7 @@ class Outcome(Struct, frozen=True, gc=False):
     predictions: Ranking
     slot: int
     written: Raw | None = None
+    unlisted: frozenset[int] = NOWHERE
 
 
 Render = Callable[[Model, Outcome], bytes]
@@ -93,10 +97,12 @@ class Change(Struct, frozen=True, gc=False):
     Attributes:
         session: the session's next value; None if the session does not change.
         answer: the encoded answer.
+        unlisted: how many items the model took as its unknown item.
     """
 
     session: Session | None
     answer: bytes
+    unlisted: int = 0
 
 
 Slow = Generator[None, None, Change]
@@ -120,7 +126,7 @@ class Command(Struct, frozen=True, gc=False, kw_only=True):
     """Whether the command counts as a use of its session."""
     reads_state: ClassVar[bool] = True
     """Whether the command goes on from the session's tensors."""
-    counted_as: ClassVar[Literal["events", "restored"] | None] = None
+    counted_as: ClassVar[Changing | None] = None
     """The counter to increase if the command changes its session; None for no counter."""
 
     @property
@@ -178,13 +184,16 @@ class _Walking(Command, frozen=True, gc=False, kw_only=True):
         """See `Command.predict`."""
         return predict_in_pieces(turn.model, walk.target, walk.selection, self.write)
 
-    def answer(self, turn: Turn, walk: Walk, predictions: Predictions, step: int, state: State) -> bytes:
-        """Write the answer of a completed walk."""
+    def unlisted(self, turn: Turn, walk: Walk) -> frozenset[int]:
+        """Return the places of the items that the model took as its unknown item."""
+        return turn.model.vocabulary.unlisted(self.items, walk.items)
+
+    def outcome(
+        self, walk: Walk, predictions: Predictions, step: int, state: State, unlisted: frozenset[int]
+    ) -> Outcome:
+        """Return where a completed walk has led."""
         ranking, written = predictions
-        return self.render(
-            turn.model,
-            Outcome(self.session_id, step, state, self.items, walk.observed, ranking, walk.target, written),
-        )
+        return Outcome(self.session_id, step, state, self.items, walk.observed, ranking, walk.target, written, unlisted)
 
 
 class Advance(_Walking, frozen=True, gc=False, kw_only=True):
@@ -227,10 +236,14 @@ class Advance(_Walking, frozen=True, gc=False, kw_only=True):
     def finish(self, turn: Turn, walk: Walk, predictions: Predictions) -> Change:
         """See `Command.finish`."""
         before, model = self._start(turn), turn.model
-        labels = model.vocabulary.decode(walk.items)
+        labels, unlisted = model.vocabulary.decode(walk.items), self.unlisted(turn, walk)
+        if unlisted:
+            labels = tuple(self.items[place] if place in unlisted else label for place, label in enumerate(labels))
         after = before.advanced(walk.target, model.fingerprint, labels, turn.now, turn.caller.client)
-        answer = self.answer(turn, walk, predictions, after.step, before.state)
-        return Change(after.at_end(turn.now) if self.end else after, answer)
+        if unlisted:
+            after = after.with_recent(model.vocabulary.bounded(after.recent))
+        answer = self.render(model, self.outcome(walk, predictions, after.step, before.state, unlisted))
+        return Change(after.at_end(turn.now) if self.end else after, answer, len(unlisted))
 
     def _start(self, turn: Turn) -> Session:
         """Return the session to go on from."""
@@ -258,4 +271,6 @@ class Predict(_Walking, frozen=True, gc=False, kw_only=True):
 
     def finish(self, turn: Turn, walk: Walk, predictions: Predictions) -> Change:
         """See `Command.finish`."""
-        return Change(None, self.answer(turn, walk, predictions, len(self.items), "new"))
+        unlisted = self.unlisted(turn, walk)
+        answer = self.render(turn.model, self.outcome(walk, predictions, len(self.items), "new", unlisted))
+        return Change(None, answer, len(unlisted))

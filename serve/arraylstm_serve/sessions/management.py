@@ -63,7 +63,7 @@ class Save(Command, frozen=True, gc=False, kw_only=True):
         """See `Command.begin`; it may raise `unknown_session`."""
         session, model = turn.session, turn.model
         self.require_begun(session)
-        recent = model.bundle.vocabulary.encode_known(session.recent)
+        recent = model.bundle.vocabulary.encode(session.recent)
         return Change(None, dump(model.read(session.slot), recent, session.step, session.model))
 
 

@@ -11,6 +11,7 @@ from arraylstm_serve.api.problems import INVALID_REQUEST, Problem
 from arraylstm_serve.api.schemas import Item
 from arraylstm_serve.arrays import Floats
 from arraylstm_serve.bundle.load import Bundle
+from arraylstm_serve.bundle.vocabulary import Vocabulary
 from arraylstm_serve.counters import Counters
 from arraylstm_serve.engine.base import LOGITS, Engine
 from arraylstm_serve.engine.batcher import Batcher, Walk
@@ -47,7 +48,7 @@ class Model:
         self.bundle = bundle
         self.engine = engine
         self.fingerprint = bundle.fingerprint
-        self.vocabulary = bundle.vocabulary if settings.unknown_items == "model" else bundle.vocabulary.strict()
+        self.vocabulary = accepted(bundle, settings)
         self.slots = Slots(slot_count(settings))
         self.batcher = Batcher(engine, counters, settings.max_batch, finished)
         self._max_items = settings.max_items
@@ -93,6 +94,11 @@ class Model:
     def write(self, slot: int, tensors: dict[str, Floats]) -> None:
         """Store tensors, by name, in a slot."""
         self.engine.write(np.array([slot]), {name: values[None] for name, values in tensors.items()})
+
+
+def accepted(bundle: Bundle, settings: Settings) -> Vocabulary:
+    """Return the items that a bundle's model accepts under these settings."""
+    return bundle.vocabulary if settings.unknown_items == "model" else bundle.vocabulary.strict()
 
 
 def slot_count(settings: Settings) -> int:

@@ -227,6 +227,7 @@ class Queue:
         for turn, change in done:
             outcome = OK
             if isinstance(change, Change):
+                self._counters.unknown_items += change.unlisted
                 turn.answer(change.answer)
             else:
                 outcome = change.kind.code
@@ -242,7 +243,8 @@ class Queue:
                 self._counters.conflicts += 1
         elif change.session is not None:
             self._table.commit(change.session)
-            self._counters.count(command.counted_as)
+            if command.counted_as is not None:
+                self._counters.changes[command.counted_as] += 1
             return change.session.slot
         elif command.uses:
             self._used(turn)
@@ -288,4 +290,5 @@ def _keyed(turn: Turn, change: Change) -> Change:
     command, session = turn.command, change.session
     if command.idempotency_key is None or session is None:
         return change
-    return Change(session.remembering(command.idempotency_key, digest(command), change.answer), change.answer)
+    remembering = session.remembering(command.idempotency_key, digest(command), change.answer)
+    return Change(remembering, change.answer, change.unlisted)

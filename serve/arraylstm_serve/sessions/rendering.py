@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import cast
 
 from arraylstm_serve.api.schemas import (
-    Item,
     Observation,
     PredictAnswer,
     Prediction,
@@ -15,7 +13,6 @@ from arraylstm_serve.api.schemas import (
     SessionInfo,
     encode,
 )
-from arraylstm_serve.engine.batcher import Observed
 from arraylstm_serve.engine.ranking import Ranking
 from arraylstm_serve.sessions.commands import Outcome
 from arraylstm_serve.sessions.model import Model
@@ -31,7 +28,7 @@ def render_session(model: Model, outcome: Outcome) -> bytes:
             outcome.state,
             model.fingerprint,
             _predictions(model, outcome),
-            _observed(outcome.items, outcome.observed),
+            _observed(outcome),
         )
     )
 
@@ -39,7 +36,7 @@ def render_session(model: Model, outcome: Outcome) -> bytes:
 def render_prediction(model: Model, outcome: Outcome) -> bytes:
     """Return an encoded PredictAnswer."""
     predictions = _predictions(model, outcome)
-    return encode(PredictAnswer(model.fingerprint, predictions, _observed(outcome.items, outcome.observed)))
+    return encode(PredictAnswer(model.fingerprint, predictions, _observed(outcome)))
 
 
 def render_info(session_id: str, session: Session, ttl: float) -> bytes:
@@ -73,8 +70,11 @@ def _listed(model: Model, ranking: Ranking) -> list[Prediction]:
     return list(map(Prediction, map(labels.__getitem__, ranking.ids), ranking.probabilities))
 
 
-def _observed(items: Sequence[Item], observed: Sequence[Observed]) -> list[Observation]:
-    return [Observation(item, *pair) for item, pair in zip(items, observed, strict=True)]
+def _observed(outcome: Outcome) -> list[Observation]:
+    observed = [Observation(item, *pair) for item, pair in zip(outcome.items, outcome.observed, strict=True)]
+    for place in outcome.unlisted:
+        observed[place].unknown = True
+    return observed
 
 
 def _time(seconds: float) -> datetime:

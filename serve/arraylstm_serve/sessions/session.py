@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from arraylstm_serve.api.schemas import KEYS_REMEMBERED, Item
+from arraylstm_serve.bundle.vocabulary import UNLISTED_BYTES, Vocabulary
 from arraylstm_serve.engine.slots import INITIAL
 from arraylstm_serve.stores.record import Kept, Stamp
 
@@ -69,7 +70,8 @@ class Session(Struct, frozen=True, gc=False):
         model: the fingerprint of the model that made its state.
         step: how many items it has consumed.
         slot: the engine's row that holds its state.
-        recent: the labels of its last items, 64 at most, oldest first.
+        recent: the labels of its last items, 64 at most, oldest first. An item that the model took as its unknown item
+            has the label that the client sent, as far as `Vocabulary.bounded` keeps it.
         answers: the answers under its last idempotency keys.
         created: when it began, in seconds since the epoch.
         last_used: when it was last used, in seconds since the epoch.
@@ -163,6 +165,10 @@ class Session(Struct, frozen=True, gc=False):
             owner=self.owner,
         )
 
+    def with_recent(self, recent: tuple[Item, ...]) -> Session:
+        """Return the session with these labels of its last items."""
+        return msgspec.structs.replace(self, recent=recent)
+
     def used(self, now: float) -> Session:
         """Return the session, last used at the given time."""
         return msgspec.structs.replace(self, last_used=now)
@@ -176,9 +182,11 @@ def _new_incarnation() -> int:
     return secrets.randbits(63)
 
 
-def session_bytes(*, unlabelled: bool) -> int:
+def session_bytes(vocabulary: Vocabulary) -> int:
     """Return the bytes that a session takes at most beside its row and its remembered answers.
 
     The labels of its last items are the vocabulary's; where ids are the labels, every session has numbers of its own.
+    So it has the labels of items that are not listed.
     """
-    return SESSION_BYTES + (RECENT * ID_BYTES if unlabelled else 0)
+    numbers = RECENT * ID_BYTES if vocabulary.unlabelled else 0
+    return SESSION_BYTES + numbers + (UNLISTED_BYTES if vocabulary.has_unknown else 0)

@@ -38,6 +38,9 @@ class Wire(asyncio.Transport):
         super().__init__({"socket": connection})
         self.closed = False
 
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Take any bounds: nothing is written."""
+
     def is_closing(self) -> bool:
         """Whether it has been closed."""
         return self.closed

@@ -212,7 +212,7 @@ export class Actions {
     const begin = step - observed.length;
     const moments = observed.map((each, index) => ({ ...each, step: begin + index + 1, seen: true }));
     this.#change({ step, standing: state, predictions, history: [...this.#session.history, ...moments] });
-    this.#hear([...observed, ...predictions].map(({ item }) => item));
+    this.#hear([...observed.filter(({ unknown }) => !unknown), ...predictions].map(({ item }) => item));
   }
 
   /** Fetch the predictions. */

@@ -45,6 +45,6 @@ function between(last, stats, seconds) {
     busy: Math.min(1, (stats.busy_seconds_total - last.busy_seconds_total) / seconds),
     sessions: stats.sessions,
     pending: stats.pending,
-    evicted: stats.evicted.expired + stats.evicted.room,
+    evicted: Object.values(stats.evicted).reduce((sum, count) => sum + count, 0),
   };
 }

@@ -38,11 +38,17 @@ function draw({ series, status }) {
 }
 
 /** @param {import("./types.mjs").Stats} stats */
-function tallies({ steps_total, replays_total, conflicts_total, evicted, max_sessions, provider, version }) {
-  const counts = [counted(steps_total, "step"), counted(replays_total, "replay"), counted(conflicts_total, "conflict")];
-  const ends = `evicted ${whole(evicted.expired)} by age, ${whole(evicted.room)} for room`;
-  const device = provider.replace("ExecutionProvider", "");
-  const where = `Room for ${whole(max_sessions)} sessions. ${device}, version ${version}.`;
+function tallies(stats) {
+  const { evicted } = stats;
+  const counts = [
+    counted(stats.steps_total, "step"),
+    counted(stats.unknown_items_total, "unknown item"),
+    counted(stats.replays_total, "replay"),
+    counted(stats.conflicts_total, "conflict"),
+  ];
+  const ends = `evicted ${whole(evicted.expired)} by age, ${whole(evicted.room)} for room, ${whole(evicted.answers)} for answers`;
+  const device = stats.provider.replace("ExecutionProvider", "");
+  const where = `Room for ${whole(stats.max_sessions)} sessions. ${device}, version ${stats.version}.`;
   return `Since it started: ${counts.join(", ")}; ${ends}. ${where}`;
 }
 

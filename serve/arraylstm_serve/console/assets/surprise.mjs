@@ -119,6 +119,7 @@ function drawColumn(child, moment, top, guess, chosen) {
   child.dataset.step = moment.step;
   child.className = kindOf(moment, surprise > guess);
   child.classList.toggle("chosen", chosen);
+  child.classList.toggle("unlisted", Boolean(moment.unknown));
   child.style.setProperty("--height", String(Math.min(1, (surprise || 0) / top)));
   write(child.children[1], show(moment.item));
   write(child.children[2], words(moment, 0).join(", "));
@@ -132,8 +133,8 @@ function kindOf({ seen, probability }, above) {
 }
 
 /** @param {Moment} moment @param {number} items @returns {string[]} */
-function words({ step, item, probability, rank, seen }, items) {
-  const place = [`step ${whole(step)}`, show(item)];
+function words({ step, item, probability, rank, seen, unknown }, items) {
+  const place = [`step ${whole(step)}`, show(item), ...(unknown ? ["unknown to the model"] : [])];
   if (!seen) return [...place, "came before this page"];
   if (probability === null || rank === null) return [...place, "the first item: nothing was expected before it"];
   return [

@@ -1,8 +1,8 @@
 // The types of what the modules pass to each other.
 
-/** @typedef {string | number | bigint} Item A label, or an id if the model has no labels; 5 is not "5". */
+/** @typedef {string | number | bigint} Item A label, or an id if the model has no labels; 5 and "5" may be two items. */
 /** @typedef {{item: Item, probability: number}} Prediction */
-/** @typedef {{item: Item, probability: number | null, rank: number | null}} Observation */
+/** @typedef {{item: Item, probability: number | null, rank: number | null, unknown?: boolean}} Observation */
 /** @typedef {{shape: number[], data: Float32Array}} Tensor */
 
 /**
@@ -20,6 +20,7 @@
  * @property {Item} item
  * @property {number | null} probability What the model gave the item; null for a session's first.
  * @property {number | null} rank
+ * @property {boolean} [unknown] Whether the model has no such label, so that it took its unknown item.
  * @property {boolean} seen Whether it was sent while this page was open; earlier items have only names.
  */
 
@@ -51,7 +52,8 @@
  * @property {number} busy_seconds_total
  * @property {number} replays_total
  * @property {number} conflicts_total
- * @property {{expired: number, room: number}} evicted
+ * @property {number} unknown_items_total
+ * @property {{expired: number, room: number, answers: number}} evicted
  * @property {string} model
  * @property {string} provider
  * @property {string} version
