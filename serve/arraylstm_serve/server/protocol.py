@@ -204,8 +204,8 @@ class Protocol(Requests):
         if self.transport.is_closing():
             return
         in_head, in_body = self._phase is HEAD, self._phase is BODY
-        if (in_head and self._answering) or self.pipeline:
-            self._start_clock()  # the client may be waiting for the answer to an earlier request
+        if (in_head and self._answering) or self.pipeline or (in_body and self._ahead):
+            self._start_clock()  # the client may wait for the answer to an earlier request, or for the body to be read
         elif in_head or (in_body and not self.cycle.response_started):
             detail = f"The request did not come in whole within {self.config.request_timeout} s."
             self.refuse(Problem(REQUEST_TIMEOUT, detail))

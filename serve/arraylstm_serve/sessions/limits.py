@@ -176,11 +176,11 @@ class Bodies:
             Problem: `overloaded`: there was no room in that time.
         """
         size = min(size, self._limit)
-        if not self._waiting and self._fits(client, size):
-            self._held.add(client, size)
-            return size
         granted: Future[None] = get_running_loop().create_future()
         self._waiting.append(client, (client, size, granted))
+        self._let_in()
+        if granted.done():
+            return size
         try:
             async with timeout(patience):
                 await granted
@@ -199,19 +199,31 @@ class Bodies:
     def give(self, client: str, size: int) -> None:
         """Give bytes back, and let in what waits for them."""
         self._held.add(client, -size)
-        for _ in range(len(self._waiting)):
-            name, wanted, granted = self._waiting.popleft()
-            if granted.done():
-                continue
-            if not self._fits(name, wanted):
-                self._waiting.appendleft(name, (name, wanted, granted))
-                return
-            self._held.add(name, wanted)
-            granted.set_result(None)
+        self._let_in()
 
-    def _fits(self, client: str, size: int) -> bool:
-        held, total = self._held[client], self._held.total
-        return total + size <= self._limit and has_share_left(held, total, self._limit)
+    def _let_in(self) -> None:
+        """Give room to what waits for it. Who has a share already is passed over; who only lacks room is waited for."""
+        passed_over: set[str] = set()
+        while self._waiting:
+            name, wanted, granted = self._waiting.first()
+            if granted.done():
+                self._waiting.popleft()
+            elif name in passed_over:
+                return
+            elif not self._has_share(name, wanted):
+                passed_over.add(name)
+                self._waiting.appendleft(name, self._waiting.popleft())
+            elif self._held.total + wanted > self._limit:
+                return
+            else:
+                self._waiting.popleft()
+                self._held.add(name, wanted)
+                granted.set_result(None)
+
+    def _has_share(self, client: str, size: int) -> bool:
+        """Whether a client is within its share once it has so many bytes more; its first body always is."""
+        held = self._held[client]
+        return not held or has_share_left(held + size, self._held.total + size, self._limit)
 
 
 class Connections:
