@@ -21,7 +21,7 @@ class Bound:
     Args:
         what: what is counted, in words, such as "requests are pending".
         limit: the most that there may be.
-        quota: the most that one client may have; None for a fair share of the limit.
+        quota: the most that one client may have; None for no bound but its fair share of the limit.
     """
 
     def __init__(self, what: str, limit: int, quota: int | None = None) -> None:
@@ -69,8 +69,13 @@ class Rates:
         """When each client will have saved up everything again, by perf_counter; those that have are forgotten."""
         self._next_sweep = 0.0
 
-    def spend(self, client: str, count: int = 1) -> None:
+    def spend(self, client: str, count: int = 1, *, after: int = 0) -> None:
         """Count requests of a client.
+
+        Args:
+            client: the client.
+            count: how many.
+            after: how many that belong to these have been let in, and so do not count against them.
 
         Raises:
             Problem: `rate_limited`: the client has used up what it may do now.
@@ -82,8 +87,9 @@ class Rates:
             self._full = {name: full for name, full in self._full.items() if full > now}
             self._next_sweep = now + 1.0
         behind = max(0.0, self._full.get(client, 0.0) - now)
-        if behind > 1.0 - ROUNDING:
-            wait = ceil(behind - 1.0 + 1.0 / self._rate)
+        over = behind - after / self._rate - 1.0
+        if over > -ROUNDING:
+            wait = ceil(over + 1.0 / self._rate)
             detail = f"You may send {self._rate:g} requests a second, and have sent more."
             raise retry_later(RATE_LIMITED, detail, seconds=wait)
         self._full[client] = now + behind + count / self._rate
