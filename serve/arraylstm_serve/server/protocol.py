@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+from contextlib import suppress
 from typing import cast
 
 from starlette.types import Scope
@@ -166,7 +167,8 @@ class Protocol(Requests):
         lines = [f"HTTP/1.1 {kind.status} {kind.phrase}", *(f"{name}: {value}" for name, value in headers.items())]
         self.transport.write("\r\n".join([*lines, "", ""]).encode() + body)
         if self.transport.can_write_eof():
-            self.transport.write_eof()
+            with suppress(OSError):  # asyncio's own loop raises it where the client has reset the connection
+                self.transport.write_eof()
         if self._running is None or self._running.response_complete:
             self.config.counters.refused(kind.status)
         else:  # the application counts it
