@@ -402,3 +402,17 @@ async def test_the_document_is_the_one_in_the_repository(harness: Harness) -> No
     for answer in answers:
         jsonschema_rs.validate({"$ref": "#/components/schemas/Health", **document}, answer.json())
     assert [answer.json()["status"] for answer in answers] == ["draining", "draining", "ready"]
+
+
+def test_one_address_leaves_admin_connections_to_others(start_server: Start) -> None:
+    """Whoever opens connections to the admin listener, without a key too, does not keep probes of other addresses out.
+
+    They would fail, and the server be restarted with all its sessions.
+    """
+    port = admin_port(start_server("--admin-port", "0"))
+    with ExitStack() as clients:
+        for _ in range(40):
+            clients.enter_context(socket.create_connection(("127.0.0.1", port), 10, ("127.0.0.2", 0)))
+        transport = httpx.HTTPTransport(local_address="127.0.0.3")
+        with httpx.Client(transport=transport) as probe:
+            assert probe.get(f"http://127.0.0.1:{port}/healthz").status_code == 200

@@ -55,10 +55,10 @@ class Bench:
         self.batcher = Batcher(self.host, self.counters, max_batch, self.finished)
         self.ended: list[Walk] = []
 
-    def submit(self, *items: int, patience: float = 60) -> Walk:
+    def submit(self, *items: int, patience: float = 60, client: str = "") -> Walk:
         """Submit a walk on a slot of its own."""
         now = perf_counter()
-        walk = Walk(self, INITIAL, self.slots.acquire(), items, Selection.of(1, WIDTH), "", now, now + patience)
+        walk = Walk(self, INITIAL, self.slots.acquire(), items, Selection.of(1, WIDTH), client, now, now + patience)
         self.batcher.submit(walk)
         return walk
 
@@ -98,6 +98,19 @@ async def test_the_loop_runs_between_batches() -> None:
     assert not bench.ended
     assert len(bench.engine.batches) <= 10
     await bench.settle(1)
+
+
+async def test_a_clients_long_walks_do_not_hold_up_anothers() -> None:
+    """Of walks that have begun, clients are in turn too: one of five items takes few batches, however many others."""
+    bench = Bench(max_batch=4)
+    for _ in range(40):
+        bench.submit(*[0] * 50, client="many")
+    await until_soon(lambda: len(bench.engine.batches) > 20)
+    before = len(bench.engine.batches)
+    one = bench.submit(*[1] * 5, client="one")
+    await bench.settle(1)
+    assert bench.ended == [one]
+    assert len(bench.engine.batches) - before <= 8
 
 
 async def test_a_failing_batch_fails_its_own_walks_only(caplog: pytest.LogCaptureFixture) -> None:

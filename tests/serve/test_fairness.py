@@ -202,6 +202,25 @@ async def test_long_bodies_wait_for_memory() -> None:
     assert await bodies.take("c", 1000, 1.0) == 100
 
 
+async def test_bodies_of_a_client_beyond_its_share_do_not_hold_up_others() -> None:
+    """A client that has its share waits alone; one that only lacks room is not overtaken for ever."""
+    bodies = Bodies(1000)
+    for _ in range(8):
+        await bodies.take("a", 100, 0.0)
+    waiting = asyncio.create_task(bodies.take("a", 100, 5.0))
+    await asyncio.sleep(0)
+    assert await bodies.take("b", 50, 0.0) == 50
+    large = asyncio.create_task(bodies.take("c", 200, 5.0))
+    await asyncio.sleep(0)
+    with pytest.raises(Problem, match="Long request bodies"):
+        await bodies.take("d", 50, 0.01)
+    bodies.give("a", 100)
+    assert await large == 200
+    assert not waiting.done()
+    bodies.give("c", 200)
+    await waiting
+
+
 def test_connections_count_for_address_and_name() -> None:
     """Connections of an address and of a name are bounded; a proxy's are not bounded by its address."""
     connections = Connections(100, 3, lambda address: address == "10.0.0.1")

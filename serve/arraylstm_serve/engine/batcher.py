@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from asyncio import get_running_loop
-from collections import deque
 from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any, Literal
@@ -56,6 +55,7 @@ class Walk(Struct):
         observed: the probability and rank of each stepped item.
         ranking: the most likely next items after the last step; nothing if the answer is long (see `heavy`).
         fault: why the walk stopped early; None if it did not.
+        values: how many numbers the answer has besides predictions and observations.
     """
 
     owner: Any
@@ -70,11 +70,12 @@ class Walk(Struct):
     observed: list[Observed] = []
     ranking: Ranking = NOTHING
     fault: Fault | None = None
+    values: int = 0
 
     @property
     def heavy(self) -> bool:
         """Whether the answer is long, so that it is ranked and written in pieces after the walk."""
-        return self.selection.depth + len(self.items) > LIGHT_ANSWER
+        return self.selection.depth + len(self.items) + self.values > LIGHT_ANSWER
 
     @property
     def depth(self) -> int:
@@ -85,8 +86,9 @@ class Walk(Struct):
 class Batcher:
     """Steps walks together and fairly.
 
-    Walks that have not begun come first, clients in turn, and leave a part of the batch to those that have begun: so a
-    short walk is not held up by long ones, nor a client by another's many. An unfinished walk goes back to the end.
+    Walks that have not begun come first, and leave a part of the batch to those that have begun: so a short walk is not
+    held up by long ones. Of either kind clients are in turn, so that none is held up by another's many. An unfinished
+    walk goes back behind its client's others.
 
     The first walk submitted schedules a batch for the event loop's next round; walks submitted until then join it.
     Each run steps one batch and schedules the next one, so the event loop stays responsive.
@@ -106,7 +108,7 @@ class Batcher:
         self._max_batch = max_batch
         self._finished = finished
         self._new: Rounds[Walk] = Rounds()
-        self._begun: deque[Walk] = deque()
+        self._begun: Rounds[Walk] = Rounds()
         self._owed = 0.0
         """Places that walks that have begun may claim."""
         self._scheduled = False
@@ -141,7 +143,7 @@ class Batcher:
                 if walk.fault is not None or walk.position == len(walk.items):
                     ended.append(walk)
                 else:
-                    self._begun.append(walk)
+                    self._begun.append(walk.client, walk)
         if ended:
             try:
                 self._finished(ended)

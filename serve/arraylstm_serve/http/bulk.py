@@ -81,8 +81,8 @@ def divide(service: Service, call: RequestHead, request: BulkRequest) -> list[li
     if wanted > settings.max_predictions:
         detail = f"The events ask for {wanted} predictions; at most {settings.max_predictions} are allowed."
         raise Problem(INVALID_REQUEST, detail)
-    service.rates.spend(call.client, len(request.events) - 1)
-    size = min(service.bulk_share.size, settings.max_batch)
+    service.rates.spend(call.client, len(request.events) - 1, after=1)
+    size = min(service.bulk_share.size, settings.max_batch, settings.quota_pending or settings.max_pending)
     return list(_chunks(request.events, size, settings.max_session_pending, num_items))
 
 

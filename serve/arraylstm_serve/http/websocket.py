@@ -98,7 +98,8 @@ class _Conversation:
         self._service = service
         self._call = call
         self._send = send
-        self._most = min(IN_FLIGHT, settings.max_session_pending, settings.max_pending)
+        quota = settings.quota_pending or settings.max_pending
+        self._most = min(IN_FLIGHT, settings.max_session_pending, settings.max_pending, quota)
         self._places = Semaphore(self._most)
         self._replies: Queue[tuple[Future[bytes], int] | None] = Queue()
 

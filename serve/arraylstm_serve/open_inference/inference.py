@@ -85,15 +85,17 @@ def _command(model: Model, body: bytes, header_length: str | None, key: str | No
     outputs = _outputs(request)
     ranked = any(output.name in (PREDICTIONS, PROBABILITIES) for output in outputs)
     top_k = parameters.top_k if ranked else 0
+    values = len(model.vocabulary) if any(output.name == LOGITS for output in outputs) else 0
     session_id = _session_id(request)
     if session_id is None:
-        return Predict(items=items, top_k=top_k, render=Tensors(request, outputs))
+        return Predict(items=items, top_k=top_k, render=Tensors(request, outputs), values=values)
     return Advance(
         session_id=session_id,
         idempotency_key=key,
         items=items,
         top_k=top_k,
         render=Tensors(request, outputs),
+        values=values,
         end=parameters.sequence_end,
         start="always" if parameters.sequence_start else "never",
         body=body,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import select
 import selectors
+from contextlib import suppress
 from typing import cast
 
 from starlette.types import Scope
@@ -247,7 +248,8 @@ class Protocol(Requests):
         lines = [f"HTTP/1.1 {kind.status} {kind.phrase}", *(f"{name}: {value}" for name, value in headers.items())]
         self.transport.write("\r\n".join([*lines, "", ""]).encode() + body)
         if self.transport.can_write_eof():
-            self.transport.write_eof()
+            with suppress(OSError):  # asyncio's own loop raises it where the client has reset the connection
+                self.transport.write_eof()
         if self._running is None or self._running.response_complete:
             self.config.counters.refused(kind.status)
         else:  # the application counts it
@@ -285,8 +287,8 @@ class Protocol(Requests):
         if self.transport.is_closing():
             return
         in_head, in_body = self._phase is HEAD, self._phase is BODY
-        if (in_head and self._answering) or self.pipeline:
-            self._start_clock()  # the client may be waiting for the answer to an earlier request
+        if (in_head and self._answering) or self.pipeline or (in_body and self._ahead):
+            self._start_clock()  # the client may wait for the answer to an earlier request, or for the body to be read
         elif in_head or (in_body and not self.cycle.response_started):
             detail = f"The request did not come in whole within {self.config.request_timeout} s."
             self.refuse(Problem(REQUEST_TIMEOUT, detail))

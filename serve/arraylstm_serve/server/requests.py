@@ -200,8 +200,13 @@ class Requests(HttpToolsProtocol):
         flow.holding = holding
         if holding:
             flow.pause_reading()
-        elif not self.pipeline:
+        elif not (self.pipeline or self._ahead):
             flow.resume_reading()
+
+    @property
+    def _ahead(self) -> bool:
+        """Whether so much of a body has come before the application has asked for it that no more is read."""
+        return self._answering and len(self.cycle.body) > BODY_AHEAD
 
     def _rest(self) -> None:
         """Go on in a turn of its own; read no more until then."""
@@ -324,7 +329,7 @@ class Requests(HttpToolsProtocol):
         cycle = self.cycle
         if not cycle.response_complete:
             cycle.body += body
-            if len(cycle.body) > BODY_AHEAD:
+            if self._ahead:
                 self.flow.pause_reading()
             cycle.message_event.set()
 

@@ -166,6 +166,7 @@ class _Walking(Command, frozen=True, gc=False, kw_only=True):
         exclude: items to leave out of the predictions.
         render: writes the answer.
         write: writes the predictions of a long answer, piece by piece; None if `render` needs them all.
+        values: how many numbers the answer has besides predictions and observations.
     """
 
     items: Sequence[Item]
@@ -173,12 +174,23 @@ class _Walking(Command, frozen=True, gc=False, kw_only=True):
     exclude: Sequence[Item] = ()
     render: Render
     write: Write | None = None
+    values: int = 0
 
     def walk(self, turn: Turn, source: int) -> Walk:
         """Return the walk of the items from a slot."""
         model, caller = turn.model, turn.caller
         items, selection = model.encode(self.items), model.selection(self.top_k, self.exclude)
-        return Walk(turn, source, turn.acquire(), items, selection, caller.client, caller.arrived, caller.deadline)
+        return Walk(
+            turn,
+            source,
+            turn.acquire(),
+            items,
+            selection,
+            caller.client,
+            caller.arrived,
+            caller.deadline,
+            values=self.values,
+        )
 
     def predict(self, turn: Turn, walk: Walk) -> Generator[None, None, Predictions]:
         """See `Command.predict`."""

@@ -21,7 +21,7 @@ class Bound:
     Args:
         what: what is counted, in words, such as "requests are pending".
         limit: the most that there may be.
-        quota: the most that one client may have; None for a fair share of the limit.
+        quota: the most that one client may have; None for no bound but its fair share of the limit.
     """
 
     def __init__(self, what: str, limit: int, quota: int | None = None) -> None:
@@ -69,8 +69,13 @@ class Rates:
         """When each client will have saved up everything again, by perf_counter; those that have are forgotten."""
         self._next_sweep = 0.0
 
-    def spend(self, client: str, count: int = 1) -> None:
+    def spend(self, client: str, count: int = 1, *, after: int = 0) -> None:
         """Count requests of a client.
+
+        Args:
+            client: the client.
+            count: how many.
+            after: how many that belong to these have been let in, and so do not count against them.
 
         Raises:
             Problem: `rate_limited`: the client has used up what it may do now.
@@ -82,8 +87,9 @@ class Rates:
             self._full = {name: full for name, full in self._full.items() if full > now}
             self._next_sweep = now + 1.0
         behind = max(0.0, self._full.get(client, 0.0) - now)
-        if behind > 1.0 - ROUNDING:
-            wait = ceil(behind - 1.0 + 1.0 / self._rate)
+        over = behind - after / self._rate - 1.0
+        if over > -ROUNDING:
+            wait = ceil(over + 1.0 / self._rate)
             detail = f"You may send {self._rate:g} requests a second, and have sent more."
             raise retry_later(RATE_LIMITED, detail, seconds=wait)
         self._full[client] = now + behind + count / self._rate
@@ -176,11 +182,11 @@ class Bodies:
             Problem: `overloaded`: there was no room in that time.
         """
         size = min(size, self._limit)
-        if not self._waiting and self._fits(client, size):
-            self._held.add(client, size)
-            return size
         granted: Future[None] = get_running_loop().create_future()
         self._waiting.append(client, (client, size, granted))
+        self._let_in()
+        if granted.done():
+            return size
         try:
             async with timeout(patience):
                 await granted
@@ -199,19 +205,31 @@ class Bodies:
     def give(self, client: str, size: int) -> None:
         """Give bytes back, and let in what waits for them."""
         self._held.add(client, -size)
-        for _ in range(len(self._waiting)):
-            name, wanted, granted = self._waiting.popleft()
-            if granted.done():
-                continue
-            if not self._fits(name, wanted):
-                self._waiting.appendleft(name, (name, wanted, granted))
-                return
-            self._held.add(name, wanted)
-            granted.set_result(None)
+        self._let_in()
 
-    def _fits(self, client: str, size: int) -> bool:
-        held, total = self._held[client], self._held.total
-        return total + size <= self._limit and has_share_left(held, total, self._limit)
+    def _let_in(self) -> None:
+        """Give room to what waits for it. Who has a share already is passed over; who only lacks room is waited for."""
+        passed_over: set[str] = set()
+        while self._waiting:
+            name, wanted, granted = self._waiting.first()
+            if granted.done():
+                self._waiting.popleft()
+            elif name in passed_over:
+                return
+            elif not self._has_share(name, wanted):
+                passed_over.add(name)
+                self._waiting.appendleft(name, self._waiting.popleft())
+            elif self._held.total + wanted > self._limit:
+                return
+            else:
+                self._waiting.popleft()
+                self._held.add(name, wanted)
+                granted.set_result(None)
+
+    def _has_share(self, client: str, size: int) -> bool:
+        """Whether a client is within its share once it has so many bytes more; its first body always is."""
+        held = self._held[client]
+        return not held or has_share_left(held + size, self._held.total + size, self._limit)
 
 
 class Connections:

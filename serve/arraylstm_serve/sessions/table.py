@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
 from arraylstm_serve.counters import Counters, Eviction
@@ -33,8 +33,8 @@ class Table:
 
     A session goes when it expires, or when there are too many sessions or remembered answers. Then the owner that holds
     most loses first, its least recently used session before the others: so nobody's sessions go for those of another
-    that holds more. A session that has a turn is busy and stays. If more sessions are busy than the bounds allow, the
-    table exceeds its bounds until one of them is idle; then `trim` lets it go.
+    that holds more. A session that has a turn is busy and stays. While all sessions of that owner are busy, the table
+    exceeds its bounds, by no more sessions than are busy; once one of them is idle, `trim` lets it go.
 
     Args:
         counters: they count evictions.
@@ -53,7 +53,7 @@ class Table:
         counters: Counters,
         clock: Callable[[], float],
         release: Callable[[Session], None],
-        busy: Container[str],
+        busy: Collection[str],
         *,
         max_sessions: int,
         ttl: float,
@@ -157,10 +157,15 @@ class Table:
     def _evict_of(self, held: Holdings, reason: Eviction) -> bool:
         """Let go the least recently used idle session of the owner that holds most.
 
-        If all sessions of that owner are busy, let go the one that nobody has used for longest. Return False if no idle
-        session is left.
+        If all sessions of that owner are busy, wait for them as long as there is room: the engine has a slot more for
+        each busy session. Without room, or for answers, let go the one of all that nobody has used for longest. Return
+        False if nothing is let go.
         """
-        return self._evict_one(held.largest(), reason) or self._evict_any(reason)
+        if self._evict_one(held.largest(), reason):
+            return True
+        if reason == "room" and self._sessions.total <= self._max_sessions + len(self._busy):
+            return False
+        return self._evict_any(reason)
 
     def _evict_one(self, owner: str, reason: Eviction) -> bool:
         """Let go an owner's least recently used idle session; return False if it has none.

@@ -85,6 +85,20 @@ async def test_others_are_served_between_the_pieces(wide: Path) -> None:
     assert served >= 4
 
 
+async def test_others_are_served_between_long_inferences(wide: Path) -> None:
+    """The scores of all items are a long answer too: another's events are answered between one and the next."""
+    harness = Harness(wide)
+    tensor = {"name": "items", "shape": [1], "datatype": "INT64", "data": [1]}
+    url = "/v2/models/arraylstm/infer"
+    answers = [asyncio.create_task(harness.client.post(url, json={"inputs": [tensor]})) for _ in range(16)]
+    await until_soon(lambda: harness.service.pending >= 16)
+    assert (await harness.send("short", 1, top_k=1)).status_code == 200
+    assert not all(task.done() for task in answers)
+    first, *others = [response.json()["outputs"][0]["data"] for response in await asyncio.gather(*answers)]
+    assert len(first) == ITEMS
+    assert others == [first] * 15
+
+
 async def test_a_bulk_answer_comes_in_pieces(wide: Path) -> None:
     """Its JSON is whole, its results are in order, and a client of HTTP/1.0 gets it in one piece with its length."""
     harness = Harness(wide, max_batch=4)

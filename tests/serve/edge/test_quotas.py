@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from contextlib import ExitStack
 from pathlib import Path
@@ -39,6 +40,26 @@ async def test_a_flood_of_sessions_costs_nobody_else_any(bundle_path: Path, keys
     again = await harness.client.post("/v1/events", json=bulk(mine, expected_step=1), headers=bearer(BOB))
     assert [result.get("state") for result in again.json()["results"]] == ["continued"] * 20
     assert len(harness.service.sessions) == 200
+
+
+async def test_busy_sessions_cost_nobody_else_any(bundle_path: Path, keys: Path) -> None:
+    """While all of Alice's sessions are busy, none of Bob's goes for them: he holds less than she does."""
+    harness = Harness(bundle_path, api_keys=keys, max_sessions=40)
+    mine = [f"b{n}" for n in range(15)]
+    await harness.client.post("/v1/events", json=bulk(mine), headers=bearer(BOB))
+    long = {"items": ["a"] * 200}
+    urls = [f"/v1/sessions/a{n}/events" for n in range(40) for _ in range(3)]
+    await asyncio.gather(*(harness.client.post(url, json=long, headers=bearer(ALICE)) for url in urls))
+    again = await harness.client.post("/v1/events", json=bulk(mine, expected_step=1), headers=bearer(BOB))
+    assert [result.get("state") for result in again.json()["results"]] == ["continued"] * 15
+    assert len(harness.service.sessions) == 40
+
+
+async def test_a_bulk_request_keeps_to_the_quota(bundle_path: Path, keys: Path) -> None:
+    """A client alone gets all events of a bulk request answered, whatever its quota of pending requests or its rate."""
+    harness = Harness(bundle_path, api_keys=keys, quota_pending=3, quota_rate=0.5)
+    answer = await harness.client.post("/v1/events", json=bulk([f"b{n}" for n in range(20)]), headers=bearer(BOB))
+    assert [result.get("state") for result in answer.json()["results"]] == ["new"] * 20
 
 
 async def test_a_flood_of_answers_costs_nobody_else_any(bundle_path: Path, keys: Path) -> None:
