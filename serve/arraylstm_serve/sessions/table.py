@@ -163,7 +163,7 @@ class Table:
         """
         if self._evict_one(held.largest(), reason):
             return True
-        if reason == "room" and self._sessions.total <= self._max_sessions + len(self._busy):
+        if reason == "room" and self._sessions.total <= self._max_sessions + len(self.busy):
             return False
         return self._evict_any(reason)
 
