@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from typing import Any, NamedTuple
 
 from .history import Ask, Call
@@ -50,7 +49,7 @@ def answer_fault(replay: Replay, due: Due, call: Call) -> Fault | None:
         text = f"The answer calls the session {found.get('state')!r}; it is {due.state!r}."
         return Fault("lost session" if found.get("state") == "new" else "wrong state", text)
     wrong = numbers_fault(replay, due.ask, due.after, found)
-    return wrong and Fault("wrong numbers", wrong)
+    return None if wrong is None else Fault("wrong numbers", wrong)
 
 
 def numbers_fault(replay: Replay, ask: Ask, after: Life, found: dict[str, Any]) -> str | None:

@@ -3,6 +3,25 @@
 Prints a verdict for each session that a right server cannot have served so, with the session, its step, the lines in
 the file and what went wrong, then a summary. Exit status: 0 if there is none, 1 if there is one, 2 if the file or the
 bundle cannot be read. A session is judged up to its first fault; what follows cannot be told from its consequences.
+
+A verdict begins with what went wrong:
+
+    lost                    an acknowledged event is not in a later answer
+    doubled                 an event was applied twice, or something that nobody asked for
+    swapped                 events were applied in an order that they cannot have had
+    mixed                   an answer has another session's name, event or numbers
+    applied though refused  an event was refused, and is in a later answer
+    restarted in silence    the session began again, and the answer does not say `new`
+    lost session            the session is not there any more: `new`, 404 or 410
+    stale read              a read tells less than what was acknowledged before it
+    delete ignored          the session goes on after its deletion or end
+    key answered differently, key forgotten, key confused
+                            a repeat got another answer, was refused, or two requests were taken for one
+    step not checked        an event was applied at another step than it expected
+    wrong numbers, wrong items, wrong state, wrong answer, wrong refusal, another model
+                            an answer is not the one due, and no mistake above explains it
+    failed                  the server answered 500 `internal`
+    undecided               too many calls have unknown outcomes; no order of them was found, and there may be one
 """
 
 from __future__ import annotations
@@ -56,6 +75,7 @@ def check(replay: Replay, sessions: Mapping[str, Sequence[Call]], *, forgetful: 
         if stuck is not None:
             fault = explain(replay, stuck, sessions)
             verdicts.append(Verdict(name, stuck.stand.life.step, stuck.call, *fault))
+        replay.forget()
     return sorted(verdicts, key=lambda verdict: verdict.call.at)
 
 

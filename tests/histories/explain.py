@@ -1,12 +1,13 @@
 """What a wrong answer looks like: which mistake of a server gives exactly these numbers.
 
-The search has found that an answer is wrong. Here each known mistake is tried in turn, on the replay: an event left out,
-applied twice or in another place, a session begun again, another session's event or answer.
+The search has found that an answer is wrong. Here each known mistake is tried in turn on the replay: an event that is
+left out, applied twice or in another place, a session begun again, another session's event or answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from .answers import Fault, numbers_fault
 from .history import Call, Item
@@ -17,8 +18,20 @@ from .rules import can_take
 EVENTS = 16
 """How many of a session's last events are left out, repeated or exchanged."""
 
+EXPLAINED = ("wrong numbers", "wrong state", "lost", "doubled", "stale read", "delete ignored")
+"""The faults that may have a better explanation."""
+
 NEAR = 400
 """How many lines away another session's event may be."""
+
+
+class Mistake(NamedTuple):
+    """A mistake to try: its kind, what it would mean, and the life that the call would have met."""
+
+    kind: str
+    text: str
+    before: Life
+
 
 Events = list[tuple[Item, ...]]
 
@@ -29,11 +42,9 @@ def explain(replay: Replay, stuck: Stuck, sessions: Mapping[str, Sequence[Call]]
     found = call.content
     if not (call.ok and isinstance(found, dict) and call.ask.do in ("advance", "predictions")):
         return stuck.fault
-    if stuck.fault.kind in ("another model", "key answered differently", "undecided"):
-        return stuck.fault
-    if found.get("state") == "new" and stuck.stand.begun:
+    if stuck.fault.kind != "undecided" and found.get("state") == "new" and stuck.stand.begun:
         return Fault("lost session", f"The answer begins the session anew; it stood at step {stuck.stand.life.step}.")
-    if not found.get("predictions"):
+    if stuck.fault.kind not in EXPLAINED or not found.get("predictions"):
         return stuck.fault
     for kind, text, before in _mistakes(replay, stuck, sessions):
         after = replay.after(before, call.ask.items) if call.ask.do == "advance" else before
@@ -42,33 +53,44 @@ def explain(replay: Replay, stuck: Stuck, sessions: Mapping[str, Sequence[Call]]
     return _borrowed(call, sessions) or stuck.fault
 
 
-def _mistakes(
-    replay: Replay, stuck: Stuck, sessions: Mapping[str, Sequence[Call]]
-) -> Iterator[tuple[str, str, Life]]:
-    """Yield mistakes: the kind, a sentence, and the life from which the call would then have been answered."""
+def _mistakes(replay: Replay, stuck: Stuck, sessions: Mapping[str, Sequence[Call]]) -> Iterator[Mistake]:
+    """Yield the mistakes to try, the simple ones first."""
     life, call = stuck.stand.life, stuck.call
-    start, events = _events(life)
     if stuck.stand.ended is not None:
-        yield "delete ignored", "The answer goes on from before the session's end.", stuck.stand.ended
-    if stuck.fault.kind in ("wrong state", "lost session"):
-        return  # its numbers are right
-    if life.step and call.ask.do == "advance":
-        yield "restarted in silence", "The numbers are those of a session that begins here.", replay.fresh
+        yield Mistake("delete ignored", "The answer goes on from before the session's end.", stuck.stand.ended)
+    if stuck.fault.kind == "wrong state":
+        return  # the numbers were not looked at
     if call.ask.do == "advance":
-        yield "doubled", "The numbers are those of this event applied twice.", replay.after(life, call.ask.items)
+        if life.step:
+            yield Mistake("restarted in silence", "The numbers are those of a session that begins here.", replay.fresh)
+        twice = replay.after(life, call.ask.items)
+        yield Mistake("doubled", "The numbers are those of this event applied twice.", twice)
     elif life.before is not None:
-        yield "stale read", "The numbers are those before the last event.", life.before
+        yield Mistake("stale read", "The numbers are those before the last event.", life.before)
+    start, events = _events(life)
     for kind, text, variant in _variants(events):
-        yield kind, text, _walk(replay, start, variant)
-    for other in sessions[call.sent.session]:
-        if other is not call and _near(replay, other, call) and other.done > call.at:
-            text = f"The numbers are those of this event after a later one, in line {other.at}."
-            yield "swapped", text, replay.after(life, other.ask.items)
-    for name, calls in sessions.items():
-        for other in calls if name != call.sent.session else ():
-            if _near(replay, other, call):
+        yield Mistake(kind, text, _walk(replay, start, variant))
+    yield from _more_events(replay, stuck, sessions)
+
+
+def _more_events(replay: Replay, stuck: Stuck, sessions: Mapping[str, Sequence[Call]]) -> Iterator[Mistake]:
+    """Yield mistakes with one event more: of this session, then of others."""
+    life, call = stuck.stand.life, stuck.call
+    mine = call.sent.session
+    for name in sorted(sessions, key=lambda name: name != mine):
+        for other in sessions[name]:
+            if other is call or not _near(replay, other, call):
+                continue
+            before = replay.after(life, other.ask.items)
+            if name != mine:
                 text = f"The numbers include an event of session {name}, in line {other.at}."
-                yield "mixed", text, replay.after(life, other.ask.items)
+                yield Mistake("mixed", text, before)
+            elif other.outcome.outcome == "refused":
+                text = f"The numbers include an event that was refused, in {other.lines}."
+                yield Mistake("applied though refused", text, before)
+            elif other.done > call.at:
+                text = f"The numbers are those of this event after a later one, in line {other.at}."
+                yield Mistake("swapped", text, before)
 
 
 def _variants(events: Events) -> Iterator[tuple[str, str, Events]]:

@@ -11,9 +11,9 @@ the outcome `unknown`. A last line that does not end is left out.
     {"line": "outcome", "call": 1, "outcome": "ok", "status": 200, "body": "{\\"session_id\\": ...}"}
 
 `do` is `advance` (items, top_k, expected_step, exclude, end), `predictions` (top_k), `inspect`, `delete`, `save` or
-`restore` (file). `via` is `single`, `bulk` or `stream`. Calls of one `channel`, which are the events of one bulk request
-or the messages of one stream, apply in the order of their lines if they are of one session. `body` is the text of the
-answer, byte for byte; for a state file it is base64, as in `restore`.
+`restore` (file). `via` is `single`, `bulk` or `stream`. A `channel` is one bulk request or one stream: its calls apply
+in the order of their lines if they are of one session. `server` is the place of the address in the first line. `body`
+is the text of the answer, byte for byte; for a state file it is base64, as in `restore`.
 
 The outcome is `ok` (the call was applied and answered), `refused` (it was not applied) or `unknown` (it may have been
 applied, may be applied later, or never: a timeout, a connection cut, 503 `stopping`); `why` tells why it is unknown.

@@ -16,8 +16,12 @@ from .history import NEVER, Call
 from .replay import Replay
 from .rules import DECIDED_BY_THE_SESSION, Due, Stand, can_take, serve
 
-MOST_PLACES = 50_000
+MOST_PLACES = 20_000
 """How many places the search visits for one session, on top of ten for each call, before it gives up."""
+
+
+PASSING = (429, 503)
+"""Refusals of calls that may be sent again. Later events of the session in a bulk request are refused too."""
 
 
 class Place(NamedTuple):
@@ -77,13 +81,17 @@ class Search:
         self._of_channel: dict[int, list[int]] = {}
         for index, call in enumerate(self._known):
             self._of_channel.setdefault(call.sent.channel, []).append(index)
+        self._held_back: dict[int, list[Call]] = {}
+        for call in calls:
+            if call.outcome.outcome == "refused" and call.outcome.status in PASSING:
+                self._held_back.setdefault(call.sent.channel, []).append(call)
         self._most = MOST_PLACES + 10 * len(telling)
         self._furthest: tuple[int, list[Stuck]] = (-1, [])
 
     def run(self) -> Stuck | None:
         """Return None if there is an order, else the call at which the longest one ends."""
         for call in self._known:
-            fault = self._hopeless(call)
+            fault = self._hopeless(call) or self._overtaking(call)
             if fault is not None:
                 return Stuck(call, fault, Stand(self._replay.fresh))
         start = Place(0, frozenset(), frozenset(), Stand(self._replay.fresh))
@@ -108,6 +116,14 @@ class Search:
             return Fault("failed", f"The server failed: {call.outcome.status} internal.")
         if call.ok and not can_take(self._replay, call):
             return Fault("wrong answer", "It was answered, but the model cannot take what was sent.")
+        return None
+
+    def _overtaking(self, call: Call) -> Fault | None:
+        """Return the fault of an event of a bulk request that should have waited for an earlier one."""
+        for other in self._held_back.get(call.sent.channel, ()):
+            if call.ok and call.sent.via == "bulk" and other.at < call.at:
+                text = f"An earlier event of its bulk request was refused for now, in {other.lines}; it was applied."
+                return Fault("swapped", text)
         return None
 
     def _undecided(self) -> Stuck:
@@ -167,14 +183,14 @@ class Search:
                 break
             if index in place.guessed or self._overtaken(place, call):
                 continue
-            if call.ask.do == "advance" and not call.ask.end and wanted <= place.stand.life.step:
+            if call.ask.do == "advance" and not call.ask.end and place.stand.life.step + len(call.ask.items) > wanted:
                 continue
             after, _ = serve(self._replay, place.stand, call)
             if after != place.stand:
                 yield place._replace(guessed=place.guessed | {index}, stand=after)
 
     def _overtaken(self, place: Place, call: Call) -> bool:
-        """Return whether a later call of the same channel is done, so that this one was never applied or never will be."""
+        """Return whether a later call of the same channel is done, so that this one has no place any more."""
         channel = call.sent.channel
         done = (i for i in self._of_channel.get(channel, ()) if i < place.low or i in place.ahead)
         later = [self._known[index].at for index in done]

@@ -73,6 +73,7 @@ class Replay:
     """
 
     def __init__(self, bundle: Path, tolerance: float = 0.0) -> None:
+        self.bundle = bundle
         self.tolerance = tolerance
         try:
             manifest = json.loads((bundle / "manifest.json").read_bytes())
@@ -110,6 +111,11 @@ class Replay:
         if file not in self._restored:
             self._restored[file] = self._read(file)
         return self._restored[file]
+
+    def forget(self) -> None:
+        """Forget all lives, for the sake of memory."""
+        self.fresh.later.clear()
+        self._restored.clear()
 
     def _walk(self, life: Life, items: tuple[Item, ...]) -> Life:
         labels = [item if item in self._ids else self._unknown for item in items]
@@ -156,7 +162,7 @@ def _open(graph: Path) -> Any:
 
 
 def probabilities(logits: Floats) -> Doubles:
-    """Return the probabilities (V,) float64 of logits (V,): their softmax, with a sum in float64 as the server has it."""
+    """Return the probabilities (V,) float64 of logits (V,): their softmax, summed in float64 as the server sums."""
     row = logits[None]
     top = row.max(axis=1, keepdims=True)
     log_sum = np.log(np.exp(row - top).sum(axis=1, dtype=np.float64)) + top[:, 0]

@@ -1,7 +1,7 @@
 """What a right server does: where a session stands, and what a call does to it and must be answered.
 
-This is docs/serving.md ("What a client can rely on") as a program that takes one call at a time. The server it speaks of
-has reached none of its bounds, so it never lets a session go by itself.
+This is "What a client can rely on" in docs/serving.md as a program that takes one call at a time. The server has
+reached none of its bounds, so it never lets a session go by itself.
 """
 
 from __future__ import annotations

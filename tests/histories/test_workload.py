@@ -9,14 +9,16 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from time import sleep
 
 import pytest
 
+from ..conftest import ROOT
 from ..serve.bundles import LABELS, write_bundle
+from ..serve.flaky import Fault, FlakyProxy
 from ..servers import ServerProcess
+from ..waiting import until
 from .check import check
-from .history import Call, read
+from .history import NEVER, Call, read
 from .replay import Replay
 from .workload import drive
 
@@ -43,6 +45,11 @@ def calls_of(sessions: dict[str, list[Call]]) -> list[Call]:
     return [call for calls in sessions.values() for call in calls]
 
 
+def codes(calls: list[Call]) -> Counter[str]:
+    """How often each code came."""
+    return Counter(call.code for call in calls)
+
+
 def test_a_servers_history_has_nothing_wrong(bundle: Path, servers: list[ServerProcess], tmp_path: Path) -> None:
     """Two seconds of everything that clients do leave a history that a right server explains, bit for bit."""
     servers.append(ServerProcess(bundle))
@@ -51,7 +58,72 @@ def test_a_servers_history_has_nothing_wrong(bundle: Path, servers: list[ServerP
     sessions = read(file)
     verdicts = check(Replay(bundle), sessions)
     assert not verdicts, "\n".join(map(str, verdicts))
-    done = Counter((call.sent.via, call.ask.do) for call in calls_of(sessions) if call.ok)
-    assert set(done) >= {("single", "advance"), ("bulk", "advance"), ("stream", "advance"), ("single", "restore")}
-    refusals = Counter(call.code for call in calls_of(sessions))
-    assert min(refusals["step_conflict"], refusals["idempotency_key_reused"], refusals["unknown_session"]) > 0
+    calls = calls_of(sessions)
+    assert {call.sent.via for call in calls if call.ok} == {"single", "bulk", "stream"}
+    assert {call.ask.do for call in calls if call.ok} >= {"advance", "predictions", "inspect", "save", "restore"}
+    assert codes(calls)["step_conflict"] > 0
+    assert any(call.sent.key and call.ok for call in calls)
+
+
+def test_the_workload_goes_on_through_lost_answers_and_refusals(
+    bundle: Path, servers: list[ServerProcess], tmp_path: Path
+) -> None:
+    """Behind a proxy that loses answers and says 503 by itself, outcomes are unknown, and still nothing is wrong.
+
+    A second address has no server at all.
+    """
+    servers.append(ServerProcess(bundle))
+    file = tmp_path / "history.jsonl"
+    nobody = "http://127.0.0.1:1"
+    with FlakyProxy(servers[0].port) as proxy:
+        proxy.faults.extend(
+            [Fault(), Fault(), Fault(lose=True), Fault(), Fault(status=503), Fault(frames=2, lost=1)] * 2000
+        )
+        asyncio.run(drive([proxy.url, proxy.url, nobody], LABELS, file, seconds=3, seed=5, timeout=1))
+    sessions = read(file)
+    verdicts = check(Replay(bundle), sessions)
+    assert not verdicts, "\n".join(map(str, verdicts))
+    calls = calls_of(sessions)
+    lost = {(call.sent.session, call.sent.key) for call in calls if not call.known and call.sent.key}
+    assert len(lost & {(call.sent.session, call.sent.key) for call in calls if call.ok}) > 3
+    assert any(call.outcome.status == 0 and call.outcome.outcome == "refused" for call in calls)
+    assert any(call.outcome.status == 503 and call.outcome.outcome == "unknown" for call in calls)
+
+
+def test_a_killed_server_without_a_store_has_lost_its_sessions(
+    bundle: Path, servers: list[ServerProcess], tmp_path: Path
+) -> None:
+    """The workload goes on with the next server, and the checker says that the sessions are lost, and nothing else.
+
+    Where sessions may go, the same history is right.
+    """
+    servers.append(ServerProcess(bundle))
+    port, file = servers[0].port, tmp_path / "history.jsonl"
+    playing = threading.Thread(target=lambda: asyncio.run(drive([servers[0].url], LABELS, file, seconds=6, seed=2)))
+    playing.start()
+    until(lambda: file.exists() and file.stat().st_size > 200_000, pause=0.02)
+    servers[0].stop()  # kill -9
+    servers.append(ServerProcess(bundle, port=port))
+    playing.join()
+    sessions = read(file)
+    replay = Replay(bundle)
+    verdicts = check(replay, sessions)
+    assert len(verdicts) > len(sessions) / 2
+    kinds = Counter(verdict.kind for verdict in verdicts)
+    assert kinds["lost session"] > len(sessions) / 2, kinds
+    assert not check(replay, sessions, forgetful=True)
+
+
+def test_a_killed_workload_leaves_calls_of_unknown_outcome(
+    bundle: Path, servers: list[ServerProcess], tmp_path: Path
+) -> None:
+    """The program writes as it goes: what it leaves when it is killed is a history."""
+    servers.append(ServerProcess(bundle))
+    file = tmp_path / "history.jsonl"
+    program = [sys.executable, "-m", "tests.histories.workload", bundle, servers[0].url, "-o", file]
+    with subprocess.Popen([*program, "--seconds", "60"], cwd=ROOT) as playing:
+        until(lambda: file.exists() and file.stat().st_size > 100_000, pause=0.02)
+        playing.kill()
+    sessions = read(file)
+    assert any(call.done == NEVER for call in calls_of(sessions))
+    assert not check(Replay(bundle), sessions)

@@ -244,7 +244,9 @@ def labels_of(bundle: Path) -> list[Item]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Drive the servers that the command line names."""
-    parser = argparse.ArgumentParser(prog="python -m tests.histories.workload", description=__doc__.partition("\n\n")[2])
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.histories.workload", description=__doc__.partition("\n\n")[2]
+    )
     parser.add_argument("bundle", type=Path, help="the folder of the bundle that is served")
     parser.add_argument("urls", nargs="+", metavar="URL", help="a server, such as http://127.0.0.1:8080")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the file of the history")
