@@ -143,6 +143,8 @@ def _accepted(stand: Stand, due: Refusal, call: Call) -> Fault:
 
 def _refusal(due: Refusal, call: Call) -> Fault | None:
     """Return what is wrong with a refusal where one was due."""
+    if due.code == "step_conflict" and call.code == "session_gone":
+        return Fault("lost session", f"It was refused as if the session at step {due.step} did not exist.")
     if call.code != due.code:
         return Fault("wrong refusal", f"It was refused with {call.code!r}; due is {due.code!r}.")
     step = call.content.get("step")

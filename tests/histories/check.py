@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("file", type=Path, help="the history")
     parser.add_argument("--bundle", type=Path, required=True, help="the folder of the bundle that was served")
     parser.add_argument(
-        "--tolerance", type=float, default=0.0, help="by how much numbers may differ: 0 on a CPU, 1e-5 on a GPU"
+        "--tolerance", type=_share, default=0.0, help="by how much numbers may differ: 0 on a CPU, 1e-5 on a GPU"
     )
     parser.add_argument(
         "--may-forget", action="store_true", help="the server may let sessions go: one of its bounds was reached"
@@ -109,6 +109,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(verdict)
     print(summary(sessions, verdicts))
     return 1 if verdicts else 0
+
+
+def _share(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not allowed; it must be at least 0 and below 1")
+    return number
 
 
 if __name__ == "__main__":

@@ -133,3 +133,11 @@ class TestCommand:
         file = self.write(tmp_path / "file", Header(FORMAT))
         assert main([str(file), "--bundle", str(tmp_path / "no")]) == 2
         assert "is not a bundle" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("text", ["-1", "nan", "2", "some"])
+    def test_a_tolerance_that_makes_no_sense_is_2(self, bundle: Path, capsys: Any, text: str) -> None:
+        """The message has the value."""
+        with pytest.raises(SystemExit) as ended:
+            main(["file", "--bundle", str(bundle), "--tolerance", text])
+        assert ended.value.code == 2
+        assert text in capsys.readouterr().err

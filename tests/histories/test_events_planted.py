@@ -182,6 +182,12 @@ def a_session_is_gone(script: Script) -> None:
     script.call("anna", advance("e", expected_step=4))
 
 
+@plant(PLANTS, "lost session")
+def a_session_is_gone_where_a_conflict_was_due(script: Script) -> None:
+    del script.server.sessions["anna"]
+    script.call("anna", advance("e", expected_step=7))
+
+
 @pytest.mark.parametrize("name", PLANTS)
 def test_a_mistake_with_events_is_found_and_named(replay: Replay, name: str) -> None:
     """The checker names each mistake, at a call that came after it."""

@@ -20,7 +20,7 @@ from ..waiting import until
 from .check import check
 from .history import NEVER, Call, read
 from .replay import Replay
-from .workload import drive
+from .workload import drive, main
 
 pytestmark = pytest.mark.cpu_only("a GPU's numbers are within 1e-5; these are compared bit for bit")
 
@@ -120,10 +120,33 @@ def test_a_killed_workload_leaves_calls_of_unknown_outcome(
     """The program writes as it goes: what it leaves when it is killed is a history."""
     servers.append(ServerProcess(bundle))
     file = tmp_path / "history.jsonl"
-    program = [sys.executable, "-m", "tests.histories.workload", bundle, servers[0].url, "-o", file]
+    program: list[str | Path] = [sys.executable, "-m", "tests.histories.workload", bundle, servers[0].url, "-o", file]
     with subprocess.Popen([*program, "--seconds", "60"], cwd=ROOT) as playing:
         until(lambda: file.exists() and file.stat().st_size > 100_000, pause=0.02)
         playing.kill()
     sessions = read(file)
     assert any(call.done == NEVER for call in calls_of(sessions))
     assert not check(Replay(bundle), sessions)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{bundle}", "127.0.0.1:8080", "-o", "{file}"], "'127.0.0.1:8080' is not an address"),
+        (["{bundle}", "http://127.0.0.1:1", "-o", "{file}", "--seconds", "-1"], "-1 is not allowed"),
+        (["{bundle}", "http://127.0.0.1:1", "-o", "{file}", "--workers", "0"], "--workers is 0"),
+        (["{file}", "http://127.0.0.1:1", "-o", "{file}"], "vocabulary.json: No such file"),
+        (["{bundle}", "http://127.0.0.1:1", "-o", "{bundle}/no/file"], "no/file: No such file"),
+    ],
+)
+def test_bad_input_is_refused_with_its_value(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    """The status is 2, and nothing is driven."""
+    texts = [text.format(bundle=bundle, file=tmp_path / "file") for text in arguments]
+    try:
+        status: object = main(texts)
+    except SystemExit as ended:
+        status = ended.code
+    assert status == 2
+    assert message in capsys.readouterr().err

@@ -11,8 +11,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import random
 import secrets
+import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -222,16 +224,10 @@ async def drive(
     until, run = monotonic() + seconds, secrets.token_hex(3)
     with file.open("w", encoding="utf-8") as lines:
         client = Client(Recorder(lines, seed, urls), urls, timeout)
-        playing = [
-            Worker(
-                client,
-                labels,
-                [f"{run}-{number}-{session}" for session in range(sessions)],
-                random.Random(f"{seed}/{number}"),
-                until,
-            ).run()
-            for number in range(workers)
-        ]
+        playing = []
+        for number in range(workers):
+            names = [f"{run}-{number}-{session}" for session in range(sessions)]
+            playing.append(Worker(client, labels, names, random.Random(f"{seed}/{number}"), until).run())
         await asyncio.gather(*playing)
         await client.close()
 
@@ -242,33 +238,48 @@ def labels_of(bundle: Path) -> list[Item]:
     return labels or list(range(json.loads((bundle / "manifest.json").read_bytes())["model"]["num_items"]))
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Drive the servers that the command line names."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Drive the servers that the command line names; return the exit status, 2 for bad input."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.histories.workload", description=__doc__.partition("\n\n")[2]
     )
     parser.add_argument("bundle", type=Path, help="the folder of the bundle that is served")
-    parser.add_argument("urls", nargs="+", metavar="URL", help="a server, such as http://127.0.0.1:8080")
+    parser.add_argument("urls", nargs="+", type=_url, metavar="URL", help="a server, such as http://127.0.0.1:8080")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the file of the history")
-    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--seconds", type=_positive, default=10.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=8, help="how many sessions are played at once, at least")
     parser.add_argument("--sessions", type=int, default=4, help="sessions of each worker")
-    parser.add_argument("--timeout", type=float, default=5.0, help="seconds to wait for an answer")
+    parser.add_argument("--timeout", type=_positive, default=5.0, help="seconds to wait for an answer")
     options = parser.parse_args(arguments)
-    asyncio.run(
-        drive(
-            options.urls,
-            labels_of(options.bundle),
-            options.output,
-            seconds=options.seconds,
-            seed=options.seed,
-            workers=options.workers,
-            sessions=options.sessions,
-            timeout=options.timeout,
-        )
-    )
+    if min(options.workers, options.sessions) < 1:
+        parser.error(f"--workers is {options.workers} and --sessions {options.sessions}; both must be at least 1")
+    bounds = {name: getattr(options, name) for name in ("seconds", "seed", "workers", "sessions", "timeout")}
+    try:
+        labels = labels_of(options.bundle)
+        options.output.touch()
+    except OSError as error:
+        print(f"{error.filename}: {error.strerror}.", file=sys.stderr)
+        return 2
+    except (KeyError, TypeError, ValueError) as error:
+        print(f"{options.bundle} is not a bundle: {error!r}.", file=sys.stderr)
+        return 2
+    asyncio.run(drive(options.urls, labels, options.output, **bounds))
+    return 0
+
+
+def _url(text: str) -> str:
+    if not text.startswith(("http://", "https://")):
+        raise argparse.ArgumentTypeError(f"{text!r} is not an address; it must begin with http:// or https://")
+    return text
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not allowed; it must be above 0")
+    return number
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())
