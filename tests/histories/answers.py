@@ -19,7 +19,7 @@ class Fault(NamedTuple):
 def judge(replay: Replay, stand: Stand, due: Due | Refusal, call: Call) -> Fault | None:
     """Return what is wrong with the outcome of a call, given what was due; None if nothing is."""
     if isinstance(due, Refusal):
-        return _accepted(stand, due, call) if call.ok else _refusal(due, call)
+        return _accepted(stand, due, call) if call.ok else _refusal(stand, due, call)
     if not call.ok:
         return _refused(stand, due, call)
     if due.body is not None and due.body != call.outcome.body:
@@ -56,7 +56,7 @@ def numbers_fault(replay: Replay, ask: Ask, after: Life, found: dict[str, Any]) 
     """Return which number of an answer is not the replay's; None if all are."""
     try:
         return _observed_fault(replay, ask, after, found["observed"]) or _predictions_fault(
-            replay, ask, after, [(entry["item"], entry["probability"]) for entry in found["predictions"]]
+            replay, ask, after, found["predictions"]
         )
     except (KeyError, TypeError, IndexError):
         return "The answer lacks `observed` or `predictions`, or they have another form."
@@ -77,8 +77,10 @@ def _observed_fault(replay: Replay, ask: Ask, after: Life, found: list[dict[str,
     return None
 
 
-def _predictions_fault(replay: Replay, ask: Ask, after: Life, found: list[tuple[Any, float]]) -> str | None:
+def _predictions_fault(replay: Replay, ask: Ask, after: Life, entries: list[dict[str, Any]]) -> str | None:
+    """Return which of the items and probabilities predicted is not the replay's; None if all are."""
     assert after.logits is not None
+    found = [(entry["item"], entry["probability"]) for entry in entries]
     chances = probabilities(after.logits)
     excluded = {_typed(item) for item in ask.exclude}
     due = [
@@ -123,7 +125,7 @@ def _near(found: Floats, due: Floats, tolerance: float) -> bool:
 def _step_fault(due: Due, found: Any) -> Fault:
     text = f"The answer is at step {found}; the session's items lead to step {due.after.step}"
     if not isinstance(found, int) or found > due.after.step:
-        return Fault("doubled", f"{text}: something was applied that nobody asked for, or twice.")
+        return Fault("doubled", f"{text}: something was applied twice, too early, or unasked.")
     if due.ask.do == "advance":
         return Fault("lost", f"{text}: acknowledged items are not in it.")
     return Fault("stale read", f"{text}: what was acknowledged before is not in it.")
@@ -141,17 +143,26 @@ def _accepted(stand: Stand, due: Refusal, call: Call) -> Fault:
     return Fault("step not checked", text)
 
 
-def _refusal(due: Refusal, call: Call) -> Fault | None:
+def _refusal(stand: Stand, due: Refusal, call: Call) -> Fault | None:
     """Return what is wrong with a refusal where one was due."""
+    if due.code == "session_gone" and call.code == "step_conflict":
+        return _conflict(stand, call)
     if due.code == "step_conflict" and call.code == "session_gone":
         return Fault("lost session", f"It was refused as if the session at step {due.step} did not exist.")
     if call.code != due.code:
         return Fault("wrong refusal", f"It was refused with {call.code!r}; due is {due.code!r}.")
-    step = call.content.get("step")
-    if due.code == "step_conflict" and step != due.step:
-        kind = "doubled" if isinstance(step, int) and step > due.step else "lost"
-        return Fault(kind, f"The refusal says that the session is at step {step}; it is at step {due.step}.")
+    if due.code == "step_conflict" and call.content.get("step") != due.step:
+        return _conflict(stand, call)
     return None
+
+
+def _conflict(stand: Stand, call: Call) -> Fault:
+    """Return the fault of a step conflict that tells a step at which the session does not stand."""
+    found, step = call.content.get("step"), stand.life.step
+    kind = "doubled" if isinstance(found, int) and found > step else "lost"
+    if stand.ended is not None and found == stand.ended.step:
+        kind = "delete ignored"
+    return Fault(kind, f"The refusal says that the session is at step {found}; it is at step {step}.")
 
 
 def _refused(stand: Stand, due: Due, call: Call) -> Fault:
@@ -162,9 +173,7 @@ def _refused(stand: Stand, due: Due, call: Call) -> Fault:
     if code in ("unknown_session", "session_gone"):
         return Fault("lost session", f"It was refused with {code!r}, as if the session at step {step} did not exist.")
     if code == "step_conflict":
-        found = call.content.get("step")
-        kind = "doubled" if isinstance(found, int) and found > step else "lost"
-        return Fault(kind, f"The refusal says that the session is at step {found}; it is at step {step}.")
+        return _conflict(stand, call)
     assert code in DECIDED_BY_THE_SESSION, code
     return Fault("key confused", f"It was refused with {code!r}, but its key is a new one.")
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from .answers import Fault, numbers_fault
 from .history import Call, Item
 from .order import Stuck
@@ -50,6 +52,10 @@ def explain(replay: Replay, stuck: Stuck, sessions: Mapping[str, Sequence[Call]]
         after = replay.after(before, call.ask.items) if call.ask.do == "advance" else before
         if after.logits is not None and numbers_fault(replay, call.ask, after, found) is None:
             return Fault(kind, f"{text} {stuck.fault.text}")
+    due = replay.after(stuck.stand.life, call.ask.items) if call.ask.do == "advance" else stuck.stand.life
+    reading = msgspec.structs.replace(call.ask, do="predictions")  # the same predictions, and nothing observed
+    if due.logits is not None and numbers_fault(replay, reading, due, found | {"observed": []}) is None:
+        return stuck.fault
     return _borrowed(call, sessions) or stuck.fault
 
 

@@ -206,6 +206,38 @@ def a_session_is_described_with_another_item(script: Script) -> None:
     script.answered(line, (200, altered(script.apply(line)[1], recent=list("abce"))))
 
 
+@plant(PLANTS, "delete ignored")
+def a_conflict_tells_the_step_of_an_ended_session(script: Script) -> None:
+    script.event("anna", "e", end=True)
+    spoil(script, life(script, *"abcde"))
+    script.call("anna", advance("b", expected_step=0))
+
+
+@plant(PLANTS, "delete ignored")
+def a_deleted_session_is_not_gone(script: Script) -> None:
+    before = script.server.sessions["anna"].life
+    script.call("anna", Ask("delete"))
+    spoil(script, before)
+    script.call("anna", advance("b", expected_step=7))
+
+
+@plant(PLANTS, "wrong numbers")
+def a_rank_is_wrong_where_another_session_has_the_same_predictions(script: Script) -> None:
+    script.event("cora", "a", "b")
+    line = script.sent("dora", advance("a", "b"))
+    status, body = script.apply(line)
+    found = msgspec.json.decode(body)["observed"]
+    found[1]["rank"] += 1
+    script.answered(line, (status, altered(body, observed=found)))
+
+
+@plant(PLANTS, "delete ignored")
+def a_deleted_session_answers_with_something(script: Script) -> None:
+    script.call("anna", Ask("delete"))
+    line = script.sent("anna", Ask("predictions", top_k=3))
+    script.answered(line, script.apply(Sent(0, "bert", Ask("predictions", top_k=2))))
+
+
 @pytest.mark.parametrize("name", PLANTS)
 def test_a_mistake_with_answers_is_found_and_named(replay: Replay, name: str) -> None:
     """The checker names each mistake, at a call that came after it."""

@@ -130,3 +130,38 @@ def test_any_answer_with_another_step_or_number_is_found(replay: Replay, data: s
         change = {"predictions": content["predictions"][::-1]}
     script.lines[script.lines.index(line)] = msgspec.structs.replace(line, body=altered(line.body, **change))
     assert check(replay, script.calls())
+
+
+GARBAGE = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 2)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=2),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["item", "probability", "rank", "step", "code"]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@SETTINGS
+@given(st.data())
+def test_whatever_stands_in_an_answer_gets_a_verdict(replay: Replay, data: st.DataObject) -> None:
+    """An answer of any form is judged, and never ends the checker."""
+    script = Script(replay)
+    for name in ("x", "x", "y", "x"):
+        script.event(name, "a", "b")
+    script.call("x", data.draw(st.sampled_from([Ask("inspect"), Ask("predictions", top_k=3), Ask("save")])))
+    line = data.draw(st.sampled_from([line for line in script.lines if isinstance(line, Outcome)]))
+    body = msgspec.json.encode(data.draw(GARBAGE)).decode()
+    if line.body.startswith("{") and data.draw(st.booleans()):
+        field = data.draw(st.sampled_from(sorted(msgspec.json.decode(line.body))))
+        body = altered(line.body, **{field: data.draw(GARBAGE)})
+    status = data.draw(st.sampled_from([200, 409]))
+    known = "ok" if status == 200 else "refused"
+    changed = msgspec.structs.replace(line, body=body, status=status, outcome=known)
+    script.lines[script.lines.index(line)] = changed
+    verdicts = check(replay, script.calls())
+    assert verdicts or known == "refused" or msgspec.json.decode(line.body) == msgspec.json.decode(body)

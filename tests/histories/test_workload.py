@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from arraylstm_serve.api.problems import stopping
+
 from ..conftest import ROOT
 from ..serve.bundles import LABELS, write_bundle
 from ..serve.flaky import Fault, FlakyProxy
@@ -76,9 +78,13 @@ def test_the_workload_goes_on_through_lost_answers_and_refusals(
     file = tmp_path / "history.jsonl"
     nobody = "http://127.0.0.1:1"
     with FlakyProxy(servers[0].port) as proxy:
-        proxy.faults.extend(
-            [Fault(), Fault(), Fault(lose=True), Fault(), Fault(status=503), Fault(frames=2, lost=1)] * 2000
-        )
+        faults = [
+            Fault(lose=True),
+            Fault(status=503),
+            Fault(frames=2, lost=1),
+            Fault(status=503, body=stopping().body()),
+        ]
+        proxy.faults.extend([fault for other in faults for fault in (Fault(), other)] * 2000)
         asyncio.run(drive([proxy.url, proxy.url, nobody], LABELS, file, seconds=3, seed=5, timeout=1))
     sessions = read(file)
     verdicts = check(Replay(bundle), sessions)
@@ -87,7 +93,8 @@ def test_the_workload_goes_on_through_lost_answers_and_refusals(
     lost = {(call.sent.session, call.sent.key) for call in calls if not call.known and call.sent.key}
     assert len(lost & {(call.sent.session, call.sent.key) for call in calls if call.ok}) > 3
     assert any(call.outcome.status == 0 and call.outcome.outcome == "refused" for call in calls)
-    assert any(call.outcome.status == 503 and call.outcome.outcome == "unknown" for call in calls)
+    whys = {call.outcome.why for call in calls if call.outcome.status == 503 and not call.known}
+    assert whys == {"the server stopped", "the refusal is not the server's own"}
 
 
 def test_a_killed_server_without_a_store_has_lost_its_sessions(
