@@ -40,7 +40,7 @@ def answer_fault(replay: Replay, due: Due, call: Call) -> Fault | None:
         return Fault("mixed", f"The answer is one of session {found.get('session_id')}.")
     if found.get("model") != replay.fingerprint:
         return Fault("another model", f"The answer is by {found.get('model')}; the bundle is {replay.fingerprint}.")
-    if found.get("step") != due.after.step:
+    if _typed(found.get("step")) != (int, due.after.step):
         return _step_fault(due, found.get("step"))
     if due.ask.do in ("inspect", "restore"):
         same = found.get("recent") == list(due.after.recent)
@@ -54,12 +54,14 @@ def answer_fault(replay: Replay, due: Due, call: Call) -> Fault | None:
 
 def numbers_fault(replay: Replay, ask: Ask, after: Life, found: dict[str, Any]) -> str | None:
     """Return which number of an answer is not the replay's; None if all are."""
+    if not all(isinstance(found.get(name), list) for name in ("observed", "predictions")):
+        return "The answer has no list `observed` or `predictions`."
     try:
         return _observed_fault(replay, ask, after, found["observed"]) or _predictions_fault(
             replay, ask, after, found["predictions"]
         )
     except (KeyError, TypeError, IndexError):
-        return "The answer lacks `observed` or `predictions`, or they have another form."
+        return "`observed` or `predictions` have entries of another form."
 
 
 def _observed_fault(replay: Replay, ask: Ask, after: Life, found: list[dict[str, Any]]) -> str | None:
