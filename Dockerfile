@@ -15,7 +15,7 @@ RUN tools/bin/pip wheel --no-build-isolation --no-deps --wheel-dir wheels ./sour
 
 FROM builder AS cpu-builder
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
-    tools/bin/pip --python /opt/venv install --constraint constraints.txt "$(echo wheels/*.whl)[serve]"
+    tools/bin/pip --python /opt/venv install --constraint constraints.txt "$(echo wheels/*.whl)[serve,redis]"
 
 # constraints.txt pins the CPU's packages. These are the GPU's, for the CUDA that onnxruntime-gpu is built with.
 FROM builder AS cuda-builder
@@ -31,7 +31,7 @@ RUN printf '%s\n' \
     > cuda-constraints.txt
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     tools/bin/pip --python /opt/venv install --constraint constraints.txt --constraint cuda-constraints.txt \
-    "$(echo wheels/*.whl)[serve-gpu]"
+    "$(echo wheels/*.whl)[serve-gpu,redis]"
 
 # The server writes no files, so the root file system may be read-only. Telemetry is off.
 FROM ${PYTHON_IMAGE} AS runtime
