@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from arraylstm_serve.proxies import Proxies
+from arraylstm_serve.settings import NAMES, Settings
 from arraylstm_serve.stores.open import open_store
 
 from ..stores.servers import served
@@ -94,3 +95,13 @@ def test_the_flags_named_beside_a_balancer_are_real(name: str, configure: Config
     settings = configure({}, *shlex.split(command[1]))
     assert settings.forwarded_allow_ips
     assert (settings.sessions != "memory") == ("replicas" in name)
+
+
+def test_the_page_for_operators_names_real_flags() -> None:
+    """Every flag in docs/operating.md is a setting, and its default is the one that the page gives."""
+    text = (DEPLOY.parent / "docs" / "operating.md").read_text()
+    flags = re.findall(r"`--([a-z-]+)", text)
+    assert len(flags) > 10
+    assert [flag for flag in flags if flag.replace("-", "_").upper() not in NAMES] == []
+    for flag, seconds in re.findall(r"`--([a-z-]+)` \((\d+) s\)", text):
+        assert getattr(Settings(), flag.replace("-", "_")) == float(seconds), flag
