@@ -21,7 +21,7 @@ from ..answers import near
 from ..bundles import LABELS, expected_predictions, write_bundle
 from ..harness import predictions
 from ..stores.conftest import DURABLE
-from ..stores.servers import served
+from ..stores.servers import Server, served
 from ..test_admin import admin_port
 from .proxies import haproxy_of_replicas, nginx_of_replicas
 
@@ -32,6 +32,7 @@ EVENTS = "/v1/sessions/{session_id}/events"
 class Site(NamedTuple):
     """Servers over one store, the flags they have, and the address under which a balancer shows them."""
 
+    redis: Server
     bundle: Path
     flags: tuple[str, ...]
     servers: list[ServerProcess]
@@ -69,7 +70,7 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         redis = stack.enter_context(served("redis", *DURABLE, "--maxmemory-policy", "noeviction"))
         flags = ("--sessions", f"redis://{redis.address}/0", "--forwarded-allow-ips", "127.0.0.1")
         servers = [ServerProcess(bundle, *flags, "--admin-port", "0") for _ in range(2)]
-        site = Site(bundle, flags, servers, "")
+        site = Site(redis, bundle, flags, servers, "")
         stack.callback(lambda: [server.stop() for server in servers])
         ports, by_session = [server.port for server in servers], how == "by session"
         if name == "nginx":
@@ -177,3 +178,29 @@ def test_a_rolling_restart_loses_and_repeats_nothing(site: Site) -> None:
             over.append(True)
         for name, step in zip(("rolling1", "rolling2", "rolling3"), steps, strict=True):
             assert httpx.get(f"{site.url}/v1/sessions/{name}").json()["step"] == step
+
+
+def test_the_store_is_killed_and_comes_back(site: Site) -> None:
+    """Without the store no server is ready and events are 503; with it again, sessions go on where they stood."""
+    with httpx.Client(base_url=site.url, timeout=60) as client:
+        assert send(client, "kept", "a", "before")["step"] == 1
+        site.redis.kill()
+        try:
+            while any(httpx.get(f"{server.url}/readyz").status_code == 200 for server in site.servers):
+                assert client.post("/v1/sessions/kept/events", json={"items": ["a"]}).status_code == 503
+                for server in site.servers:
+                    refused = httpx.post(f"{server.url}/v1/sessions/kept/events", json={"items": ["a"]}, timeout=60)
+                    assert refused.status_code == 503
+        finally:
+            site.redis.start()
+        until = time.monotonic() + 30
+        while httpx.get(f"{site.url}/readyz").status_code != 200:
+            assert time.monotonic() < until
+            time.sleep(0.2)
+        for server in site.servers:
+            while "arraylstm_store_up 1.0" not in httpx.get(f"{server.url}/metrics").text:
+                assert time.monotonic() < until
+                time.sleep(0.2)
+        answer = client.post("/v1/sessions/kept/events", json={"items": ["b"], "expected_step": 1})
+    assert answer.json()["step"] == 2
+    assert predictions(answer.json()) == near(expected_predictions(["a", "b"]))
