@@ -78,6 +78,17 @@ class Settings:
     """Where sessions are kept: memory (a restart forgets them), sqlite:PATH, or redis://HOST:PORT/DB and its relatives
     (valkey://; rediss:// with TLS; redis+cluster://, redis+sentinel://)."""
 
+    ack: Literal["store", "memory"] = "store"
+    """When an answer leaves: once the store has the session (store), or before (memory). With memory, the end of the
+    process by anything but SIGTERM loses the newest steps of at most --max-unsaved sessions."""
+
+    max_unsaved: Count = 1000
+    """With --ack memory, the most sessions whose newest steps the store may lack; further answers wait."""
+
+    sticky: bool = False
+    """All requests of a session reach this server, as with a balancer that hashes the session's id. --ack memory needs
+    this where servers share the store."""
+
     store_timeout: Seconds = 2.0
     """Seconds after which a call to Redis or Valkey has failed; its requests are answered 503."""
 
@@ -228,6 +239,20 @@ class Settings:
             max_connections=ADMIN_CONNECTIONS,
             shutdown_timeout=1,
         )
+
+    def check_sessions(self) -> None:
+        """Refuse settings of the store that contradict each other.
+
+        Raises:
+            StartupError: they do.
+        """
+        if self.sessions == MEMORY and (self.ack == "memory" or self.sticky):
+            raise StartupError("--ack memory and --sticky are for a store; name one with --sessions.")
+        if self.ack == "memory" and not self.sticky and not self.sessions.startswith("sqlite:"):
+            raise StartupError(
+                "--ack memory loses steps if two servers that share a store get requests of one session; give --sticky "
+                "if the balancer sends them all to one server."
+            )
 
     def check_admin(self) -> None:
         """Refuse settings of the admin listener that contradict each other.

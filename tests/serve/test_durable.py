@@ -10,10 +10,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from arraylstm_serve.sessions import behind
 from arraylstm_serve.stores.base import Change, Failed, Loaded, Outcome
 from arraylstm_serve.stores.memory import MemoryStore
 from arraylstm_serve.stores.record import decode, encode
 
+from ..waiting import until_soon
 from .answers import check, near
 from .bundles import LABELS, expected_predictions
 from .harness import Harness, predictions
@@ -259,3 +261,76 @@ async def test_bulk_events_ends_and_states_are_kept_too(bundle_path: Path, store
     assert (restored["step"], restored["state"]) == (3, "restored")
     assert predictions(restored) == near(expected_predictions(["a", "b", "c"]))
     check(await second.client.get("/v1/sessions/s1"), "unknown_session")
+
+
+async def test_write_behind_answers_first(bundle_path: Path) -> None:
+    """With --ack memory answers leave while the store is slow; it gets the newest value of each session, ends too."""
+    store = Store(shared=False)
+    harness = server(bundle_path, store, sessions="sqlite:x", ack="memory")
+    await harness.send("u", "a")
+    await harness.send("v", "a")
+    store.gate.clear()
+    for step, item in enumerate("bcd", 2):
+        assert (await harness.send("u", item)).json()["step"] == step
+    await harness.send("v", "b", end=True)
+    store.gate.set()
+    await harness.service.close()
+    assert (decode("u", store._records["u"][1]).step, decode("v", store._records["v"][1]).step) == (4, 0)
+    second = server(bundle_path, store)
+    assert predictions((await second.send("u", "e")).json()) == near(expected_predictions(["a", "b", "c", "d", "e"]))
+    check(await second.client.get("/v1/sessions/v"), "unknown_session")
+
+
+async def test_write_behind_has_a_bound(bundle_path: Path) -> None:
+    """Beyond --max-unsaved sessions answers wait for the store; none is lost, and no slot is."""
+    store = Store(shared=False)
+    harness = server(bundle_path, store, sessions="sqlite:x", ack="memory", max_unsaved=3, max_batch=1)
+    store.gate.clear()
+    sent = [asyncio.create_task(harness.send(f"s{n}", "a")) for n in range(10)]
+    for _ in range(200):
+        await asyncio.sleep(0.001)
+    loaded = sum(task.done() for task in sent)
+    assert loaded == 0  # the loads wait too
+    store.gate.set()
+    await asyncio.gather(*sent)
+    writing = harness.service._behind
+    assert writing is not None
+    await until_soon(lambda: not writing.unsaved)
+    store.gate.clear()
+    sent = [asyncio.create_task(harness.send(f"s{n}", "b")) for n in range(10)]
+    for _ in range(200):
+        await asyncio.sleep(0.001)
+    assert 3 <= sum(task.done() for task in sent) < 10
+    store.gate.set()
+    assert [answer.json()["step"] for answer in await asyncio.gather(*sent)] == [2] * 10
+    await harness.service.close()
+    assert {decode(f"s{n}", store._records[f"s{n}"][1]).step for n in range(10)} == {2}
+
+
+async def test_write_behind_outlasts_a_store_that_fails(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the store fails, answers go on up to the bound; what waits is written once it works."""
+    monkeypatch.setattr(behind, "PROBES", 0.01)
+    store = Store(shared=False)
+    harness = server(bundle_path, store, sessions="sqlite:x", ack="memory")
+    await harness.send("u", "a")
+    await until_soon(lambda: "u" in store._records)
+    store.broken = Failed("the disk is full")
+    assert (await harness.send("u", "b")).json()["step"] == 2
+    await until_soon(lambda: harness.service.fault)
+    store.broken = None
+    await until_soon(lambda: decode("u", store._records["u"][1]).step == 2)
+
+
+async def test_write_behind_gives_way_to_another_server(bundle_path: Path, store: Store) -> None:
+    """If another server has changed a session all the same, its value counts; what was lost is counted and logged."""
+    here = server(bundle_path, store, sessions="redis://x", ack="memory", sticky=True)
+    await here.send("u", "a")
+    await until_soon(lambda: "u" in store._records)
+    there = server(bundle_path, store)
+    await there.send("u", "b")
+    await here.send("u", "c")
+    assert here.service.keeper is not None
+    keeper = here.service.keeper
+    await until_soon(lambda: keeper.lost)
+    await until_soon(lambda: not here.service.sessions.find("u").version)
+    assert (await here.send("u", "d")).json()["step"] == 3

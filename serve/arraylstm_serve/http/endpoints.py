@@ -20,7 +20,10 @@ from arraylstm_serve.api.problems import (
     OVERLOADED,
     PAYLOAD_TOO_LARGE,
     SESSION_BUSY,
+    SESSION_DAMAGED,
+    SESSION_REWOUND,
     STOPPING,
+    STORE_UNAVAILABLE,
     UNKNOWN_ITEM,
     UNSUPPORTED_ENCODING,
 )
@@ -29,7 +32,7 @@ from arraylstm_serve.http.request import RequestHead
 from arraylstm_serve.sessions.commands import Command
 from arraylstm_serve.sessions.service import Service
 
-RUN_PROBLEMS = (OVERLOADED, DEADLINE_EXCEEDED, STOPPING, INTERNAL)
+RUN_PROBLEMS = (OVERLOADED, DEADLINE_EXCEEDED, STOPPING, INTERNAL, STORE_UNAVAILABLE, SESSION_DAMAGED, SESSION_REWOUND)
 BODY_PROBLEMS = (
     INVALID_JSON,
     INVALID_REQUEST,

@@ -104,7 +104,7 @@ class Server(ListeningServer):
         if settings.sessions == MEMORY:
             return
         store = await open_store(
-            settings.sessions, durable=True, ttl=settings.session_ttl, timeout=settings.store_timeout
+            settings.sessions, durable=settings.ack == "store", ttl=settings.session_ttl, timeout=settings.store_timeout
         )
         for warning in store.warnings:
             logger.warning("--sessions: %s", warning)
@@ -148,6 +148,7 @@ def serve(path: Path, settings: Settings) -> None:
     logs.configure(settings)
     warn_of_unknown_variables()
     settings.check_admin()
+    settings.check_sessions()
     bundle = Bundle.load(path)
     keys, admin_keys = Keys.load(settings.api_keys), Keys.load(settings.admin_keys, "--admin-keys")
     with bound(settings) as listener, admin_bound(settings) as admin_listener:

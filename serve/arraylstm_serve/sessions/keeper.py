@@ -58,14 +58,16 @@ class Keeper:
     Attributes:
         store: the store.
         fault: why the store cannot be used now; empty if it can.
+        lost: sessions of which answered steps were lost because another server had changed them.
     """
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self.fault = ""
+        self.lost = 0
         self._wanted: dict[str, list[Found]] = {}
         self._tasks: set[Task[None]] = set()
-        self._sweeping = self._do(self._sweep())
+        self._sweeping = self.do(self._sweep())
 
     def load(self, key: str, found: Found) -> None:
         """Look for a record; those asked for in one round of the event loop are loaded together."""
@@ -76,7 +78,7 @@ class Keeper:
     def commit(self, changes: Sequence[Next], committed: Committed) -> None:
         """Write the next values of different sessions."""
         sessions = [named(change) for change in changes]
-        self._do(self._commit(encoded(changes, sessions), sessions, committed))
+        self.do(self._commit(encoded(changes, sessions), sessions, committed))
 
     async def close(self) -> None:
         """Let go of the store, once it has done what was asked."""
@@ -85,21 +87,21 @@ class Keeper:
 
     def _load_wanted(self) -> None:
         wanted, self._wanted = self._wanted, {}
-        self._do(self._load(wanted))
+        self.do(self._load(wanted))
 
     async def _load(self, wanted: dict[str, list[Found]]) -> None:
         records = await self.store.load(list(wanted))
-        self._note(records.values())
+        self.note(records.values())
         for key, takers in wanted.items():
             for found in takers:
                 found(records[key])
 
     async def _commit(self, changes: Sequence[Change], sessions: Sequence[Session], committed: Committed) -> None:
         outcomes = await self.store.commit(changes)
-        self._note(outcomes)
+        self.note(outcomes)
         committed(outcomes, sessions)
 
-    def _note(self, outcomes: Sequence[object] | Any) -> None:
+    def note(self, outcomes: Sequence[object] | Any) -> None:
         """Remember whether the store works; if it has failed, look at it until it works."""
         failed = next((outcome for outcome in outcomes if isinstance(outcome, Failed)), None)
         if failed is None:
@@ -107,7 +109,7 @@ class Keeper:
         elif not self.fault:
             self.fault = failed.reason
             logger.error("the session store has failed: %s", failed.reason)
-            self._do(self._probe())
+            self.do(self._probe())
 
     async def _probe(self) -> None:
         while self.fault:
@@ -125,7 +127,7 @@ class Keeper:
             except StoreError as error:
                 logger.warning("expired sessions could not be removed from the store: %s", error)
 
-    def _do(self, work: Coroutine[Any, Any, None]) -> Task[None]:
+    def do(self, work: Coroutine[Any, Any, None]) -> Task[None]:
         """Do some work beside; keep it from being collected meanwhile."""
         task = get_running_loop().create_task(work)
         self._tasks.add(task)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from asyncio import Future, get_running_loop
-from collections import deque
+from collections import ChainMap, deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -16,6 +16,7 @@ from arraylstm_serve.counters import Counters
 from arraylstm_serve.engine.base import Engine, row_bytes
 from arraylstm_serve.heavy import Admission, HeavyWork
 from arraylstm_serve.proxies import Proxies
+from arraylstm_serve.sessions.behind import WriteBehind
 from arraylstm_serve.sessions.commands import Caller, Command
 from arraylstm_serve.sessions.keeper import Keeper
 from arraylstm_serve.sessions.limits import Bodies, Bound, Connections, Rates, Share
@@ -92,6 +93,7 @@ class Service:
             quota_answer_bytes=settings.quota_answer_bytes,
         )
         self.keeper: Keeper | None = None
+        self._behind: WriteBehind | None = None
         self._queue = self._make_queue(Queue, self._waiting)
         self.model = Model(bundle, engine, settings, self.counters, lambda walks: self._queue.finish(walks))
         self._models = {self.model.fingerprint: self.model}
@@ -114,10 +116,16 @@ class Service:
     def keep(self, store: Store) -> None:
         """Keep the sessions in a store from now on; no request has come yet."""
         self.keeper = Keeper(store)
-        self._queue = self._make_queue(StoredQueue, self._waiting, keeper=self.keeper)
+        if self.settings.ack == "memory":
+            most = min(self.settings.max_unsaved, max(1, self.settings.max_sessions // 2))
+            self._behind = WriteBehind(self.keeper, self.sessions, self._waiting, lambda session: self.model, most)
+            self.sessions.busy = ChainMap[str, Any](self._waiting, self._behind.unsaved)
+        self._queue = self._make_queue(StoredQueue, self._waiting, keeper=self.keeper, behind=self._behind)
 
     async def close(self) -> None:
-        """Let go of the store, if there is one."""
+        """Let go of the store, if there is one, once it has everything."""
+        if self._behind is not None:
+            await self._behind.close()
         if self.keeper is not None:
             await self.keeper.close()
 

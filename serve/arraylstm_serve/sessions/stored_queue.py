@@ -21,6 +21,7 @@ from arraylstm_serve.api.problems import (
 )
 from arraylstm_serve.engine.batcher import Walk
 from arraylstm_serve.engine.slots import INITIAL
+from arraylstm_serve.sessions.behind import WriteBehind
 from arraylstm_serve.sessions.commands import Change, Slow
 from arraylstm_serve.sessions.keeper import Keeper, Next, session_of
 from arraylstm_serve.sessions.queue import Queue
@@ -43,9 +44,10 @@ class StoredQueue(Queue):
     outcome without a change is sent only if the session was loaded for it.
     """
 
-    def __init__(self, *parts: Any, keeper: Keeper, **bounds: Any) -> None:
+    def __init__(self, *parts: Any, keeper: Keeper, behind: WriteBehind | None = None, **bounds: Any) -> None:
         super().__init__(*parts, **bounds)
         self._keeper = keeper
+        self._behind = behind
 
     def _begin(self, turn: Turn) -> bool:
         """See `Queue._begin`; load the session first if it is not held."""
@@ -84,10 +86,19 @@ class StoredQueue(Queue):
                 certain.append((turn, change))
             else:
                 self._load_again(turn)
-        if changed:
+        if changed and self._behind is None:
             certain += self._write(changed)
+        elif changed and self._behind is not None:
+            self._behind.when_room(partial(self._answer_first, self._behind, changed))
         if certain:
             super()._end(certain)
+
+    def _answer_first(self, behind: WriteBehind, changed: list[tuple[Turn, Change]]) -> None:
+        """End turns before the store has their changes."""
+        for turn, change in changed:
+            if change.session is not None:
+                behind.note(turn.session, change.session)
+        super()._end(list(changed))
 
     def _write(self, changed: list[tuple[Turn, Change]]) -> list[Done]:
         """Send changes to the store; return the turns that end now."""

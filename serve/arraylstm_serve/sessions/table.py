@@ -40,7 +40,7 @@ class Table:
         counters: they count evictions.
         clock: returns seconds since the epoch, and never goes back.
         release: called to give back the slot of a session that has gone, or has moved to another slot.
-        busy: the keys of sessions that have a turn.
+        busy: the keys of sessions that have to stay: those that have a turn.
         max_sessions: the most sessions to hold.
         ttl: seconds without use after which a session expires.
         max_answer_bytes: the most bytes of answers to remember.
@@ -64,7 +64,7 @@ class Table:
         self.clock = clock
         self._counters = counters
         self._release = release
-        self._busy = busy
+        self.busy = busy
         self._ttl = ttl
         self._max_sessions = max_sessions
         self._max_answer_bytes = max_answer_bytes
@@ -193,7 +193,7 @@ class Table:
 
     def _oldest_idle(self, keys: Iterable[str]) -> str | None:
         """Return the first of the keys whose session has no turn."""
-        return next((key for key in keys if key not in self._busy), None)
+        return next((key for key in keys if key not in self.busy), None)
 
     def _owner(self, name: str) -> Owned:
         owned = self._owned.get(name)

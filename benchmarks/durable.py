@@ -1,0 +1,126 @@
+"""Compare arraylstm-serve with its sessions in a store with the same server that keeps them in memory alone.
+
+    python benchmarks/durable.py
+    python benchmarks/durable.py --store redis://localhost/9 --folder /var/lib/arraylstm
+
+Each server runs on the first core and the load on the last one; Redis runs where the system puts it. Every round
+measures all of them. It needs wrk and, unless --store names a store, redis-server.
+"""
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+from bundles import served
+from comparing import CPU, P50, P99, REQUESTS, in_turn, row
+from cyclopts import App, Parameter
+from events import single_events
+from load import Load, LoadError, NotThereError, closed_loop
+from report import Table, output, show, write_json
+from servers import Server, ServerError, free_port, on_core, ours
+from timing import TimingOptions, single_thread
+
+from arraylstm import console
+
+app = App(name="durable", help=__doc__, result_action="return_value")
+
+MEMORY = "memory"
+PACKAGES = ("onnxruntime", "redis", "uvicorn", "uvloop")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """What to measure, and where."""
+
+    connections: tuple[int, ...] = (1, 64)
+    """Connections that send one event a request."""
+    seconds: float = 3.0
+    """Length of each run, in whole seconds."""
+    store: tuple[str, ...] = ()
+    """Stores to measure besides SQLite, as in --sessions; without this, a Redis that syncs every second, and one that
+    syncs every write."""
+    folder: Path | None = None
+    """Folder on the disk to measure; by default the one for temporary files."""
+    server_core: int = 0
+    """Core of the servers; only one server works at a time."""
+    client_core: int = 1
+    """Core of the load."""
+
+
+@contextmanager
+def stores(sizes: Sizes, folder: Path) -> Iterator[dict[str, str]]:
+    """Yield the stores to measure, by their names in the tables."""
+    with ExitStack() as stack:
+        found = {"SQLite": f"sqlite:{folder / 'sessions.db'}"} | {url: url for url in sizes.store}
+        if not sizes.store and shutil.which("redis-server"):
+            for fsync in ("everysec", "always"):
+                found[f"Redis {fsync}"] = stack.enter_context(redis(folder / fsync, fsync))
+        yield found
+
+
+@contextmanager
+def redis(folder: Path, fsync: str) -> Iterator[str]:
+    """Run a Redis of its own; yield its URL."""
+    folder.mkdir()
+    port = free_port()
+    place = ["--port", str(port), "--dir", str(folder), "--appendonly", "yes", "--appendfsync", fsync, "--save", ""]
+    server = subprocess.Popen(["redis-server", *place], stdout=subprocess.DEVNULL)
+    try:
+        yield f"redis://127.0.0.1:{port}/0"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _measure(sizes: Sizes, events: Sequence[bytes], connections: int, server: Server) -> Load:
+    return closed_loop(server, events, connections, sizes.seconds, sizes.client_core)
+
+
+@app.default
+def main(
+    *,
+    sizes: Annotated[Sizes, Parameter(name="*")] = Sizes(),
+    timing: Annotated[TimingOptions, Parameter(name="*")] = TimingOptions(),
+) -> int:
+    """Measure one event a request over each store. Exit status: 1 if a server failed."""
+    single_thread()
+    out = output()
+    tables: list[Table] = []
+    try:
+        with ExitStack() as stack:
+            model = stack.enter_context(served(None))
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=sizes.folder)))
+            found = {MEMORY: MEMORY} | stack.enter_context(stores(sizes, folder))
+            stack.enter_context(on_core(sizes.client_core))
+            servers = {
+                name: stack.enter_context(ours(model.bundle, sizes.server_core, "--sessions", url))
+                for name, url in found.items()
+            }
+            for connections in sizes.connections:
+                events = single_events(model, connections)
+                measure = partial(_measure, sizes, events, connections)
+                runs = {name: partial(measure, server) for name, server in servers.items()}
+                results = in_turn(runs, timing.rounds)
+                shown = (REQUESTS, CPU, P50, P99)
+                rows = [
+                    row(name, loads, shown, to=(MEMORY, results[MEMORY]), compared=(REQUESTS, CPU))
+                    for name, loads in results.items()
+                ]
+                tables.append(Table(f"{connections} connections", rows))
+                show(tables[-1], out)
+    except (ServerError, LoadError, NotThereError) as error:
+        out.print(f"durable: {error}", style="red")
+        return 1
+    if timing.json:
+        write_json(timing.json, asdict(sizes), PACKAGES, tables)
+    return 0
+
+
+if __name__ == "__main__":
+    console.run(app)

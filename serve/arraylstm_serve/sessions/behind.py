@@ -1,0 +1,128 @@
+"""Write-behind: answers leave first, and the store gets the newest value of each session a little later."""
+
+from __future__ import annotations
+
+import logging
+from asyncio import Event, sleep
+from collections import deque
+from collections.abc import Callable, Container
+from itertools import islice
+
+from arraylstm_serve.sessions.keeper import PROBES, Keeper, Next, encoded, named
+from arraylstm_serve.sessions.model import Model
+from arraylstm_serve.sessions.session import Session
+from arraylstm_serve.sessions.table import Table
+from arraylstm_serve.stores.base import Failed
+from arraylstm_serve.stores.record import Stamp
+
+BATCH = 256
+"""The most sessions written at once."""
+
+PAUSE = 0.02
+"""Seconds between two batches, so that a session that changes often is written once for several changes."""
+
+logger = logging.getLogger(__name__)
+
+
+class WriteBehind:
+    """Knows which sessions the store does not have in their newest value, and writes them.
+
+    Args:
+        keeper: writes.
+        table: the sessions.
+        busy: the keys of sessions that have a turn.
+        choose: returns the model of a session.
+        most: how many sessions may wait to be written; further answers wait until fewer do.
+
+    Attributes:
+        unsaved: the newest value of each session that waits, by key.
+    """
+
+    def __init__(
+        self, keeper: Keeper, table: Table, busy: Container[str], choose: Callable[[Session], Model], most: int
+    ) -> None:
+        self.unsaved: dict[str, Session] = {}
+        self._stored: dict[str, Stamp | None] = {}
+        """The stamp that the store has of each session that waits; None if it has none."""
+        self._keeper = keeper
+        self._table = table
+        self._busy = busy
+        self._choose = choose
+        self._most = most
+        self._wake = Event()
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._closing = False
+        self._writing = keeper.do(self._write())
+
+    def note(self, before: Session, after: Session) -> None:
+        """Remember that a session has changed."""
+        self._stored.setdefault(before.key, before.stamp)
+        self.unsaved[after.key] = after
+        self._wake.set()
+
+    def when_room(self, answer: Callable[[], None]) -> None:
+        """Answer now, or once fewer sessions wait to be written."""
+        if len(self.unsaved) < self._most and not self._waiting:
+            answer()
+        else:
+            self._waiting.append(answer)
+
+    async def close(self) -> None:
+        """Write what waits, if the store takes it."""
+        self._closing = True
+        self._wake.set()
+        await self._writing
+
+    async def _write(self) -> None:
+        while self.unsaved or self._waiting or not self._closing:
+            await self._wake.wait()
+            self._wake.clear()
+            while self.unsaved:
+                if not await self._write_some():
+                    if self._closing:
+                        logger.error("%d sessions could not be written before the end", len(self.unsaved))
+                        return
+                    await sleep(PROBES)
+                elif not self._closing and len(self.unsaved) < BATCH:
+                    await sleep(PAUSE)
+
+    async def _write_some(self) -> bool:
+        """Write some sessions; return whether the store takes them."""
+        newest = [Next(session, session, self._choose(session)) for session in islice(self.unsaved.values(), BATCH)]
+        changes = [
+            change._replace(expected=self._stored[change.key])
+            for change in encoded(newest, [named(session) for session in newest])
+        ]
+        outcomes = await self._keeper.store.commit(changes)
+        self._keeper.note(outcomes)
+        for (session, _, _), outcome in zip(newest, outcomes, strict=True):
+            if outcome == "applied":
+                self._written(session)
+            elif outcome == "stale":
+                await self._give_up(session)
+        while self._waiting and len(self.unsaved) < self._most:
+            self._waiting.popleft()()
+        return not any(isinstance(outcome, Failed) for outcome in outcomes)
+
+    def _written(self, session: Session) -> None:
+        """Forget a session that the store has, unless it has changed again."""
+        if self.unsaved[session.key] is session:
+            self._forget(session.key)
+        else:
+            self._stored[session.key] = session.stamp
+
+    async def _give_up(self, session: Session) -> None:
+        """Drop this server's value of a session that another server has changed: the store's is the one that counts."""
+        self._keeper.lost += 1
+        logger.error(
+            "session %s was changed by another server, so steps that were answered here are lost; --ack memory needs "
+            "all requests of a session to reach one server",
+            session.key,
+        )
+        while session.key in self._busy:
+            await sleep(PAUSE)
+        self._forget(session.key)
+        self._table.unload(session.key)
+
+    def _forget(self, key: str) -> None:
+        del self.unsaved[key], self._stored[key]
