@@ -10,6 +10,7 @@ import pytest
 from arraylstm_serve.stores.base import Failed
 from arraylstm_serve.stores.sqlite import SqliteStore
 
+from ..waiting import until_soon
 from .answers import check
 from .harness import Harness
 from .test_durable import Store, server
@@ -123,3 +124,24 @@ async def test_records_that_are_swept_are_counted(bundle_path: Path, tmp_path: P
     assert found["store_swept_records_total"] == 2
     assert found["store_operation_duration_seconds_count{operation=sweep}"] == 1
     await harness.service.close()
+
+
+async def test_what_the_store_lacks_shows_where_answers_leave_first(bundle_path: Path) -> None:
+    """With --ack memory the sessions that wait for the store are counted, and those lost to another server."""
+    store = Store(shared=False)
+    harness = server(bundle_path, store, sessions="sqlite:x", ack="memory")
+    await harness.send("u", "a")
+    await until_soon(lambda: harness.service.unsaved == 0)
+    store.gate.clear()
+    await harness.send("u", "b")
+    found = await samples(harness)
+    assert (found["sessions_unsaved"], found["sessions_lost_total"]) == (1, 0)
+    store.gate.set()
+    await until_soon(lambda: harness.service.unsaved == 0)
+    assert (await samples(harness))["sessions_unsaved"] == 0
+    other = server(bundle_path, store)
+    await other.send("u", "b")
+    await harness.send("u", "c")
+    await until_soon(lambda: harness.service.unsaved == 0)
+    assert (await samples(harness))["sessions_lost_total"] == 1
+    assert [name for name in await samples(other) if "unsaved" in name or "lost" in name] == []

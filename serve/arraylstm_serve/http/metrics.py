@@ -129,6 +129,11 @@ class Metrics:
             "Sessions of which the store had lost acknowledged steps.",
             self._service.counters.rewound,
         )
+        if self._service.unsaved is not None:
+            text = "Sessions of which the store lacks the newest steps, as answers leave first."
+            yield GaugeMetricFamily(f"{PREFIX}sessions_unsaved", text, self._service.unsaved)
+            text = "Sessions of which answered steps were lost, as another server had changed them."
+            yield CounterMetricFamily(f"{PREFIX}sessions_lost", text, keeper.lost)
         yield from _of_store(keeper.store.counters)
 
 

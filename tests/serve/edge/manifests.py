@@ -29,6 +29,7 @@ def configure(monkeypatch: pytest.MonkeyPatch) -> Configure:
 
     def take(path: object, settings: Settings) -> None:
         settings.check_admin()
+        settings.check_sessions()
         seen.append(settings)
 
     def settings_of(variables: dict[str, str], *flags: str) -> Settings:

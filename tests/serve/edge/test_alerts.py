@@ -34,10 +34,11 @@ Shown = dict[str, dict[str, set[str]]]
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory: pytest.TempPathFactory) -> Shown:
-    """What a server with a store, and one without, show after a few requests."""
+    """What servers with a store, asked to answer before it and after it, and one without, show after a few requests."""
     folder = tmp_path_factory.mktemp("alerts")
     found: Shown = {"up": {}}
-    for name, flags in (("kept", ("--sessions", f"sqlite:{folder / 's.db'}")), ("alone", ())):
+    kept = ("--sessions", f"sqlite:{folder / 's.db'}")
+    for name, flags in (("kept", kept), ("behind", (*kept, "--ack", "memory")), ("alone", ())):
         server = ServerProcess(write_bundle(folder / name), "--admin-port", "0", *flags)
         try:
             for path in ("/v1/sessions/u/events", "/v1/sessions/u/events", "/v1/predict"):
@@ -188,6 +189,7 @@ FIRES: dict[str, dict[str, tuple[str, str]]] = {
     "ArraylstmDown": {"up": ("0x80", "1x80")},
     "ArraylstmStoreDown": {"arraylstm_store_up": ("0x80", "1x80")},
     "ArraylstmSessionsRewound": {"arraylstm_sessions_rewound_total": ("0x20 1x60", NO)},
+    "ArraylstmSessionsLost": {"arraylstm_sessions_lost_total": ("0x20 1x60", NO)},
     "ArraylstmSessionsDamaged": {'arraylstm_events_total{outcome="session_damaged"}': ("0x20 1x60", NO)},
     "ArraylstmCommitsFailing": {'arraylstm_store_commits_total{outcome="failed"}': (GROWS, NO)},
     "ArraylstmStoreSlow": {
