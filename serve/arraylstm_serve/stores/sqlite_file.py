@@ -133,7 +133,7 @@ class SqliteFile:
         try:
             with closing(sqlite3.connect(part)) as copy:
                 self._connection.backup(copy, pages=BACKUP_PAGES, progress=lambda *_: between())
-            part.rename(target)
+            _name(part, target)
             _sync_folder(target.parent)
         except (OSError, sqlite3.Error) as error:
             with suppress(OSError):
@@ -242,6 +242,22 @@ def _create(path: Path) -> None:
     """
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
+
+def _name(part: Path, target: Path) -> None:
+    """Give a complete file its name. A file that has got this name meanwhile stays, where links can be made.
+
+    Raises:
+        FileExistsError: there is one.
+    """
+    try:
+        os.link(part, target)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        part.rename(target)
+    else:
+        part.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -315,6 +315,21 @@ async def test_a_backup_removes_nothing_that_it_has_not_made(path: Path, store: 
     assert {file.name for file in path.parent.iterdir()} == {*own[:1], path.name, "copy.part", "link"}
 
 
+def test_a_file_that_comes_during_a_backup_stays(path: Path) -> None:
+    """Somebody else's file under the backup's name is kept, also if it was not there when the backup began."""
+    file = SqliteFile(path, durable=True, ttl=100, clock=lambda: 1e9, patience=1)
+    target = path.with_name("copy")
+
+    def come() -> None:
+        target.write_text("mine")
+
+    with pytest.raises(StoreError, match="File exists"):
+        file.backup(target, between=come)
+    file.close()
+    assert target.read_text() == "mine"
+    assert {one.name for one in path.parent.iterdir()} == {path.name, "copy"}
+
+
 async def test_a_store_is_no_part_of_a_backup(tmp_path: Path) -> None:
     """A store called NAME.part outlives a backup to NAME, which is refused."""
     path = tmp_path / "copy.part"
