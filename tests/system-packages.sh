@@ -14,6 +14,7 @@ make make the programs in C++
 cmake cmake the programs in C++
 /usr/include/nlohmann/json.hpp nlohmann-json3-dev the programs in C++
 redis-server redis-server the stores in Redis
+promtool prometheus the alerts
 strace strace what SQLite writes through to the disk
 /usr/include/zip.h libzip-dev the programs in C++
 END

@@ -98,11 +98,12 @@ def test_the_base_is_an_argument(dockerfile):
 
 @pytest.mark.parametrize(("target", "extra"), [("cpu", "serve"), ("cuda", "serve-gpu")])
 def test_a_target_is_its_extra_and_nothing_of_torch(dockerfile, project, target, extra):
-    """Each target installs the one extra of its device, which names no torch, and its build ends by proving that."""
+    """Each target installs its device's extra and `redis`, which name no torch; its build ends by proving that."""
     assert dockerfile.values(target, "COPY") == [f"--from={target}-builder /opt/venv /opt/venv"]
-    installs = re.findall(r"\[([\w-]+)\]\"", " ".join(dockerfile.values(f"{target}-builder", "RUN")))
-    assert installs == [extra]
-    assert not [name for name in project["optional-dependencies"][extra] if re.match("torch|arraylstm", name)]
+    installs = re.findall(r"\[([\w,-]+)\]\"", " ".join(dockerfile.values(f"{target}-builder", "RUN")))
+    assert installs == [f"{extra},redis"]
+    wanted = [name for part in (extra, "redis") for name in project["optional-dependencies"][part]]
+    assert not [name for name in wanted if re.match("torch|arraylstm", name)]
     word, rest = dockerfile.instructions(target)[-1]
     assert word == "RUN"
     assert '! python -c "import torch"' in rest

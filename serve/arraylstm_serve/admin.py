@@ -4,21 +4,40 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+from pathlib import Path
+from time import perf_counter
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from arraylstm_serve.api.openapi import Operation, document
-from arraylstm_serve.api.problems import FOREIGN_ORIGIN, STOPPING, retry_later
-from arraylstm_serve.api.schemas import Health, encode
+from arraylstm_serve.api.problems import (
+    BACKUP_FAILED,
+    FOREIGN_ORIGIN,
+    INTERNAL,
+    INVALID_JSON,
+    INVALID_REQUEST,
+    PAYLOAD_TOO_LARGE,
+    STOPPING,
+    UNSUPPORTED_ENCODING,
+    Problem,
+    retry_later,
+)
+from arraylstm_serve.api.schemas import BACKUP_PATH, Backup, BackupRequest, Health, encode
+from arraylstm_serve.heavy import LIGHT_BODY
 from arraylstm_serve.http import probes
 from arraylstm_serve.http.auth import Keys
+from arraylstm_serve.http.body import MAX_DETAIL, decode, read_body
 from arraylstm_serve.http.door import Door
 from arraylstm_serve.http.endpoints import Endpoint
 from arraylstm_serve.http.request import RequestHead
 from arraylstm_serve.http.response import json_response
 from arraylstm_serve.sessions.service import Service
 from arraylstm_serve.settings import Settings
+from arraylstm_serve.stores.base import StoreError
+from arraylstm_serve.text import shortened, shown
 
 PATH = "/admin/drain"
 
@@ -42,6 +61,28 @@ UNDRAIN = Operation(
     problems=(FOREIGN_ORIGIN, STOPPING),
 )
 
+BACKUP = Operation(
+    method="POST",
+    path="/admin/backup",
+    name="backup",
+    summary="Write a backup of the SQLite store to a new file on the server's machine, while it serves.",
+    answers={200: Backup},
+    body=BackupRequest,
+    problems=(
+        INVALID_JSON,
+        INVALID_REQUEST,
+        PAYLOAD_TOO_LARGE,
+        UNSUPPORTED_ENCODING,
+        FOREIGN_ORIGIN,
+        BACKUP_FAILED,
+        INTERNAL,
+        STOPPING,
+    ),
+)
+
+is_backup_path = re.compile(BACKUP_PATH).fullmatch
+backup_decoder = msgspec.json.Decoder(BackupRequest)
+
 
 async def drain(service: Service, call: RequestHead, request: Request) -> Response:
     """Answer POST /admin/drain; to repeat it changes nothing."""
@@ -63,11 +104,41 @@ async def undrain(service: Service, call: RequestHead, request: Request) -> Resp
     return json_response(encode(Health("ready")))
 
 
+async def backup(service: Service, call: RequestHead, request: Request) -> Response:
+    """Answer POST /admin/backup when the backup is complete.
+
+    Raises:
+        Problem: `invalid_request`: the path is not one from the root; `backup_failed`: there is no store that makes
+            backups, the file is there already or cannot be written; `stopping`.
+    """
+    path = decode(backup_decoder, await read_body(service, call, request.receive, LIGHT_BODY)).path
+    if is_backup_path(path) is None:
+        detail = f"The path is {shown(path)}; write one from the root (/...), of at most 4000 printable characters."
+        raise Problem(INVALID_REQUEST, detail)
+    if service.keeper is None:
+        raise Problem(BACKUP_FAILED, "Sessions are kept in memory alone, so there is no store; --sessions names one.")
+    if service.stopping:
+        raise retry_later(STOPPING, "The server is stopping; it begins no backup.")
+    file, began = Path(path), perf_counter()
+    try:
+        await service.keeper.store.backup(file)
+    except StoreError as error:
+        logger.warning("%s: no backup, as %s asked: %s", BACKUP.path, _who(call), error)
+        raise Problem(BACKUP_FAILED, shortened(str(error), MAX_DETAIL)) from None
+    made = Backup(path, file.stat().st_size, perf_counter() - began)
+    logger.info("%s: %d bytes are in %s, as %s asked", BACKUP.path, made.bytes, path, _who(call))
+    return json_response(encode(made))
+
+
 def _log(call: RequestHead, state: str) -> None:
-    logger.info("%s: the server is %s, as %s asked", PATH, state, call.namespace or "somebody without a key")
+    logger.info("%s: the server is %s, as %s asked", PATH, state, _who(call))
 
 
-ENDPOINTS = (*probes.ENDPOINTS, Endpoint(DRAIN, drain), Endpoint(UNDRAIN, undrain))
+def _who(call: RequestHead) -> str:
+    return call.namespace or "somebody without a key"
+
+
+ENDPOINTS = (*probes.ENDPOINTS, Endpoint(DRAIN, drain), Endpoint(UNDRAIN, undrain), Endpoint(BACKUP, backup))
 ABOUT = {
     "title": "arraylstm-serve admin",
     "description": "The admin listener of arraylstm-serve (--admin-port): probes, metrics, and what operators do.",

@@ -54,6 +54,7 @@ RATE_LIMITED = Kind("rate_limited", 429, "The client sends too many requests a s
 SESSION_REWOUND = Kind("session_rewound", 409, "The session store has lost steps of the session")
 SESSION_DAMAGED = Kind("session_damaged", 500, "The session's record in the store cannot be read")
 STORE_UNAVAILABLE = Kind("store_unavailable", 503, "The session store cannot be used")
+BACKUP_FAILED = Kind("backup_failed", 409, "The backup cannot be made")
 INTERNAL = Kind("internal", 500, "The server failed")
 OVERLOADED = Kind("overloaded", 503, "Too many requests are pending")
 CAPACITY = Kind("capacity", 503, "Every session slot is busy")

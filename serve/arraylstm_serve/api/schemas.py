@@ -233,4 +233,29 @@ class Health(Struct):
     status: Annotated[Literal["ok", "ready", "draining", "store unavailable"], Meta(examples=["ready"])]
 
 
+BACKUP_PATH = r"/[^\x00-\x1f\x7f]{1,4000}"
+BackupPath = Annotated[
+    str,
+    Meta(
+        description="The path of a new file on the server's machine, from the root. Its folder must be there.",
+        examples=["/backups/sessions-0412.db"],
+        extra_json_schema={"pattern": f"^{BACKUP_PATH}$(?!\n)"},
+    ),
+]
+
+
+class BackupRequest(Struct, forbid_unknown_fields=True):
+    """Where to write a backup."""
+
+    path: BackupPath
+
+
+class Backup(Struct):
+    """A backup that is complete."""
+
+    path: BackupPath
+    bytes: Annotated[Natural, Meta(description="The size of the file.", examples=[7_400_000])]
+    seconds: Annotated[float, Meta(ge=0, description="How long it took.", examples=[0.8])]
+
+
 encode = msgspec.json.encode

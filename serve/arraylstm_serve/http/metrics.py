@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import get_args
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
@@ -14,6 +15,7 @@ from prometheus_client.process_collector import ProcessCollector
 from arraylstm_serve import __version__
 from arraylstm_serve.counters import Histogram
 from arraylstm_serve.sessions.service import Service
+from arraylstm_serve.stores.base import CommitOutcome, LoadOutcome, StoreCounters
 
 PREFIX = "arraylstm_"
 
@@ -36,6 +38,7 @@ class Metrics:
         yield from self._requests()
         yield from self._model_runs()
         yield from self._sessions()
+        yield from self._store()
         service = self._service
         yield InfoMetricFamily(f"{PREFIX}build", "The server.", {"version": __version__})
         facts = {
@@ -112,12 +115,60 @@ class Metrics:
             counters.unknown_items,
         )
         yield CounterMetricFamily(f"{PREFIX}sessions_restored", "Sessions given a state.", counters.changes["restored"])
-        evicted = CounterMetricFamily(
-            f"{PREFIX}sessions_evicted", "Sessions that the server closed by itself.", labels=("reason",)
+        yield self._gone()
+
+    def _gone(self) -> Metric:
+        """The sessions that the server let go by itself; where a store has them, they are not lost."""
+        name, text = "evicted", "Sessions that the server closed by itself."
+        if self._service.keeper is not None:
+            name, text = "unloaded", "Sessions that left the memory; the store has them until they expire."
+        return _counted(f"sessions_{name}", text, "reason", self._service.counters.evicted.items())
+
+    def _store(self) -> Iterator[Metric]:
+        """The store of sessions, if there is one."""
+        keeper = self._service.keeper
+        if keeper is None:
+            return
+        works = not self._service.fault
+        yield GaugeMetricFamily(f"{PREFIX}store_up", "Whether the store of sessions works: 1 or 0.", works)
+        yield CounterMetricFamily(
+            f"{PREFIX}sessions_rewound",
+            "Sessions of which the store had lost acknowledged steps.",
+            self._service.counters.rewound,
         )
-        for reason, count in counters.evicted.items():
-            evicted.add_metric((reason,), count)
-        yield evicted
+        if self._service.unsaved is not None:
+            text = "Sessions of which the store lacks the newest steps, as answers leave first."
+            yield GaugeMetricFamily(f"{PREFIX}sessions_unsaved", text, self._service.unsaved)
+            text = "Sessions of which answered steps were lost, as another server had changed them."
+            yield CounterMetricFamily(f"{PREFIX}sessions_lost", text, keeper.lost)
+        yield from _of_store(keeper.store.counters)
+
+
+def _of_store(counters: StoreCounters) -> Iterator[Metric]:
+    durations = HistogramMetricFamily(
+        f"{PREFIX}store_operation_duration_seconds",
+        "One operation of the store; loads and commits are of many records at once.",
+        labels=("operation",),
+    )
+    for operation, histogram in counters.seconds.items():
+        durations.add_metric((operation,), _buckets(histogram), histogram.total)
+    yield durations
+    loads = {outcome: counters.loads[outcome] for outcome in get_args(LoadOutcome)}
+    commits = {outcome: counters.commits[outcome] for outcome in get_args(CommitOutcome)}
+    yield _counted("store_loads", "Records asked of the store.", "outcome", loads.items())
+    yield _counted("store_commits", "Changes given to the store.", "outcome", commits.items())
+    yield CounterMetricFamily(f"{PREFIX}store_read_bytes", "Records that were loaded.", counters.bytes_read)
+    yield CounterMetricFamily(f"{PREFIX}store_written_bytes", "Records that were stored.", counters.bytes_written)
+    yield CounterMetricFamily(
+        f"{PREFIX}store_swept_records", "Expired records that the server removed from the store.", counters.swept
+    )
+
+
+def _counted(name: str, text: str, label: str, counts: Iterable[tuple[str, int]]) -> Metric:
+    family = CounterMetricFamily(f"{PREFIX}{name}", text, labels=(label,))
+    for value, count in counts:
+        family.add_metric((value,), count)
+    return family
 
 
 def _histogram(name: str, text: str, histogram: Histogram) -> Metric:

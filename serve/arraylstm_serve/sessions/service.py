@@ -134,6 +134,11 @@ class Service:
         """Why requests cannot be answered now; empty if they can."""
         return "" if self.keeper is None else self.keeper.fault
 
+    @property
+    def unsaved(self) -> int | None:
+        """How many sessions the store does not have in their newest value; None if answers wait until it has."""
+        return None if self._behind is None else len(self._behind.unsaved)
+
     def perform(self, command: Command, caller: Caller, reply: Reply) -> None:
         """Carry out a command when its turn comes.
 

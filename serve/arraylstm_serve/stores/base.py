@@ -22,6 +22,8 @@ Clock = Callable[[], float]
 CLOSED = "The session store is closed"
 
 Operation = Literal["load", "commit", "sweep", "backup"]
+LoadOutcome = Literal["found", "missing", "failed"]
+CommitOutcome = Literal["applied", "stale", "failed"]
 
 
 class StoreError(Exception):
@@ -87,16 +89,16 @@ class StoreCounters:
 
     Attributes:
         seconds: the duration of each operation, by operation; the count of a histogram is the number of operations.
-        loads: records asked for, by outcome: `found`, `missing`, `failed`.
-        commits: changes, by outcome: `applied`, `stale`, `failed`.
+        loads: records asked for, by outcome.
+        commits: changes, by outcome.
         bytes_read: bytes of the records that were loaded.
         bytes_written: bytes of the records that were applied.
         swept: expired records that the store removed; a store with its own expiry does not count them.
     """
 
     seconds: dict[Operation, Histogram] = field(default_factory=dict)
-    loads: Counter[str] = field(default_factory=Counter)
-    commits: Counter[str] = field(default_factory=Counter)
+    loads: Counter[LoadOutcome] = field(default_factory=Counter)
+    commits: Counter[CommitOutcome] = field(default_factory=Counter)
     bytes_read: int = 0
     bytes_written: int = 0
     swept: int = 0

@@ -37,6 +37,9 @@ _NO_DATABASE = "is not an SQLite database: name another file"
 BACKUP_PAGES = 256
 """Pages copied before those who wait are served; about a megabyte."""
 
+SQLITE_ENDS = ("-journal", "-shm", "-wal")
+"""How the names of files end that SQLite has beside a database."""
+
 WAL_PAGES = 4000
 """Pages in the write-ahead log, 16 MB, before it is written back. A session that changes often is written back once."""
 
@@ -123,22 +126,37 @@ class SqliteFile:
             between: called between two steps.
 
         Raises:
-            StoreError: the file is there already, or cannot be written.
+            StoreError: the file is there already, or the one beside it (`.part`) that is written first; or it cannot be
+                written.
         """
-        if target.exists():
-            raise StoreError(f"The backup {target} is there already; name a new file.")
-        part = target.with_name(f"{target.name}.part")
+        part = self._part(target)
         try:
-            part.unlink(missing_ok=True)
-            _create(part)
             with closing(sqlite3.connect(part)) as copy:
                 self._connection.backup(copy, pages=BACKUP_PAGES, progress=lambda *_: between())
-            part.rename(target)
+            _name(part, target)
             _sync_folder(target.parent)
         except (OSError, sqlite3.Error) as error:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
-            raise StoreError(f"The backup {target} cannot be written: {cause(error)}.") from None
+            raise StoreError(f"The backup cannot be written: {cause(error)} ({target}).") from None
+
+    def _part(self, target: Path) -> Path:
+        """Make the file beside a new backup that it is written to first. What is there already is never touched.
+
+        Raises:
+            StoreError: there is one, or the backup, already; or it cannot be made.
+        """
+        part = Path(f"{target}.part")
+        if target.name in {f"{self._path.name}{end}" for end in SQLITE_ENDS}:
+            raise StoreError(f"SQLite gives the name {target.name} to a file of the store; name the backup otherwise.")
+        for file in (target, part):
+            if os.path.lexists(file):
+                raise StoreError(f"{file} is there already; name a new file for the backup.")
+        try:
+            os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        except (OSError, ValueError) as error:
+            raise StoreError(f"The backup cannot be written: {cause(error)} ({target}).") from None
+        return part
 
     def close(self) -> None:
         """Write the log back into the file and close it."""
@@ -224,6 +242,22 @@ def _create(path: Path) -> None:
     """
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
+
+def _name(part: Path, target: Path) -> None:
+    """Give a complete file its name. A file that has got this name meanwhile stays, where links can be made.
+
+    Raises:
+        FileExistsError: there is one.
+    """
+    try:
+        os.link(part, target)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        part.rename(target)
+    else:
+        part.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

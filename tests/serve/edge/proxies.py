@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -96,8 +96,6 @@ def nginx(folder: Path, path: Path, *, passed_on: bool = False) -> Iterator[str]
 
     The client's address is 203.0.113.7, and it came over https. `passed_on`: nginx leaves /predict in the path.
     """
-    program = _program("nginx")
-    folder.mkdir()
     port = free_port()
     values = {
         "unix:/run/arraylstm/socket": f"unix:{path}",
@@ -107,7 +105,27 @@ def nginx(folder: Path, path: Path, *, passed_on: bool = False) -> Iterator[str]
     }
     if passed_on:
         values["http://arraylstm/;"] = "http://arraylstm;"
-    (folder / "site.conf").write_text(filled("nginx.conf", values))
+    with _nginx(folder, filled("nginx.conf", values), port) as url:
+        yield url
+
+
+@contextmanager
+def nginx_of_replicas(folder: Path, servers: Sequence[int], *, by_session: bool) -> Iterator[str]:
+    """Run nginx as deploy/nginx-replicas.conf says, in front of two servers at their ports; yield its URL."""
+    port = free_port()
+    values = {"listen 80;": f"listen 127.0.0.1:{port};"}
+    values |= {f"{name}:8080": f"127.0.0.1:{at}" for name, at in zip(("one", "two"), servers, strict=True)}
+    if by_session:
+        values["# hash "] = "hash "
+    with _nginx(folder, filled("nginx-replicas.conf", values), port) as url:
+        yield url
+
+
+@contextmanager
+def _nginx(folder: Path, site: str, port: int) -> Iterator[str]:
+    program = _program("nginx")
+    folder.mkdir()
+    (folder / "site.conf").write_text(site)
     file = folder / "nginx.conf"
     file.write_text(NGINX.format(folder=folder, user="user root;" if os.getuid() == 0 else ""))
     with _running([program, "-c", file, "-p", folder, "-e", folder / "error.log"], port):
@@ -117,13 +135,35 @@ def nginx(folder: Path, path: Path, *, passed_on: bool = False) -> Iterator[str]
 @contextmanager
 def haproxy(folder: Path, server: int, admin: int) -> Iterator[str]:
     """Run HAProxy as deploy/haproxy.cfg says, in front of the server at two ports; yield its URL."""
+    with _haproxy(folder, "haproxy.cfg", {"127.0.0.1:8080 port 9090": f"127.0.0.1:{server} port {admin}"}) as url:
+        yield url
+
+
+@contextmanager
+def haproxy_of_replicas(
+    folder: Path, servers: Sequence[int], admins: Sequence[int], *, by_session: bool
+) -> Iterator[str]:
+    """Run HAProxy as deploy/haproxy-replicas.cfg says, in front of two servers at two ports each; yield its URL."""
+    values = {
+        f"{name}:8080 port 9090": f"127.0.0.1:{server} port {admin}"
+        for name, server, admin in zip(("one", "two"), servers, admins, strict=True)
+    }
+    if by_session:
+        values["balance roundrobin\n"] = "\n"
+        values |= {f"# {words}": words for words in ("http-request set-var", "balance hash", "hash-type")}
+    with _haproxy(folder, "haproxy-replicas.cfg", values) as url:
+        yield url
+
+
+@contextmanager
+def _haproxy(folder: Path, name: str, values: dict[str, str]) -> Iterator[str]:
     program = _program("haproxy")
     port = free_port()
-    values = {"127.0.0.1:8080 port 9090": f"127.0.0.1:{server} port {admin}", "bind :80": f"bind 127.0.0.1:{port}"}
+    values = values | {"bind :80": f"bind 127.0.0.1:{port}"}
     if os.getuid():
         values |= {"    user haproxy\n": "", "    group haproxy\n": ""}
     file = folder / "haproxy.cfg"
-    file.write_text(filled("haproxy.cfg", values))
+    file.write_text(filled(name, values))
     with _running([program, "-db", "-f", file], port):
         yield f"http://127.0.0.1:{port}"
 

@@ -302,6 +302,48 @@ async def test_a_backup_never_replaces_a_file(path: Path, store: SqliteStore) ->
     assert {file.name for file in path.parent.iterdir()} == {"sessions.db", "sessions.db-wal", "there"}
 
 
+async def test_a_backup_removes_nothing_that_it_has_not_made(path: Path, store: SqliteStore) -> None:
+    """Somebody else's file beside the backup, a broken link and the store's own files stay as they are."""
+    await store.commit([change(first("s"))])
+    path.with_name("copy.part").write_text("mine")
+    path.with_name("link").symlink_to("nowhere")
+    own = [f"{path.name}-{end}" for end in ("wal", "shm", "journal")]
+    for place in ("copy", "link", "n" * 300, "nul\0", *own):
+        with pytest.raises(StoreError, match="is there already|too long|null byte|SQLite gives the name"):
+            await store.backup(path.parent / place)
+    assert path.with_name("copy.part").read_text() == "mine"
+    assert {file.name for file in path.parent.iterdir()} == {*own[:1], path.name, "copy.part", "link"}
+
+
+def test_a_file_that_comes_during_a_backup_stays(path: Path) -> None:
+    """Somebody else's file under the backup's name is kept, also if it was not there when the backup began."""
+    file = SqliteFile(path, durable=True, ttl=100, clock=lambda: 1e9, patience=1)
+    target = path.with_name("copy")
+
+    def come() -> None:
+        target.write_text("mine")
+
+    with pytest.raises(StoreError, match="File exists"):
+        file.backup(target, between=come)
+    file.close()
+    assert target.read_text() == "mine"
+    assert {one.name for one in path.parent.iterdir()} == {path.name, "copy"}
+
+
+async def test_a_store_is_no_part_of_a_backup(tmp_path: Path) -> None:
+    """A store called NAME.part outlives a backup to NAME, which is refused."""
+    path = tmp_path / "copy.part"
+    store = await open_file(path)
+    await store.commit([change(first("s"))])
+    with pytest.raises(StoreError, match="copy.part is there already"):
+        await store.backup(tmp_path / "copy")
+    assert path.exists()
+    await store.close()
+    again = await open_file(path)
+    assert (await again.load(["s"]))["s"] is not None
+    await again.close()
+
+
 @asynccontextmanager
 async def busy(store: SqliteStore) -> AsyncIterator[list[str]]:
     """Keep the store's thread busy, so that what is asked meanwhile waits; the list gets the SQL that it runs then."""
