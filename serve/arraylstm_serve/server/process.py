@@ -195,7 +195,7 @@ def configure(service: Service, keys: Keys | None) -> Config:
 def configure_admin(service: Service, keys: Keys | None) -> Config:
     """Return the settings of the admin listener's server; see `configure`."""
     settings = service.settings.of_admin
-    connections = Connections(settings.max_connections, None, proxy=lambda address: True)  # nobody has a share
+    connections = Connections(settings.max_connections, None, proxy=lambda address: False)  # none stands before it
     return _configured(AdminApplication(service, settings, keys), settings, service, connections)
 
 
