@@ -53,9 +53,9 @@ def admin_url(server: ServerProcess) -> str:
     return f"http://127.0.0.1:{admin_port(server)}"
 
 
-def to_admin(server: ServerProcess) -> socket.socket:
+def to_admin(server: ServerProcess, source: str = "127.0.0.1") -> socket.socket:
     """A connection to a server's admin listener, which does not wait for ever."""
-    return socket.create_connection(("127.0.0.1", admin_port(server)), timeout=10)
+    return socket.create_connection(("127.0.0.1", admin_port(server)), 10, (source, 0))
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +85,8 @@ def test_probes_are_answered_while_the_public_side_is_full(shared: ServerProcess
 def test_its_own_bound_is_small_and_apart(shared: ServerProcess) -> None:
     """The admin listener has a bound of its own; when it is full, the public listener serves all the same."""
     with ExitStack() as clients:
-        for _ in range(ADMIN_CONNECTIONS):
-            client = clients.enter_context(closing(to_admin(shared)))
+        for number in range(ADMIN_CONNECTIONS):
+            client = clients.enter_context(closing(to_admin(shared, f"127.0.0.{2 + number}")))
             assert answer_to(client, HEALTH).startswith(b"HTTP/1.1 200")
         with closing(to_admin(shared)) as client:
             assert problem(rest(client)) == ("HTTP/1.1 503 Service Unavailable", "overloaded", True)
@@ -409,10 +409,10 @@ def test_one_address_leaves_admin_connections_to_others(start_server: Start) -> 
 
     They would fail, and the server be restarted with all its sessions.
     """
-    port = admin_port(start_server("--admin-port", "0"))
+    server = start_server("--admin-port", "0")
     with ExitStack() as clients:
         for _ in range(40):
-            clients.enter_context(socket.create_connection(("127.0.0.1", port), 10, ("127.0.0.2", 0)))
+            clients.enter_context(to_admin(server, "127.0.0.2"))
         transport = httpx.HTTPTransport(local_address="127.0.0.3")
         with httpx.Client(transport=transport) as probe:
-            assert probe.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
+            assert probe.get(f"{admin_url(server)}/healthz").status_code == 200
