@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from arraylstm.checks import require_positive
 from arraylstm.errors import DataError
 from arraylstm.model import ItemModel
+from arraylstm.ranks import ranks
 
 LARGEST_LOGITS = 2**22
 """How many logits `evaluate` holds at once, unless one step of one session has more."""
@@ -132,9 +133,8 @@ def fit(
 def evaluate(model: ItemModel, sessions: Sequence[Sequence[int]], batch_size: int = 64) -> Metrics:
     """Predict every item of the sessions except the first of each, and measure how well.
 
-    The rank of an item is one more than the number of items with a higher score, as `arraylstm-serve` counts it: items
-    of equal score share the best of their ranks. An item that the vocabulary's unknown item stands for counts as not
-    predicted at any rank, and so does one whose scores hold a NaN.
+    The ranks are those of `ranks.ranks`, as `arraylstm-serve` counts them. An item that the vocabulary's unknown item
+    stands for counts as not predicted at any rank, and so does one whose scores hold a NaN.
 
     The logits are made a piece at a time, so that memory does not grow with the sessions' length.
 
@@ -162,10 +162,10 @@ def _figures(model: ItemModel, scores: Tensor, targets: Tensor) -> Tensor:
     vocabulary = model.vocabulary
     unknown = model.padding if vocabulary is None or vocabulary.unknown is None else vocabulary.id(vocabulary.unknown)
     nats = F.cross_entropy(scores, targets, reduction="none").double()
-    ranks = 1 + (scores > scores.gather(1, targets[:, None])).sum(1, dtype=torch.float64)
-    ranks[(targets == unknown) | nats.isnan()] = math.inf
-    hits = [(ranks <= k).sum(dtype=torch.float64) for k in (1, 5, 10)]
-    return torch.stack([*hits, (1 / ranks).sum(), nats.sum()])
+    found = ranks(scores, targets).double()
+    found[(targets == unknown) | nats.isnan()] = math.inf
+    hits = [(found <= k).sum(dtype=torch.float64) for k in (1, 5, 10)]
+    return torch.stack([*hits, (1 / found).sum(), nats.sum()])
 
 
 def _learn(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from heapq import heapify, heappop, heappush
+from ipaddress import IPv6Address, IPv6Network
 from typing import Generic, TypeVar
 
 Entry = TypeVar("Entry")
@@ -122,6 +123,19 @@ class Holdings:
         while self._of_client.get(heap[0][1]) != -heap[0][0]:
             heappop(heap)
         return heap[0][1]
+
+
+def client_of(address: str) -> str:
+    """Return the client that an address belongs to: itself, or its /64 network, which one IPv6 client has to itself."""
+    if ":" not in address:
+        return address
+    try:
+        found = IPv6Address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if found.ipv4_mapped:
+        return str(found.ipv4_mapped)
+    return str(IPv6Network((found, 64), strict=False))
 
 
 def has_share_left(held: int, total: int, limit: int, quota: int | None = None) -> bool:

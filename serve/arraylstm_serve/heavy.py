@@ -61,7 +61,8 @@ class HeavyWork:
             pass
         else:
             self._waiting.appendleft(client, (client, pieces))
-        self._schedule()
+        finally:
+            self._schedule()
 
 
 MOST = 16

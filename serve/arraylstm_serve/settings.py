@@ -139,13 +139,13 @@ class Settings:
     --max-answer-bytes is reached."""
 
     quota_pending: Count | None = None
-    """Most requests of one client waiting or running at once; further ones are answered 503. Without this setting a
-    client may have seven times as many as could still come: seven eighths of --max-pending if it is alone."""
+    """Most requests of one client waiting or running at once; further ones are answered 503. In any case a client may
+    have only seven times as many as could still come: seven eighths of --max-pending if it is alone."""
 
     quota_connections: Count | None = None
-    """Most connections of one client open at once; further ones are answered 503 and closed. Without this setting a
-    client may have seven times as many as could still come: seven eighths of --max-connections if it is alone. Proxies
-    in --forwarded-allow-ips may have any number."""
+    """Most connections of one client open at once; further ones are answered 503 and closed. In any case a client may
+    have only seven times as many as could still come: seven eighths of --max-connections if it is alone. Proxies in
+    --forwarded-allow-ips may have any number."""
 
     quota_rate: Annotated[float, Parameter(validator=Number(gt=0, lte=TRILLION))] | None = None
     """Most requests a second of one client, each event of a bulk request and each message of a stream counted as one;

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from arraylstm_serve.api.problems import Problem
 from arraylstm_serve.counters import Counters
 from arraylstm_serve.engine.ranking import Ranking, log_sum_exp, rank, rank_in_pieces
-from arraylstm_serve.fairness import Holdings, Rounds, has_share_left
+from arraylstm_serve.fairness import Holdings, Rounds, client_of, has_share_left
 from arraylstm_serve.heavy import MOST, Admission, HeavyWork, Pieces
 from arraylstm_serve.sessions import limits
 from arraylstm_serve.sessions.limits import Bodies, Bound, Connections, Rates
@@ -62,6 +62,24 @@ def test_one_client_leaves_something_to_others(limit: int, others: int) -> None:
         held += 1
     left = limit - others
     assert left - held == (left // 8 if left % 8 else max(left // 8 - 1, 0))
+
+
+@pytest.mark.parametrize(
+    ("address", "client"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff::1", "2001:db8:1:2::/64"),
+        ("2001:db8:1:3::1", "2001:db8:1:3::/64"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("not:an:address", "not:an:address"),
+        ("", ""),
+    ],
+)
+def test_an_ipv6_client_is_a_network(address: str, client: str) -> None:
+    """All addresses that one IPv6 client may have are one client; an IPv4 address in IPv6 is that address."""
+    assert client_of(address) == client
 
 
 def test_a_quota_is_a_bound_of_its_own() -> None:

@@ -89,8 +89,10 @@ class Door(FastAPI):
         kind = scope["type"]
         if kind == "http":
             responder = Responder(self.service, scope, send)
-            await self._http(scope, receive, responder.send)
-            responder.close()
+            try:
+                await self._http(scope, receive, responder.send)
+            finally:
+                responder.close()
         elif kind == "websocket":
             await websocket.handle(self.service, self.check, scope, receive, send)
         else:

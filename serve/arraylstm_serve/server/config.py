@@ -9,7 +9,7 @@ from starlette.types import ASGIApp
 
 from arraylstm_serve.counters import Counters
 from arraylstm_serve.heavy import HeavyWork
-from arraylstm_serve.server.unread import Unread
+from arraylstm_serve.server.unread import Waiting
 from arraylstm_serve.sessions.limits import Connections
 from arraylstm_serve.settings import Settings
 
@@ -51,4 +51,5 @@ class Config(uvicorn.Config):
         self.tls_files = settings.tls_certificate, settings.tls_key
         self.open_connections = connections
         self.heavy = heavy
-        self.unread = Unread(settings.max_unread_bytes)
+        self.unread = Waiting(settings.max_unread_bytes, "--max-unread-bytes")
+        self.unfinished = Waiting(settings.max_body_bytes, "--max-body-bytes")

@@ -24,7 +24,7 @@ from arraylstm_serve.server.config import MOST_REFUSED
 from arraylstm_serve.server.offers import handshake
 from arraylstm_serve.server.requests import BODY, HEAD, MAX_HEAD, NO_REQUEST, OVER, Requests
 from arraylstm_serve.server.stream import StreamProtocol
-from arraylstm_serve.server.unread import WRITE_BUFFER
+from arraylstm_serve.server.unread import WRITE_BUFFER, Patience, of_reader
 
 LINGER = 1.0
 """Seconds that a refused connection stays open, so that a client that is still sending can read the refusal."""
@@ -72,12 +72,12 @@ class Protocol(Requests):
     """HTTP, with bounds on what a client may send and how long it may take; refusals are the API's problems.
 
     Two clocks of `request_timeout` seconds run. `_clock` runs while the client has to send something: in the phases
-    HEAD and BODY, and in NO_REQUEST on a new connection. `_unread_clock` runs while the client does not read its
+    HEAD and BODY, and in NO_REQUEST on a new connection. `_unread` runs while the client does not read its
     answers. Between requests uvicorn's own clock runs, of `keep_alive` seconds. While the server works on an answer and
     reads no more, it looks from time to time whether the client has gone. `stalls` ends connections that do not close.
     """
 
-    _unread_clock: asyncio.TimerHandle | None = None
+    _unread: Patience
     _look: asyncio.TimerHandle | None = None
     """The next look whether the client has gone."""
     _ended = False
@@ -89,6 +89,7 @@ class Protocol(Requests):
         """Accept a connection, or refuse it if there are too many."""
         super().connection_made(transport)
         transport.set_write_buffer_limits(WRITE_BUFFER)
+        self._unread = of_reader(transport, self.config.unread, self.config.request_timeout)
         try:
             if self.counted is None:
                 self.counted = self.config.open_connections.open(self.client[0] if self.client else "")
@@ -102,7 +103,7 @@ class Protocol(Requests):
         """Forget the connection."""
         self.config.refused.discard(self)
         self.stop_clock()
-        self._stop_unread_clock()
+        self._unread.end()
         if self._look is not None:
             self._look.cancel()
         super().connection_lost(exc)
@@ -177,22 +178,14 @@ class Protocol(Requests):
     def pause_writing(self) -> None:
         """Start the clock of a client that does not read its answers."""
         super().pause_writing()
-        if self._unread_clock is None:
-            self._unread_clock = self.loop.call_later(self.config.request_timeout, self.transport.abort)
-            self.config.unread.add(self.transport)
+        self._unread.begin()
 
     def resume_writing(self) -> None:
         """Stop the clock of a client that reads again, and go on with what it has sent."""
-        self._stop_unread_clock()
+        self._unread.end()
         super().resume_writing()
         if self._held:
             self.loop.call_soon(self._after_answer)
-
-    def _stop_unread_clock(self) -> None:
-        if self._unread_clock is not None:
-            self._unread_clock.cancel()
-            self._unread_clock = None
-            self.config.unread.discard(self.transport)
 
     def timeout_keep_alive_handler(self) -> None:
         """Close an idle connection, unless a request has come by now."""

@@ -11,6 +11,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from arraylstm_serve.api.problems import Problem
+from arraylstm_serve.fairness import client_of
 from arraylstm_serve.heavy import LIGHT_BODY, Pieces
 from arraylstm_serve.http.request import CONNECTION
 from arraylstm_serve.http.uvicorn_hooks import CYCLE
@@ -213,7 +214,7 @@ class Requests(HttpToolsProtocol):
         if not self._resting:
             self._resting = True
             self._hold(True)
-            self.config.heavy.submit(self.client[0] if self.client else "", self._rested())
+            self.config.heavy.submit(client_of(self.client[0]) if self.client else "", self._rested())
 
     def _rested(self) -> Pieces:
         """Go on; a piece of work that ends with itself."""

@@ -14,6 +14,7 @@ from arraylstm_serve.http.auth import Key
 from arraylstm_serve.http.request import CONNECTION
 from arraylstm_serve.http.uvicorn_hooks import GOING_DOWN, KEY, KEY_REMOVED
 from arraylstm_serve.server.config import Config
+from arraylstm_serve.server.unread import Patience, of_reader
 from arraylstm_serve.sessions.limits import Connection
 
 SLICE = 512
@@ -27,6 +28,9 @@ may send their messages in pieces.
 """
 
 SMALL, FREE = 256, 64
+
+PARTS = 16_384
+"""Bytes by which an unfinished message may grow before what all of them have is counted again."""
 
 
 class StreamProtocol(WebSocketsSansIOProtocol):
@@ -46,11 +50,25 @@ class StreamProtocol(WebSocketsSansIOProtocol):
     _allowance = float(BURST)
     """Frames without a message that the client may send now; the time of `_counted` is when it was so."""
     _counted = 0.0
-    _unread_clock: asyncio.TimerHandle | None = None
+    _unread: Patience
+    """Runs while the client does not read."""
+    _unfinished: Patience
+    """Runs while a message has begun and not ended."""
+    _begun = 0
+    """Bytes that have come since the last message ended."""
     _leaving: int | None = None
     """The close code of a connection that ends once the application has all that is held."""
     counted: Connection | None = None
     """This connection, as the bounds count it."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
+        """Take a connection over."""
+        super().connection_made(transport)
+        config = self.config
+        self._unread = of_reader(transport, config.unread, config.request_timeout)
+        self._unfinished = Patience(
+            transport, config.unfinished, lambda: 0, lambda: self._begun, config.request_timeout
+        )
 
     def begin(self, head: bytes, rest: bytes) -> bool:
         """Take a handshake, and what came behind it; return whether it can be read."""
@@ -69,7 +87,8 @@ class StreamProtocol(WebSocketsSansIOProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._held = b""
-        self._stop_unread_clock()
+        self._unread.end()
+        self._unfinished.end()
         if self.counted is not None:
             self.counted.close()
         super().connection_lost(exc)
@@ -79,7 +98,7 @@ class StreamProtocol(WebSocketsSansIOProtocol):
     def data_received(self, data: bytes) -> None:
         """Parse what came, a slice at a time."""
         if not self._held and len(data) <= SLICE and self._ready:
-            super().data_received(data)
+            self._parse(data)
             return
         if self._held:
             self._held = self._held[self._parsed :] + data
@@ -105,7 +124,7 @@ class StreamProtocol(WebSocketsSansIOProtocol):
         """Parse what is held, as far as it can be taken; read on once nothing is held."""
         while self._parsed < len(self._held) and self._ready and not self.transport.is_closing():
             start, self._parsed = self._parsed, self._parsed + SLICE
-            super().data_received(self._held[start : self._parsed])
+            self._parse(self._held[start : self._parsed])
         if self._parsed < len(self._held):
             self._pause()
         else:
@@ -116,6 +135,18 @@ class StreamProtocol(WebSocketsSansIOProtocol):
             elif self.read_paused and self._ready:
                 self.read_paused = False
                 self.transport.resume_reading()
+
+    def _parse(self, piece: bytes) -> None:
+        """Parse a piece; a message that it begins has to end in time."""
+        before = self._begun
+        self._begun += len(piece)
+        super().data_received(piece)
+        if not self._begun:
+            self._unfinished.end()
+            return
+        self._unfinished.begin()
+        if before // PARTS != self._begun // PARTS:
+            self._unfinished.count()
 
     def _pause(self) -> None:
         if not self.read_paused:
@@ -169,6 +200,7 @@ class StreamProtocol(WebSocketsSansIOProtocol):
     def _count_data(self, frame: Frame) -> bool:
         """Count a frame with data: a small fragment as one without a message."""
         if frame.fin and not self.close_sent:
+            self._begun = 0
             if self._allowance < BURST:
                 self._allowance = min(BURST, self._allowance + FREE)
         elif len(frame.data) < SMALL or self.close_sent:
@@ -195,21 +227,13 @@ class StreamProtocol(WebSocketsSansIOProtocol):
         """Read no more from a client that does not read its answers, and start its clock."""
         super().pause_writing()
         self._pause()
-        if self._unread_clock is None:
-            self._unread_clock = self.loop.call_later(self.config.request_timeout, self.transport.abort)
-            self.config.unread.add(self.transport)
+        self._unread.begin()
 
     def resume_writing(self) -> None:
         """Go on with a client that reads again."""
-        self._stop_unread_clock()
+        self._unread.end()
         super().resume_writing()
         self._go_on()
-
-    def _stop_unread_clock(self) -> None:
-        if self._unread_clock is not None:
-            self._unread_clock.cancel()
-            self._unread_clock = None
-            self.config.unread.discard(self.transport)
 
     async def send(self, message: ASGISendEvent) -> None:
         """Send. A refusal over HTTP ends the handshake too; uvicorn would call it incomplete and log an error."""

@@ -9,7 +9,7 @@ from math import ceil
 from time import perf_counter
 
 from arraylstm_serve.api.problems import OVERLOADED, RATE_LIMITED, Problem, retry_later
-from arraylstm_serve.fairness import Holdings, Rounds, has_share_left
+from arraylstm_serve.fairness import Holdings, Rounds, client_of, has_share_left
 
 ROUNDING = 1e-6
 """Seconds by which sums of times may be wrong."""
@@ -89,7 +89,7 @@ class Rates:
         behind = max(0.0, self._full.get(client, 0.0) - now)
         over = behind - after / self._rate - 1.0
         if over > -ROUNDING:
-            wait = ceil(over + 1.0 / self._rate)
+            wait = max(1, ceil(over + ROUNDING))
             detail = f"You may send {self._rate:g} requests a second, and have sent more."
             raise retry_later(RATE_LIMITED, detail, seconds=wait)
         self._full[client] = now + behind + count / self._rate
@@ -256,7 +256,7 @@ class Connections:
         Raises:
             Problem: `overloaded`: there are too many connections, or too many of the address.
         """
-        client = "" if self._proxy(address) else address
+        client = "" if self._proxy(address) else client_of(address)
         self.by_address.enter(client)
         return Connection(self, client)
 

@@ -19,6 +19,9 @@ from arraylstm_serve.engine.ranking import Ranking, Selection
 from arraylstm_serve.engine.slots import Slots
 from arraylstm_serve.settings import Settings
 
+BATCH_LOGITS = 1_000_000
+"""The most logits of a batch: with many items fewer sessions are stepped at once, so that a batch is soon over."""
+
 
 class Model:
     """A bundle with the engine that runs it, the engine's slots, a batcher and the vocabulary.
@@ -50,7 +53,8 @@ class Model:
         self.fingerprint = bundle.fingerprint
         self.vocabulary = accepted(bundle, settings)
         self.slots = Slots(slot_count(settings))
-        self.batcher = Batcher(engine, counters, settings.max_batch, finished)
+        most = min(settings.max_batch, max(1, BATCH_LOGITS // len(self.vocabulary)))
+        self.batcher = Batcher(engine, counters, most, finished)
         self._max_items = settings.max_items
         self._plain_selection = lru_cache(64)(partial(Selection.of, num_items=len(self.vocabulary)))
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-from time import monotonic
+import json
+from contextlib import ExitStack, closing
+from time import monotonic, sleep
 
 import httpx
 import pytest
 
 from ...servers import ServerProcess, Start
-from ..sockets import HEALTH, connect
+from ..sockets import HEALTH, connect, rest
 from .test_handshakes import SHAKE
 from .test_streams import PING, frame
 
@@ -46,6 +47,48 @@ def test_a_stream_in_pings_has_an_end(start_server: Start) -> None:
         client.sendall(SHAKE + b"\r\n" + frame(PING, b"x" * 125) * 900)
         client.sendall(frame(1, b'{"session_id":"u","items":["a"],"top_k":7}') * 30_000)
         assert served(server)
+
+
+@pytest.mark.parametrize("fin", [0, 0x80], ids=["fragments", "one frame"])
+def test_a_message_that_does_not_end_has_an_end(start_server: Start, fin: int) -> None:
+    """A WebSocket whose message has begun and not ended is closed, however long the message may be."""
+    server = start_server("--request-timeout", "1", "--max-connections", "1", "--max-body", "1000000")
+    with closing(connect(server)) as client:
+        client.sendall(SHAKE + b"\r\n")
+        client.sendall(bytes([fin | 1, 0xFF]) + (900_000).to_bytes(8) + bytes(4) + b"x" * 500_000)
+        assert served(server)
+
+
+def test_messages_that_do_not_end_have_a_bound_together(start_server: Start) -> None:
+    """If unfinished messages take more than --max-body-bytes, the connections end whose messages began first."""
+    server = start_server("--max-body-bytes", str(2**20), "--max-body", "400000")
+    part = bytes([0x81, 0xFF]) + (390_000).to_bytes(8) + bytes(4) + b"x" * 380_000
+    with ExitStack() as stack:
+        clients = [stack.enter_context(closing(connect(server))) for _ in range(6)]
+        for client in clients:
+            client.sendall(SHAKE + b"\r\n" + part)
+        assert rest(clients[0])
+        assert served(server)
+        clients[-1].settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            rest(clients[-1])
+
+
+def test_a_slow_reader_that_goes_on_gets_everything(start_server: Start) -> None:
+    """A client that takes longer than --request-timeout to read an answer, but goes on, is not cut off."""
+    server = start_server("--request-timeout", "1", "--max-predictions", "1000000")
+    events = [{"session_id": f"s{n}", "items": ["a"] * 900} for n in range(60)]
+    body = json.dumps({"events": events}).encode()
+    with closing(connect(server)) as client:
+        client.sendall(b"POST /v1/events HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n")
+        client.sendall(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+        received, began = b"", monotonic()
+        while piece := client.recv(65_536):
+            received += piece
+            if monotonic() - began < 4:
+                sleep(0.05)
+    assert received.endswith(b"0\r\n\r\n")
+    assert received.count(b'"session_id"') == 60
 
 
 def served(server: ServerProcess) -> bool:
