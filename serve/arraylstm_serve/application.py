@@ -100,6 +100,10 @@ class Application(Door):
             if not responder.client_gone:
                 await super().dispatch(responder, scope, receive, send)
 
+    async def before_refusal(self, responder: Responder) -> None:
+        """See `Door.before_refusal`; refusals take turns, as a client may cause any number of them."""
+        await self.service.heavy.turn(responder.call.client)
+
     @property
     def advice(self) -> str:
         """See `Door.advice`."""

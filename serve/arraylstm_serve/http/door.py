@@ -134,6 +134,9 @@ class Door(FastAPI):
         """Answer a request that was let in."""
         await super().__call__(scope, receive, send)
 
+    async def before_refusal(self, responder: Responder) -> None:
+        """Wait until a refusal may be sent."""
+
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer an HTTP request; if the server stops first, tell the client so."""
         responder: Responder = scope[RESPONDER]
@@ -144,6 +147,7 @@ class Door(FastAPI):
             await self.dispatch(responder, scope, receive, send)
         except Problem as problem:
             responder.route = responder.route or self._route(scope)
+            await self.before_refusal(responder)
             await self._refuse(path, problem)(scope, receive, send)
         except ClientDisconnect:
             pass
