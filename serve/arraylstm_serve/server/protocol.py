@@ -215,6 +215,7 @@ class Protocol(Requests):
         stream.connection_made(self.transport)
         if stream.begin(handshake(self.url, self.headers), self._held[self._parsed :]):
             self.transport.set_protocol(stream)
+            self._hold(False)
             return
         self.connections.discard(stream)
         self.connections.add(self)
@@ -280,8 +281,8 @@ class Protocol(Requests):
         if self.transport.is_closing():
             return
         in_head, in_body = self._phase is HEAD, self._phase is BODY
-        if (in_head and self._answering) or self.pipeline or (in_body and self._ahead):
-            self._start_clock()  # the client may wait for the answer to an earlier request, or for the body to be read
+        if (in_head and self._answering) or self.pipeline or self._held or (in_body and self._ahead):
+            self._start_clock()  # the client may wait for the answer to an earlier request, or for the server to read
         elif in_head or (in_body and not self.cycle.response_started):
             detail = f"The request did not come in whole within {self.config.request_timeout} s."
             self.refuse(Problem(REQUEST_TIMEOUT, detail))

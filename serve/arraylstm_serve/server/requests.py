@@ -209,6 +209,17 @@ class Requests(HttpToolsProtocol):
         """Whether so much of a body has come before the application has asked for it that no more is read."""
         return self._answering and len(self.cycle.body) > BODY_AHEAD
 
+    def _upgrade(self) -> None:
+        """Begin a WebSocket in a turn of its own: a handshake takes as long as some requests."""
+        self.config.heavy.submit(client_of(self.client[0]) if self.client else "", self._upgraded())
+
+    def _upgraded(self) -> Pieces:
+        """Begin the WebSocket; a piece of work that ends with itself."""
+        if self._phase is not OVER and not self.transport.is_closing():
+            self.handle_websocket_upgrade()
+        return
+        yield
+
     def _rest(self) -> None:
         """Go on in a turn of its own; read no more until then."""
         if not self._resting:
@@ -253,7 +264,7 @@ class Requests(HttpToolsProtocol):
             if self._answering:
                 self._go_on()
             else:
-                self.handle_websocket_upgrade()
+                self._upgrade()
             return
         version = self.parser.get_http_version()
         head = without_offers(self.parser.get_method(), self.url, version, self.headers)
@@ -363,6 +374,6 @@ class Requests(HttpToolsProtocol):
             return
         self._unset_keepalive_if_required()
         if self._offer is TAKEN and not self._answering:
-            self.handle_websocket_upgrade()
+            self._upgrade()
         else:
             self._go_on()

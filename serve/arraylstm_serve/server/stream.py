@@ -10,6 +10,8 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.frames import CloseCode, Frame
 from websockets.http11 import Request
 
+from arraylstm_serve.fairness import client_of
+from arraylstm_serve.heavy import Pieces
 from arraylstm_serve.http.auth import Key
 from arraylstm_serve.http.request import CONNECTION
 from arraylstm_serve.http.uvicorn_hooks import GOING_DOWN, KEY, KEY_REMOVED
@@ -46,7 +48,7 @@ class StreamProtocol(WebSocketsSansIOProtocol):
     """Bytes that are not parsed yet; those before `_parsed` are."""
     _parsed = 0
     _resting = False
-    """Whether the next slice is parsed in another turn of the loop."""
+    """Whether the next slice waits for its turn."""
     _allowance = float(BURST)
     """Frames without a message that the client may send now; the time of `_counted` is when it was so."""
     _counted = 0.0
@@ -154,14 +156,18 @@ class StreamProtocol(WebSocketsSansIOProtocol):
             self.transport.pause_reading()
 
     def _rest(self) -> None:
-        """Let others have their turn before the next slice."""
+        """Go on in a turn of its own."""
         if not self._resting:
             self._resting = True
-            self.loop.call_soon(self._rested)
+            self.config.heavy.submit(client_of(self.client[0]) if self.client else "", self._rested())
 
-    def _rested(self) -> None:
+    def _rested(self) -> Pieces:
+        """Go on; a piece of work that ends with itself."""
         self._resting = False
-        self._go_on()
+        if not self.transport.is_closing():
+            self._go_on()
+        return
+        yield
 
     async def receive(self) -> ASGIReceiveEvent:
         """Give the application the next message; once it has all of them, go on."""

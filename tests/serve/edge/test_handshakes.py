@@ -49,7 +49,7 @@ def test_what_is_no_handshake_is_a_request(server: ServerProcess, kind: str) -> 
 
 def test_unreadable_handshakes_keep_nobody_out(start_server: Start) -> None:
     """As many as there may be connections are each refused, and the places are free again."""
-    server = start_server("--max-connections", "20")
+    server = start_server("--max-connections", "20", "--forwarded-allow-ips", "127.0.0.1")
     with ExitStack() as stack:
         clients = [stack.enter_context(closing(connect(server))) for _ in range(20)]
         for client in clients:

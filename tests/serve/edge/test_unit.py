@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from arraylstm_serve import cli
-from arraylstm_serve.server.process import SPARE_FILES
+from arraylstm_serve.server.open_files import SPARE_FILES
 from arraylstm_serve.settings import ADMIN_CONNECTIONS, Settings
 
 from ...servers import Start

@@ -140,6 +140,19 @@ DATA = encode(first("s"))
         (resealed(DATA, HEADER, b"\x9c"), "cannot be understood"),  # one field more
         (resealed(DATA, DATA.index(b"logits") + 7, b"\x04"), "its tensors end at byte"),
     ],
+    ids=[
+        "empty",
+        "foreign",
+        "cut off",
+        "a byte short",
+        "another format",
+        "damaged",
+        "another session",
+        "no description",
+        "a description too long",
+        "a field more",
+        "a shape too small",
+    ],
 )
 def test_a_refusal_names_the_session_and_the_fault(data: bytes, fault: str) -> None:
     """Damage, another program's value, a newer format and another session's record each have words of their own."""
