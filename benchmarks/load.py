@@ -26,6 +26,7 @@ _SCRIPT = Path(__file__).with_suffix(".lua")
 _TIMEOUT = 10  # seconds that an answer may take
 _SPIN = 1e-3  # seconds before a request is due in which its client does not sleep, as epoll counts in milliseconds
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_CHUNKED = re.compile(rb"^transfer-encoding: *chunked", re.IGNORECASE | re.MULTILINE)
 _SETTLING = 0.5  # seconds of a stream that are not counted
 
 
@@ -203,12 +204,14 @@ class _Pool:
         return answered, now
 
     def _is_complete(self, data: bytes) -> bool:
-        """Tell whether an answer is complete; it must be 200 and have a length."""
+        """Tell whether an answer is complete; it must be 200, and have a length or be chunked."""
         head, blank, body = data.partition(b"\r\n\r\n")
-        length = _LENGTH.search(head)
-        if blank and (length is None or not head.startswith(b"HTTP/1.1 200")):
+        if not blank:
+            return False
+        length, chunked = _LENGTH.search(head), _CHUNKED.search(head)
+        if not (length or chunked) or not head.startswith(b"HTTP/1.1 200"):
             raise LoadError(f"{self._name} answered {head.splitlines()[0].decode('latin-1')}")
-        return bool(blank) and length is not None and len(body) >= int(length[1])
+        return body.endswith(b"0\r\n\r\n") if length is None else len(body) >= int(length[1])
 
     def close(self) -> None:
         """Close the connections."""

@@ -287,9 +287,8 @@ async def test_busy_sessions_never_make_room(bundle_path: Path) -> None:
 async def test_pending_work_is_bounded(bundle_path: Path) -> None:
     """Beyond max_pending requests are refused at once with Retry-After; later ones are served again."""
     harness = Harness(bundle_path, max_pending=3)
-    sends = [harness.send("u", "a"), harness.send("u", "a"), harness.send("v", "a"), harness.send("w", "a")]
-    predict = harness.client.post("/v1/predict", json={"items": ["a"]})
-    responses = await asyncio.gather(*sends, predict)
+    sends = [harness.send(name, "a") for name in ("u", "u", "v", "w", "x")]
+    responses = await asyncio.gather(*sends)
     assert [response.status_code for response in responses] == [200, 200, 200, 503, 503]
     assert refusal(responses[-1]) == (503, "overloaded")
     assert int(responses[-1].headers["retry-after"]) >= 1
