@@ -5,7 +5,7 @@ A client is whoever a bound counts together: the name of an API key, or an addre
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from heapq import heapify, heappop, heappush
 from ipaddress import IPv6Address, IPv6Network
 from typing import Generic, TypeVar
@@ -82,7 +82,7 @@ class Rounds(Generic[Entry]):
         return entry
 
 
-class Holdings:
+class Counts:
     """How much of something each client holds.
 
     Attributes:
@@ -91,27 +91,40 @@ class Holdings:
 
     def __init__(self) -> None:
         self.total = 0
-        self._of_client: Counter[str] = Counter()
+        self._of_client: dict[str, int] = {}
+
+    def __getitem__(self, client: str) -> int:
+        return self._of_client.get(client, 0)
+
+    def add(self, client: str, amount: int) -> int:
+        """Count that a client holds so much more, or less if the amount is negative; return what it holds now."""
+        self.total += amount
+        held = self._of_client.get(client, 0) + amount
+        if held:
+            self._of_client[client] = held
+        else:
+            self._of_client.pop(client, None)
+        return held
+
+
+class Holdings(Counts):
+    """Counts that know which client holds most."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self._heap: list[tuple[int, str]] = []
         """The negative amount of each client; entries that are not true any more are dropped when they come up."""
 
-    def __getitem__(self, client: str) -> int:
-        return self._of_client[client]
-
-    def add(self, client: str, amount: int) -> None:
-        """Count that a client holds so much more, or less if the amount is negative."""
-        if not amount:
-            return
-        self.total += amount
-        held = self._of_client[client] + amount
-        if not held:
-            del self._of_client[client]
-            return
-        self._of_client[client] = held
+    def add(self, client: str, amount: int) -> int:
+        """See `Counts.add`."""
+        held = super().add(client, amount)
+        if not (amount and held):
+            return held
         heappush(self._heap, (-held, client))
         if len(self._heap) > STALE * (len(self._of_client) + 16):
             self._heap = [(-amount, name) for name, amount in self._of_client.items()]
             heapify(self._heap)
+        return held
 
     def largest(self) -> str:
         """Return the client that holds most.
@@ -136,6 +149,11 @@ def client_of(address: str) -> str:
     if found.ipv4_mapped:
         return str(found.ipv4_mapped)
     return str(IPv6Network((found, 64), strict=False))
+
+
+def client_at(peer: tuple[str, int] | None) -> str:
+    """Return the client at the other end of a connection, as uvicorn and ASGI name it; empty if it has no address."""
+    return client_of(peer[0]) if peer else ""
 
 
 def has_share_left(held: int, total: int, limit: int, quota: int | None = None) -> bool:

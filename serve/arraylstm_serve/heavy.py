@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from asyncio import Future, get_running_loop
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from arraylstm_serve.fairness import Rounds
 
@@ -35,13 +36,17 @@ class HeavyWork:
         self._waiting.append(client, (client, pieces))
         self._schedule()
 
+    def call(self, client: str, function: Callable[[], object]) -> None:
+        """Call a function as one piece of work. It raises nothing."""
+        self.submit(client, _calling(function))
+
     async def turn(self, client: str) -> None:
         """Wait until it is a client's turn to do one piece of work; at once if nobody else does any."""
         if not self._scheduled:
             self._schedule()
             return
         granted: Future[None] = get_running_loop().create_future()
-        self.submit(client, _granting(granted))
+        self.call(client, partial(_grant, granted))
         await granted
 
     def _schedule(self) -> None:
@@ -101,9 +106,13 @@ class Admission:
             get_running_loop().call_soon(self._next_round)
 
 
-def _granting(granted: Future[None]) -> Pieces:
-    """Let whoever waits for a future do a piece; it ends without one of its own."""
+def _grant(granted: Future[None]) -> None:
+    """Let whoever waits for a future go on, unless they have given up."""
     if not granted.done():
         granted.set_result(None)
+
+
+def _calling(function: Callable[[], object]) -> Pieces:
+    function()
     return
     yield

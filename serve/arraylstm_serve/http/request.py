@@ -12,7 +12,7 @@ from starlette.types import Scope
 
 from arraylstm_serve.api.problems import FOREIGN_HOST, FOREIGN_ORIGIN, INVALID_REQUEST, Problem
 from arraylstm_serve.api.schemas import KEY
-from arraylstm_serve.fairness import client_of
+from arraylstm_serve.fairness import client_at
 from arraylstm_serve.hosts import Hosts
 from arraylstm_serve.http.auth import EVERYBODY, Key, Keys
 from arraylstm_serve.origins import ANY_ORIGIN
@@ -84,7 +84,7 @@ class RequestHead:
         self.namespace = EVERYBODY
         self.key: Key | None = None
         peer = scope.get("client")
-        self.client: str = client_of(peer[0]) if peer else ""
+        self.client: str = client_at(peer)
         self.body_bytes = 0
         self._connection: Connection | None = scope.get(CONNECTION)
         kept: dict[bytes, list[bytes]] = {}

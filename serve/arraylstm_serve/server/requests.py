@@ -11,8 +11,8 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from arraylstm_serve.api.problems import Problem
-from arraylstm_serve.fairness import client_of
-from arraylstm_serve.heavy import LIGHT_BODY, Pieces
+from arraylstm_serve.fairness import client_at
+from arraylstm_serve.heavy import LIGHT_BODY
 from arraylstm_serve.http.request import CONNECTION
 from arraylstm_serve.http.uvicorn_hooks import CYCLE
 from arraylstm_serve.server.config import Config
@@ -211,29 +211,23 @@ class Requests(HttpToolsProtocol):
 
     def _upgrade(self) -> None:
         """Begin a WebSocket in a turn of its own: a handshake takes as long as some requests."""
-        self.config.heavy.submit(client_of(self.client[0]) if self.client else "", self._upgraded())
+        self.config.heavy.call(client_at(self.client), self._upgraded)
 
-    def _upgraded(self) -> Pieces:
-        """Begin the WebSocket; a piece of work that ends with itself."""
+    def _upgraded(self) -> None:
         if self._phase is not OVER and not self.transport.is_closing():
             self.handle_websocket_upgrade()
-        return
-        yield
 
     def _rest(self) -> None:
         """Go on in a turn of its own; read no more until then."""
         if not self._resting:
             self._resting = True
             self._hold(True)
-            self.config.heavy.submit(client_of(self.client[0]) if self.client else "", self._rested())
+            self.config.heavy.call(client_at(self.client), self._rested)
 
-    def _rested(self) -> Pieces:
-        """Go on; a piece of work that ends with itself."""
+    def _rested(self) -> None:
         self._resting = False
         if self._phase is not OVER and not self.transport.is_closing():
             self._go_on()
-        return
-        yield
 
     def _parse(self, piece: bytes) -> None:
         """Parse a piece; refuse what is not HTTP."""

@@ -10,8 +10,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.frames import CloseCode, Frame
 from websockets.http11 import Request
 
-from arraylstm_serve.fairness import client_of
-from arraylstm_serve.heavy import Pieces
+from arraylstm_serve.fairness import client_at
 from arraylstm_serve.http.auth import Key
 from arraylstm_serve.http.request import CONNECTION
 from arraylstm_serve.http.uvicorn_hooks import GOING_DOWN, KEY, KEY_REMOVED
@@ -159,15 +158,12 @@ class StreamProtocol(WebSocketsSansIOProtocol):
         """Go on in a turn of its own."""
         if not self._resting:
             self._resting = True
-            self.config.heavy.submit(client_of(self.client[0]) if self.client else "", self._rested())
+            self.config.heavy.call(client_at(self.client), self._rested)
 
-    def _rested(self) -> Pieces:
-        """Go on; a piece of work that ends with itself."""
+    def _rested(self) -> None:
         self._resting = False
         if not self.transport.is_closing():
             self._go_on()
-        return
-        yield
 
     async def receive(self) -> ASGIReceiveEvent:
         """Give the application the next message; once it has all of them, go on."""

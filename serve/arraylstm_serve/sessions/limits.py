@@ -9,7 +9,7 @@ from math import ceil
 from time import perf_counter
 
 from arraylstm_serve.api.problems import OVERLOADED, RATE_LIMITED, Problem, retry_later
-from arraylstm_serve.fairness import Holdings, Rounds, client_of, has_share_left
+from arraylstm_serve.fairness import Counts, Rounds, client_of, has_share_left
 
 ROUNDING = 1e-6
 """Seconds by which sums of times may be wrong."""
@@ -28,7 +28,7 @@ class Bound:
         self._what = what
         self._limit = limit
         self._quota = quota
-        self._held = Holdings()
+        self._held = Counts()
 
     @property
     def inside(self) -> int:
@@ -95,6 +95,28 @@ class Rates:
         self._full[client] = now + behind + count / self._rate
 
 
+async def _wait(granted: Future[None], patience: float, give_up: Callable[[bool], None]) -> None:
+    """Wait at most `patience` seconds for a grant.
+
+    Args:
+        granted: done once it is granted.
+        patience: seconds.
+        give_up: called if nobody waits any more: with True if it was granted at the same moment, and so is to be given
+            back; with False if not, as others may have waited behind this one.
+
+    Raises:
+        TimeoutError: it was not granted in that time.
+    """
+    try:
+        async with timeout(patience):
+            await granted
+    except BaseException:
+        came = granted.done() and not granted.cancelled()
+        granted.cancel()
+        give_up(came)
+        raise
+
+
 class Share:
     """The half of the places for pending requests that bulk requests and streams may use, clients in turn.
 
@@ -136,16 +158,7 @@ class Share:
             return
         granted: Future[None] = get_running_loop().create_future()
         self._waiting.append(client, (count, granted))
-        try:
-            async with timeout(patience):
-                await granted
-        except BaseException:
-            if granted.done() and not granted.cancelled():  # the places were granted at the same moment
-                self.give(count)
-            else:
-                granted.cancel()
-                self.give(0)  # others may have waited behind this one
-            raise
+        await _wait(granted, patience, lambda granted: self.give(count if granted else 0))
 
     def give(self, count: int) -> None:
         """Give places back, and let in what waits for them."""
@@ -169,7 +182,7 @@ class Bodies:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._held = Holdings()
+        self._held = Counts()
         self._waiting: Rounds[tuple[str, int, Future[None]]] = Rounds()
 
     async def take(self, client: str, size: int, patience: float) -> int:
@@ -188,18 +201,10 @@ class Bodies:
         if granted.done():
             return size
         try:
-            async with timeout(patience):
-                await granted
-        except BaseException as error:
-            if granted.done() and not granted.cancelled():  # the room was given at the same moment
-                self.give(client, size)
-            else:
-                granted.cancel()
-                self.give(client, 0)
-            if isinstance(error, TimeoutError):
-                detail = f"Long request bodies take all of the {self._limit} bytes that they may have together."
-                raise retry_later(OVERLOADED, detail) from None
-            raise
+            await _wait(granted, patience, lambda granted: self.give(client, size if granted else 0))
+        except TimeoutError:
+            detail = f"Long request bodies take all of the {self._limit} bytes that they may have together."
+            raise retry_later(OVERLOADED, detail) from None
         return size
 
     def give(self, client: str, size: int) -> None:
@@ -242,7 +247,6 @@ class Connections:
     """
 
     def __init__(self, limit: int, quota: int | None, proxy: Callable[[str], bool]) -> None:
-        self.limit = limit
         self._proxy = proxy
         self.by_address = Bound("connections are open", limit, quota)
         self.by_name = Bound("connections are open for API keys", limit, quota)

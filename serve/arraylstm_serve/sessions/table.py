@@ -68,6 +68,7 @@ class Table:
         self._ttl = ttl
         self._max_sessions = max_sessions
         self._max_answer_bytes = max_answer_bytes
+        self._has_quotas = not (quota_sessions is None and quota_answer_bytes is None)
         self._quota_sessions = max_sessions if quota_sessions is None else quota_sessions
         self._quota_answer_bytes = max_answer_bytes if quota_answer_bytes is None else quota_answer_bytes
         self._held: OrderedDict[str, Session] = OrderedDict()
@@ -106,7 +107,8 @@ class Table:
                 self._ended[after.key] = after
                 self._owner(after.owner).ended[after.key] = None
                 self._ends.add(after.owner, 1)
-        self._grown.add(after.owner)
+        if self._has_quotas:
+            self._grown.add(after.owner)
         self._answer_bytes.add(before.owner, -before.answers.nbytes)
         self._answer_bytes.add(after.owner, after.answers.nbytes)
         if before.begun and before.slot != after.slot:
