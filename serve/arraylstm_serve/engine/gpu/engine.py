@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,9 +13,10 @@ import onnx
 from arraylstm_serve.arrays import Floats, Integers
 from arraylstm_serve.bundle.load import Bundle
 from arraylstm_serve.engine.base import LOGITS, Step, row_shapes
-from arraylstm_serve.engine.gpu.binding import BoundGraph, Place
-from arraylstm_serve.engine.gpu.card import card
+from arraylstm_serve.engine.gpu.binding import NEXT, BoundGraph
+from arraylstm_serve.engine.gpu.driver import card
 from arraylstm_serve.engine.gpu.graphs import Layout, read_graph, step_graph, write_graph
+from arraylstm_serve.engine.gpu.memory import Place
 from arraylstm_serve.engine.ranking import NOTHING, Ranking, log_sum_exp, probability, rank_each
 from arraylstm_serve.engine.runtime import onnxruntime as ort
 from arraylstm_serve.engine.slots import INITIAL
@@ -24,6 +26,12 @@ from arraylstm_serve.settings import Settings
 from arraylstm_serve.text import shortened
 
 logger = logging.getLogger(__name__)
+
+CAPTURE = True
+"""Whether to let onnxruntime capture the step graph as CUDA graphs; benchmarks measure both ways."""
+
+_NORMALISED = np.zeros(1)
+"""The log-sum-exp of log-probabilities."""
 
 _TOLERANCE = 1e-4
 """The tolerance of the check at the start. That check finds mixed-up rows, not rounding errors."""
@@ -64,14 +72,14 @@ class DeviceEngine:
         self._scratch = slots + np.arange(max_batch)
         self._probed = slots + max_batch + np.arange(2 * max_batch)
         with device_faults(place):
-            self._rows = place.empty((slots + 3 * max_batch, self._layout.width), np.float32)
+            count = slots + 3 * max_batch
+            self._rows = {m.name: place.held((count, m.width), np.float32) for m in self._layout.matrices}
             self._read, self._write = (
-                BoundGraph(make(self._layout.width), self._rows, place, self._sizes)
-                for make in (read_graph, write_graph)
+                BoundGraph(make(self._layout), self._rows, place, self._sizes) for make in (read_graph, write_graph)
             )
             self._step = self._open_step(bundle, place.bounded(gpu_memory), threads)
             self._check_rows_written()
-            self._write_rows(np.array([INITIAL]), np.zeros((1, self._layout.width), np.float32))
+            self._write_rows(np.array([INITIAL]), {m.name: np.zeros((1, m.width)) for m in self._layout.matrices})
         self.provider = self._step.provider
         self.device = f"{place.name}, CUDA graphs {'on' if self._step.captured else 'off'}"
 
@@ -83,7 +91,7 @@ class DeviceEngine:
         def opened(capture: bool) -> BoundGraph:
             return BoundGraph(model, self._rows, place, self._sizes, threads=threads, capture=capture, folder=folder)
 
-        if place.kind == "cpu":
+        if place.kind == "cpu" or not CAPTURE:
             return opened(capture=False)
         try:
             step = opened(capture=True)
@@ -98,44 +106,41 @@ class DeviceEngine:
     def step(self, sources: Integers, targets: Integers, items: Integers, depths: Sequence[int]) -> Step:
         """See `Engine.step`."""
         rows = len(items)
-        scores, places = (output[:rows] for output in self._step.run(self._feed(sources, targets, items)))
-        log_sums, values, log_sums_before, tops = np.split(scores.astype(np.float64), [1, 2, 3], axis=1)
-        finite = np.isfinite(log_sums[:, 0])
-        probabilities = probability(tops, log_sums).tolist()
-        rankings = [
-            Ranking(ids[:depth], likely[:depth]) if depth and fine else NOTHING
-            for ids, likely, depth, fine in zip(
-                places[:, 1:].tolist(), probabilities, depths, finite.tolist(), strict=True
-            )
-        ]
+        found = {name: values[:rows] for name, values in self._step.run(self._feed(sources, targets, items)).items()}
+        finite = np.isfinite(found["tops"][:, 0])
+        rankings = self._rankings(found["top_ids"], found["tops"], np.where(finite, depths, 0))
         wide = np.flatnonzero(finite & (np.array(depths) > self._layout.top)).tolist()
         if wide:
             for row, ranking in zip(wide, self._rank(targets[wide], [depths[row] for row in wide]), strict=True):
                 rankings[row] = ranking
-        return Step(probability(values, log_sums_before)[:, 0], places[:, 0], finite, rankings)
+        ranks = 1 + found["above"][:, 0].astype(np.int64)
+        return Step(probability(found["value"][:, 0], _NORMALISED), ranks, finite, rankings)
+
+    def _rankings(self, ids: Integers, tops: Floats, depths: Integers) -> list[Ranking]:
+        """Return a ranking of each row's `depth` most likely items, of the (B, top) that the device ranked."""
+        rows = zip(ids.tolist(), probability(tops, _NORMALISED).tolist(), depths.tolist(), strict=True)
+        if (depths == self._layout.top).all():
+            return [Ranking(likeliest, likely) for likeliest, likely, _ in rows]
+        return [Ranking(likeliest[:depth], likely[:depth]) if depth else NOTHING for likeliest, likely, depth in rows]
 
     def rank(self, slots: Integers, depth: int) -> list[Ranking]:
         """See `Engine.rank`."""
         return self._rank(slots, [depth] * len(slots))
 
     def _rank(self, slots: Integers, depths: Sequence[int]) -> list[Ranking]:
-        rows = self._read_rows(slots)
-        logits = rows[:, -1 - self._layout.num_items : -1]
-        return rank_each(logits, rows[:, -1].astype(np.float64), depths)
+        likely = self._read_rows(slots)[self._layout.matrices[-1].name]
+        return rank_each(likely, np.zeros(len(slots)), depths)
 
     def read(self, slots: Integers) -> dict[str, Floats]:
-        """See `Engine.read`."""
-        parts = np.split(self._read_rows(slots), np.cumsum(self._layout.sizes)[:-1], axis=1)
-        return {
-            name: part.reshape(len(slots), *shape)
-            for (name, shape), part in zip(self.shapes.items(), parts, strict=False)  # the last one is the log-sum-exp
-        }
+        """See `Engine.read`. The logits are log-probabilities: the same up to a constant for each row."""
+        found = self._read_rows(slots)
+        return {m.tensor: found[m.name].reshape(len(slots), *m.shape) for m in self._layout.matrices}
 
     def write(self, slots: Integers, tensors: dict[str, Floats]) -> None:
         """See `Engine.write`."""
-        log_sums = log_sum_exp(tensors[LOGITS]).astype(np.float32)
-        flat = [tensors[name].reshape(len(slots), -1) for name in self.shapes]
-        self._write_rows(slots, np.concatenate([*flat, log_sums[:, None]], axis=1))
+        logits = tensors[LOGITS]
+        likely = (logits - log_sum_exp(logits)[:, None]).astype(np.float32)
+        self._write_rows(slots, {m.name: {**tensors, LOGITS: likely}[m.tensor] for m in self._layout.matrices})
 
     def warm_up(self, max_batch: int) -> None:
         """See `Engine.warm_up`."""
@@ -143,32 +148,37 @@ class DeviceEngine:
             scratch = self._scratch[:size]
             with batch_faults(size, max_batch):
                 self._step.run(self._feed(scratch, scratch, np.zeros(size, np.int64)))
-                (values,) = self._read.run(scratch[None])
-                self._write.run(scratch[None], values)
+                self._write_rows(scratch, self._read_rows(scratch))
 
-    def _read_rows(self, slots: Integers) -> Floats:
-        rows = np.empty((len(slots), self._layout.width), np.float32)
+    def _read_rows(self, slots: Integers) -> dict[str, Floats]:
+        """Return the rows (B, width) of each matrix, by its name."""
+        rows = {m.name: np.empty((len(slots), m.width), np.float32) for m in self._layout.matrices}
         for part in self._parts(len(slots)):
-            (values,) = self._read.run(self._filled(slots[part])[None])
-            rows[part] = values[: len(slots[part])]
+            found = self._read.run({"sources": self._filled(slots[part])})
+            for name, values in rows.items():
+                values[part] = found[f"values_{name}"][: len(slots[part])]
         return rows
 
-    def _write_rows(self, slots: Integers, rows: Floats) -> None:
+    def _write_rows(self, slots: Integers, rows: dict[str, Floats]) -> None:
+        """Store rows of each matrix, by its name; the first axis is the slots'."""
         for part in self._parts(len(slots)):
             filled = self._filled(slots[part])
-            values = np.zeros((len(filled), self._layout.width), np.float32)
-            values[: len(slots[part])] = rows[part]
-            self._write.run(filled[None], values)
+            feeds: dict[str, Any] = {"targets": filled[:, None]}
+            for m in self._layout.matrices:
+                values = np.zeros((len(filled), m.width), np.float32)
+                values[: len(slots[part])] = rows[m.name][part].reshape(-1, m.width)
+                feeds[f"values_{m.name}"] = values
+            self._write.run(feeds)
 
     def _parts(self, count: int) -> Iterator[slice]:
         """Return slices of the largest batch size that together cover `count` rows."""
         return (slice(start, start + self._sizes[-1]) for start in range(0, count, self._sizes[-1]))
 
-    def _feed(self, sources: Integers, targets: Integers, items: Integers) -> Integers:
-        """Return a step's input, filled up to a batch size with scratch rows, which are stepped in place."""
-        feed = np.zeros((3, self._size(len(items))), np.int64)
-        feed[0], feed[1], feed[2, : len(items)] = self._filled(sources), self._filled(targets), items
-        return feed
+    def _feed(self, sources: Integers, targets: Integers, items: Integers) -> dict[str, Integers]:
+        """Return a step's inputs, filled up to a batch size with scratch rows, which are stepped in place."""
+        filled = np.zeros(self._size(len(items)), np.int64)
+        filled[: len(items)] = items
+        return {"sources": self._filled(sources), "targets": self._filled(targets)[:, None], "items": filled}
 
     def _filled(self, slots: Integers) -> Integers:
         """Return the slots, filled up to a batch size with scratch rows."""
@@ -182,24 +192,29 @@ class DeviceEngine:
         """Check that a step of every batch size writes the right numbers to its targets, and changes no other row.
 
         Half of the rows are stepped in place. This is checked because onnxruntime's documentation does not promise that
-        a graph may write to the matrix that it reads.
+        a graph may write to the matrices that it reads.
 
         Raises:
             StartupError: another row changed, or a target differs from the result of the same step on a copy of the
                 rows.
         """
-        before = np.random.default_rng(0).normal(size=(len(self._probed), self._layout.width)).astype(np.float32)
+        random = np.random.default_rng(0)
+        before = {
+            m.name: random.normal(size=(len(self._probed), m.width)).astype(np.float32) for m in self._layout.matrices
+        }
         for size in self._sizes:
             self._write_rows(self._probed, before)
             sources = np.arange(size)
             targets = np.where(sources % 2, sources, size + sources)
             items = sources % self._layout.num_items
-            expected, *_ = self._step.run_apart(before, np.stack([sources, targets, items]))
+            expected = self._step.run_apart(
+                before,
+                {"sources": sources.astype(np.int32), "targets": targets[:, None].astype(np.int32), "items": items},
+            )
             self._step.run(self._feed(self._probed[sources], self._probed[targets], items))
-            if not np.allclose(
-                self._read_rows(self._probed), expected, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True
-            ):
-                raise StartupError(f"onnxruntime does not step {size} sessions in place; use --device cpu.")
+            for name, rows in self._read_rows(self._probed).items():
+                if not np.allclose(rows, expected[NEXT + name], rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True):
+                    raise StartupError(f"onnxruntime does not step {size} sessions in place; use --device cpu.")
 
 
 @contextmanager
