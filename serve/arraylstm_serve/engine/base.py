@@ -60,10 +60,7 @@ class Engine(Protocol):
         """Return the `depth` most likely next items of each slot (B,)."""
 
     def read(self, slots: Integers) -> dict[str, Floats]:
-        """Return the tensors (B, *shape) of slots (B,), by name.
-
-        The logits may differ from those of the last step by a constant for each row.
-        """
+        """Return the tensors (B, *shape) of slots (B,), by name."""
 
     def write(self, slots: Integers, tensors: dict[str, Floats]) -> None:
         """Store tensors (B, *shape), by name, in slots (B,), which are all different."""

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from arraylstm_serve.arrays import Floats, Integers
 from arraylstm_serve.bundle.load import Bundle
 from arraylstm_serve.engine.base import LOGITS, Step, row_shapes
 from arraylstm_serve.engine.gpu.binding import NEXT, BoundGraph
 from arraylstm_serve.engine.gpu.driver import card
-from arraylstm_serve.engine.gpu.graphs import Layout, read_graph, step_graph, write_graph
+from arraylstm_serve.engine.gpu.graphs import Layout, rank_graph, read_graph, step_graph, write_graph
 from arraylstm_serve.engine.gpu.memory import Place
 from arraylstm_serve.engine.ranking import NOTHING, Ranking, log_sum_exp, probability, rank_each
 from arraylstm_serve.engine.runtime import onnxruntime as ort
@@ -74,8 +75,9 @@ class DeviceEngine:
         with device_faults(place):
             count = slots + 3 * max_batch
             self._rows = {m.name: place.held((count, m.width), np.float32) for m in self._layout.matrices}
-            self._read, self._write = (
-                BoundGraph(make(self._layout), self._rows, place, self._sizes) for make in (read_graph, write_graph)
+            self._read, self._write, self._rank = (
+                BoundGraph(make(self._layout), self._rows, place, self._sizes)
+                for make in (read_graph, write_graph, rank_graph)
             )
             self._step = self._open_step(bundle, place.bounded(gpu_memory), threads)
             self._check_rows_written()
@@ -106,41 +108,44 @@ class DeviceEngine:
     def step(self, sources: Integers, targets: Integers, items: Integers, depths: Sequence[int]) -> Step:
         """See `Engine.step`."""
         rows = len(items)
-        found = {name: values[:rows] for name, values in self._step.run(self._feed(sources, targets, items)).items()}
+        fed = self._step.run(self._feed(sources, targets, items))
+        found = {name: values[:rows] for name, values in fed.items()}  # the rest is scratch rows
         finite = np.isfinite(found["tops"][:, 0])
-        rankings = self._rankings(found["top_ids"], found["tops"], np.where(finite, depths, 0))
-        wide = np.flatnonzero(finite & (np.array(depths) > self._layout.top)).tolist()
-        if wide:
-            for row, ranking in zip(wide, self._rank(targets[wide], [depths[row] for row in wide]), strict=True):
-                rankings[row] = ranking
+        rankings = self._rankings(targets, found, np.where(finite, depths, 0))
         ranks = 1 + found["above"][:, 0].astype(np.int64)
         return Step(probability(found["value"][:, 0], _NORMALISED), ranks, finite, rankings)
 
-    def _rankings(self, ids: Integers, tops: Floats, depths: Integers) -> list[Ranking]:
-        """Return a ranking of each row's `depth` most likely items, of the (B, top) that the device ranked."""
-        rows = zip(ids.tolist(), probability(tops, _NORMALISED).tolist(), depths.tolist(), strict=True)
-        if (depths == self._layout.top).all():
-            return [Ranking(likeliest, likely) for likeliest, likely, _ in rows]
-        return [Ranking(likeliest[:depth], likely[:depth]) if depth else NOTHING for likeliest, likely, depth in rows]
-
     def rank(self, slots: Integers, depth: int) -> list[Ranking]:
         """See `Engine.rank`."""
-        return self._rank(slots, [depth] * len(slots))
+        rankings: list[Ranking] = []
+        for part in self._parts(len(slots)):
+            found = self._rank.run({"sources": self._filled(slots[part])})
+            rankings += self._rankings(slots[part], found, np.full(len(slots[part]), depth))
+        return rankings
 
-    def _rank(self, slots: Integers, depths: Sequence[int]) -> list[Ranking]:
-        likely = self._read_rows(slots)[self._layout.matrices[-1].name]
-        return rank_each(likely, np.zeros(len(slots)), depths)
+    def _rankings(self, slots: Integers, found: dict[str, NDArray[Any]], depths: Integers) -> list[Ranking]:
+        """Return a ranking of each slot's `depth` most likely items; `found` is what the device ranked."""
+        rows = slice(len(slots))
+        ids, likely = found["top_ids"][rows].tolist(), probability(found["tops"][rows], _NORMALISED).tolist()
+        rankings = [
+            Ranking(best[:depth], chances[:depth]) if depth else NOTHING
+            for best, chances, depth in zip(ids, likely, depths.tolist(), strict=True)
+        ]
+        wide = np.flatnonzero(depths > self._layout.top).tolist()
+        if wide:
+            logits = self.read(slots[wide])[LOGITS]
+            for row, ranking in zip(wide, rank_each(logits, log_sum_exp(logits), depths[wide].tolist()), strict=True):
+                rankings[row] = ranking
+        return rankings
 
     def read(self, slots: Integers) -> dict[str, Floats]:
-        """See `Engine.read`. The logits are log-probabilities: the same up to a constant for each row."""
+        """See `Engine.read`."""
         found = self._read_rows(slots)
         return {m.tensor: found[m.name].reshape(len(slots), *m.shape) for m in self._layout.matrices}
 
     def write(self, slots: Integers, tensors: dict[str, Floats]) -> None:
         """See `Engine.write`."""
-        logits = tensors[LOGITS]
-        likely = (logits - log_sum_exp(logits)[:, None]).astype(np.float32)
-        self._write_rows(slots, {m.name: {**tensors, LOGITS: likely}[m.tensor] for m in self._layout.matrices})
+        self._write_rows(slots, {m.name: tensors[m.tensor] for m in self._layout.matrices})
 
     def warm_up(self, max_batch: int) -> None:
         """See `Engine.warm_up`."""
@@ -148,6 +153,7 @@ class DeviceEngine:
             scratch = self._scratch[:size]
             with batch_faults(size, max_batch):
                 self._step.run(self._feed(scratch, scratch, np.zeros(size, np.int64)))
+                self._rank.run({"sources": scratch})
                 self._write_rows(scratch, self._read_rows(scratch))
 
     def _read_rows(self, slots: Integers) -> dict[str, Floats]:

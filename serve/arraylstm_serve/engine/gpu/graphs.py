@@ -1,7 +1,7 @@
 """The graphs that work on a device's rows: the step graph between gathers and scatters, and two to read and write.
 
-A device keeps the sessions' states, and the log-probabilities of their last step, in matrices: one for each tensor, one
-row for each session. A gather reads the rows of a batch, and a scatter writes them: its input and its output are the
+A device keeps the sessions' states, and the logits of their last step, in matrices: one for each tensor, one row for
+each session. A gather reads the rows of a batch, and a scatter writes them: its input and its output are the
 same matrix. The places to write to take their shape from the rows that were read, so the scatter always runs after the
 gather.
 
@@ -44,7 +44,7 @@ class Matrix(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """The matrices that hold the rows: the states', and last the log-probabilities'.
+    """The matrices that hold the rows: the states', and last the logits'.
 
     Attributes:
         states: the states.
@@ -58,7 +58,12 @@ class Layout(NamedTuple):
     def matrices(self) -> list[Matrix]:
         """All matrices, in the order of a row's tensors."""
         states = [Matrix(f"rows_{n}", f"state_{state.name}", state.shape) for n, state in enumerate(self.states)]
-        return [*states, Matrix("rows_likely", "logits", (self.num_items,))]
+        return [*states, self.logits]
+
+    @property
+    def logits(self) -> Matrix:
+        """The matrix of logits."""
+        return Matrix("rows_logits", "logits", (self.num_items,))
 
     @property
     def top(self) -> int:
@@ -72,6 +77,19 @@ def read_graph(layout: Layout) -> ModelProto:
     read = "\n".join(f"values_{m.name} = Gather <axis = 0> ({m.name}, sources)" for m in names)
     outputs = ", ".join(f"float[B, {m.width}] values_{m.name}" for m in names)
     return _model(f"read ({_inputs(names)}, int32[B] sources) => ({outputs}) {{ {read} }}")
+
+
+def rank_graph(layout: Layout) -> ModelProto:
+    """Make the graph that ranks as a step does: `sources` int32 (B,) to `tops` and `top_ids`, see `step_graph`."""
+    m, top = layout.logits, layout.top
+    return _model(
+        f"""rank ({_inputs([m])}, int32[B] sources) => (float[B, {top}] tops, int64[B, {top}] top_ids)
+        <int64[1] row_top = {{{top}}}> {{
+            old_{m.name} = Gather <axis = 0> ({m.name}, sources)
+            likely = LogSoftmax <axis = 1> (old_{m.name})
+            tops, top_ids = TopK <axis = 1> (likely, row_top)
+        }}"""
+    )
 
 
 def write_graph(layout: Layout) -> ModelProto:
@@ -115,7 +133,7 @@ def _before(layout: Layout) -> str:
 
 def _after(layout: Layout) -> str:
     """Return the part after the step graph's nodes: it stores the next rows, and computes the outputs."""
-    *states, likely = layout.matrices
+    *states, last = layout.matrices
     flattened = "\n".join(f'flat_{m.name} = Flatten <axis = 1> ("next_{m.tensor}")' for m in states)
     written = "\n".join(_write(m.name, f"old_{m.name}", f"flat_{m.name}") for m in states)
     top = layout.top
@@ -123,16 +141,17 @@ def _after(layout: Layout) -> str:
             float[B, 1] value, float[B, 1] above)
         <int64[1] row_top = {{{top}}}, int64[1] row_axis = {{1}}>
         {{
-            new_likely = LogSoftmax <axis = 1> (logits)
-            tops, top_ids = TopK <axis = 1> (new_likely, row_top)
+            row_likely = LogSoftmax <axis = 1> (logits)
+            tops, top_ids = TopK <axis = 1> (row_likely, row_top)
 
             {flattened}
             {written}
-            {_write(likely.name, f"old_{likely.name}", "new_likely")}
+            {_write(last.name, f"old_{last.name}", "logits")}
 
+            row_expected = LogSoftmax <axis = 1> (old_{last.name})
             row_items = Unsqueeze (items, row_axis)
-            value = GatherElements <axis = 1> (old_{likely.name}, row_items)
-            row_above = Greater (old_{likely.name}, value)
+            value = GatherElements <axis = 1> (row_expected, row_items)
+            row_above = Greater (row_expected, value)
             row_ones = Cast <to = 1> (row_above)
             above = ReduceSum <keepdims = 1> (row_ones, row_axis)
         }}"""
