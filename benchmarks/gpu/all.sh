@@ -20,12 +20,13 @@ export PYTHONUNBUFFERED=1
 part check 60 python3 benchmarks/cuda_check.py
 part kernels 60 python3 benchmarks/cuda_kernels.py
 part parity 60 python3 benchmarks/cuda_parity.py
-part tests 150 python3 -m pytest -q --device cuda -n 12 --dist worksteal \
+part tests 150 python3 -m pytest -q -p no:benchmark --device cuda -n 12 --dist worksteal \
     tests/serve/test_device_engine.py tests/model/test_golden.py tests/model/test_cells.py tests/export/formats/test_device.py \
     tests/model/test_paper_variants.py tests/model/test_markov.py tests/model/test_model.py tests/model/test_training.py \
     tests/serve/test_session_machine.py tests/serve/test_events.py tests/serve/test_interleaved.py
-part steps 120 python3 benchmarks/cuda.py --json "$results/steps.json" --parts engine --rounds 3 \
-    --peers "torch eager" --peers "torch CUDA graph" --peers onnxruntime
+part steps 150 python3 benchmarks/cuda.py --json "$results/steps.json" --parts engine --rounds 3 \
+    --hidden 512 --hidden 128 --hidden 2048 --lanes 4 --lanes 1 --lanes 2 \
+    --peers "engine, arrays" --peers "torch eager" --peers "torch CUDA graph" --peers onnxruntime
 part memory 60 python3 benchmarks/cuda_memory.py
 part http 60 python3 benchmarks/cuda.py --json "$results/http.json" --parts http --rounds 3
 part training 120 python3 benchmarks/cuda.py --json "$results/training.json" --parts training --rounds 3

@@ -226,13 +226,13 @@ def test_capturing_moves_no_session(bundle_path: Path, monkeypatch: pytest.Monke
     captured: set[tuple[BoundGraph, int]] = set()
     run = BoundGraph.run
 
-    def capture(bound: BoundGraph, feeds: Any) -> Any:
+    def capture(bound: BoundGraph, feeds: Any, wanted: int) -> Any:
         size = len(next(iter(feeds.values())))
         if bound.captured and (bound, size) not in captured:
             captured.add((bound, size))
             for _ in range(2):
-                run(bound, feeds)
-        return run(bound, feeds)
+                run(bound, feeds, wanted)
+        return run(bound, feeds, wanted)
 
     monkeypatch.setattr(BoundGraph, "run", capture)
     engine = open_cuda(Bundle.load(bundle_path), Settings(device="cuda", max_batch=LARGEST), SLOTS)
@@ -251,10 +251,10 @@ def test_a_graph_that_cannot_be_captured_runs_as_it_is(
     """If onnxruntime cannot capture the step graph, the log says so, and the graph runs node by node."""
     run = BoundGraph.run
 
-    def refuse(bound: BoundGraph, feeds: Any) -> Any:
+    def refuse(bound: BoundGraph, feeds: Any, wanted: int) -> Any:
         if bound.captured:
             raise RuntimeError("operation not permitted when stream is capturing")
-        return run(bound, feeds)
+        return run(bound, feeds, wanted)
 
     monkeypatch.setattr(BoundGraph, "run", refuse)
     engine = open_cuda(Bundle.load(bundle_path), Settings(device="cuda", max_batch=2), SLOTS)

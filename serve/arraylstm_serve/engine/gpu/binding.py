@@ -17,6 +17,7 @@ NEXT = "next_"
 """What the name of an output begins with that overwrites the rows of its name."""
 
 Arrays = Mapping[str, NDArray[Any]]
+Outputs = dict[str, NDArray[Any]]
 
 _NUMPY: dict[str, Any] = {"tensor(float)": np.float32, "tensor(int32)": np.int32, "tensor(int64)": np.int64}
 _UNCAPTURED = "-1"
@@ -92,23 +93,24 @@ class BoundGraph:
                 bind(name, memory.device, 0, memory.dtype, shape, memory.address)
         return binding
 
-    def run(self, feeds: Arrays) -> dict[str, NDArray[Any]]:
+    def run(self, feeds: Arrays, wanted: int) -> Outputs:
         """Run a batch of one of the prepared sizes.
 
         Args:
             feeds: the graph's inputs that are not rows, by name; the first axis of each is B long.
+            wanted: how many rows of the outputs to return.
 
         Returns:
-            Copies of the outputs that are not rows, by name.
+            Copies of the first rows of the outputs, by name, without those that overwrite rows.
         """
         size = len(next(iter(feeds.values())))
         for name, values in feeds.items():
             _reached(self._inputs[name])[:size] = values
         binding, options = self._bound[size]
         self._session.run_with_iobinding(binding, options)
-        return {name: _reached(memory)[:size].copy() for name, memory in self._outputs.items()}
+        return {name: _reached(memory)[:wanted].copy() for name, memory in self._outputs.items()}
 
-    def run_apart(self, rows: Arrays, feeds: Arrays) -> dict[str, NDArray[Any]]:
+    def run_apart(self, rows: Arrays, feeds: Arrays) -> Outputs:
         """Run on rows in the host's memory, which do not change. Return all outputs by name, the next rows too."""
         names = [output.name for output in self._session.get_outputs()]
         found = self._session.run(names, {**rows, **feeds}, _run_options(_UNCAPTURED))

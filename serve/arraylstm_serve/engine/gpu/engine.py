@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from arraylstm_serve.arrays import Floats, Integers
 from arraylstm_serve.bundle.load import Bundle
 from arraylstm_serve.engine.base import LOGITS, Step, row_shapes
-from arraylstm_serve.engine.gpu.binding import NEXT, BoundGraph
+from arraylstm_serve.engine.gpu.binding import NEXT, BoundGraph, Outputs
 from arraylstm_serve.engine.gpu.driver import card
 from arraylstm_serve.engine.gpu.graphs import Layout, rank_graph, read_graph, step_graph, write_graph
 from arraylstm_serve.engine.gpu.memory import Place
+from arraylstm_serve.engine.gpu.top import UNLIKELY
 from arraylstm_serve.engine.ranking import NOTHING, Ranking, log_sum_exp, probability, rank_each
 from arraylstm_serve.engine.runtime import onnxruntime as ort
 from arraylstm_serve.engine.slots import INITIAL
@@ -99,7 +99,8 @@ class DeviceEngine:
             step = opened(capture=True)
             for size in self._sizes:  # capturing runs the graph several times, so it gets scratch rows
                 scratch = self._scratch[:size]
-                step.run(self._feed(scratch, scratch, np.zeros(size, np.int64)))
+                places = {"sources": scratch, "targets": scratch[:, None]}
+                step.run({**places, "item_ids": np.zeros(size, np.int32)}, size)
         except Exception as error:  # whatever the reason, the graph may still run without being captured
             logger.warning("onnxruntime cannot capture the step graph as a CUDA graph: %s", error)
             return opened(capture=False)
@@ -107,34 +108,42 @@ class DeviceEngine:
 
     def step(self, sources: Integers, targets: Integers, items: Integers, depths: Sequence[int]) -> Step:
         """See `Engine.step`."""
-        rows = len(items)
-        fed = self._step.run(self._feed(sources, targets, items))
-        found = {name: values[:rows] for name, values in fed.items()}  # the rest is scratch rows
+        found = self.advance(sources, targets, items)
         finite = np.isfinite(found["tops"][:, 0])
         rankings = self._rankings(targets, found, np.where(finite, depths, 0))
         ranks = 1 + found["above"][:, 0].astype(np.int64)
         return Step(probability(found["value"][:, 0], _NORMALISED), ranks, finite, rankings)
 
+    def advance(self, sources: Integers, targets: Integers, items: Integers) -> Outputs:
+        """Step B rows as `step` does, and return what the device found, by the names of `graphs.step_graph`."""
+        size = self._size(len(items))
+        filled = np.zeros(size, np.int32)
+        filled[: len(items)] = items
+        places = {"sources": self._filled(sources), "targets": self._filled(targets)[:, None]}
+        return self._step.run({**places, "item_ids": filled}, len(items))
+
     def rank(self, slots: Integers, depth: int) -> list[Ranking]:
         """See `Engine.rank`."""
         rankings: list[Ranking] = []
         for part in self._parts(len(slots)):
-            found = self._rank.run({"sources": self._filled(slots[part])})
-            rankings += self._rankings(slots[part], found, np.full(len(slots[part]), depth))
+            some = slots[part]
+            found = self._rank.run({"sources": self._filled(some)}, len(some))
+            rankings += self._rankings(some, found, np.full(len(some), depth))
         return rankings
 
-    def _rankings(self, slots: Integers, found: dict[str, NDArray[Any]], depths: Integers) -> list[Ranking]:
+    def _rankings(self, slots: Integers, found: Outputs, depths: Integers) -> list[Ranking]:
         """Return a ranking of each slot's `depth` most likely items; `found` is what the device ranked."""
-        rows = slice(len(slots))
-        ids, likely = found["top_ids"][rows].tolist(), probability(found["tops"][rows], _NORMALISED).tolist()
-        rankings = [
-            Ranking(best[:depth], chances[:depth]) if depth else NOTHING
-            for best, chances, depth in zip(ids, likely, depths.tolist(), strict=True)
-        ]
-        wide = np.flatnonzero(depths > self._layout.top).tolist()
-        if wide:
-            logits = self.read(slots[wide])[LOGITS]
-            for row, ranking in zip(wide, rank_each(logits, log_sum_exp(logits), depths[wide].tolist()), strict=True):
+        most = min(self._layout.top, depths.max(initial=0))
+        ids = found["top_ids"][:, :most].tolist()
+        rankings = list(map(Ranking, ids, probability(found["tops"][:, :most], _NORMALISED).tolist()))
+        for row in np.flatnonzero(depths < most).tolist():
+            depth, (best, chances) = depths[row], rankings[row]
+            rankings[row] = Ranking(best[:depth], chances[:depth]) if depth else NOTHING
+        unlikely = (found["tops"][:, most - 1] <= UNLIKELY) & (depths > 0) if most else np.zeros(len(slots), bool)
+        left = np.flatnonzero((depths > most) | unlikely).tolist()
+        if left:
+            logits = self.read(slots[left])[LOGITS]
+            for row, ranking in zip(left, rank_each(logits, log_sum_exp(logits), depths[left].tolist()), strict=True):
                 rankings[row] = ranking
         return rankings
 
@@ -152,17 +161,17 @@ class DeviceEngine:
         for size in batch_sizes(max_batch):
             scratch = self._scratch[:size]
             with batch_faults(size, max_batch):
-                self._step.run(self._feed(scratch, scratch, np.zeros(size, np.int64)))
-                self._rank.run({"sources": scratch})
+                self.advance(scratch, scratch, np.zeros(size, np.int64))
+                self.rank(scratch, 1)
                 self._write_rows(scratch, self._read_rows(scratch))
 
     def _read_rows(self, slots: Integers) -> dict[str, Floats]:
         """Return the rows (B, width) of each matrix, by its name."""
         rows = {m.name: np.empty((len(slots), m.width), np.float32) for m in self._layout.matrices}
         for part in self._parts(len(slots)):
-            found = self._read.run({"sources": self._filled(slots[part])})
+            found = self._read.run({"sources": self._filled(slots[part])}, len(slots[part]))
             for name, values in rows.items():
-                values[part] = found[f"values_{name}"][: len(slots[part])]
+                values[part] = found[f"values_{name}"]
         return rows
 
     def _write_rows(self, slots: Integers, rows: dict[str, Floats]) -> None:
@@ -174,17 +183,11 @@ class DeviceEngine:
                 values = np.zeros((len(filled), m.width), np.float32)
                 values[: len(slots[part])] = rows[m.name][part].reshape(-1, m.width)
                 feeds[f"values_{m.name}"] = values
-            self._write.run(feeds)
+            self._write.run(feeds, 0)
 
     def _parts(self, count: int) -> Iterator[slice]:
         """Return slices of the largest batch size that together cover `count` rows."""
         return (slice(start, start + self._sizes[-1]) for start in range(0, count, self._sizes[-1]))
-
-    def _feed(self, sources: Integers, targets: Integers, items: Integers) -> dict[str, Integers]:
-        """Return a step's inputs, filled up to a batch size with scratch rows, which are stepped in place."""
-        filled = np.zeros(self._size(len(items)), np.int64)
-        filled[: len(items)] = items
-        return {"sources": self._filled(sources), "targets": self._filled(targets)[:, None], "items": filled}
 
     def _filled(self, slots: Integers) -> Integers:
         """Return the slots, filled up to a batch size with scratch rows."""
@@ -214,10 +217,9 @@ class DeviceEngine:
             targets = np.where(sources % 2, sources, size + sources)
             items = sources % self._layout.num_items
             expected = self._step.run_apart(
-                before,
-                {"sources": sources.astype(np.int32), "targets": targets[:, None].astype(np.int32), "items": items},
+                before, {"sources": sources, "targets": targets[:, None], "item_ids": items.astype(np.int32)}
             )
-            self._step.run(self._feed(self._probed[sources], self._probed[targets], items))
+            self.advance(self._probed[sources], self._probed[targets], items)
             for name, rows in self._read_rows(self._probed).items():
                 if not np.allclose(rows, expected[NEXT + name], rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True):
                     raise StartupError(f"onnxruntime does not step {size} sessions in place; use --device cpu.")

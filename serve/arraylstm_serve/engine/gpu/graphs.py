@@ -6,6 +6,8 @@ same matrix. The places to write to take their shape from the rows that were rea
 gather.
 
 A scatter of whole rows (ScatterND) would be one operation less, but onnxruntime's kernel writes a row with one thread.
+The inputs lie in the host's memory. Each is cast first: that copies it to the device, where every number of a row can
+read its place again without the bus.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import NamedTuple
 from onnx import GraphProto, ModelProto, helper, parser
 
 from arraylstm_serve.bundle.manifest import State
+from arraylstm_serve.engine.gpu.top import likeliest
 
 TOP = 16
 """How many of the most likely next items a step ranks on the device; all items if the model has fewer."""
@@ -72,38 +75,44 @@ class Layout(NamedTuple):
 
 
 def read_graph(layout: Layout) -> ModelProto:
-    """Make the graph that reads rows: `sources` int32 (B,) to `values_<name>` float32 (B, width) of each matrix."""
+    """Make the graph that reads rows: `sources` int64 (B,) to `values_<name>` float32 (B, width) of each matrix."""
     names = layout.matrices
-    read = "\n".join(f"values_{m.name} = Gather <axis = 0> ({m.name}, sources)" for m in names)
+    read = "\n".join(f"values_{m.name} = Gather <axis = 0> ({m.name}, places)" for m in names)
     outputs = ", ".join(f"float[B, {m.width}] values_{m.name}" for m in names)
-    return _model(f"read ({_inputs(names)}, int32[B] sources) => ({outputs}) {{ {read} }}")
+    return _model(
+        f"read ({_inputs(names)}, int64[B] sources) => ({outputs}) {{ places = Cast <to = 6> (sources) {read} }}"
+    )
 
 
 def rank_graph(layout: Layout) -> ModelProto:
-    """Make the graph that ranks as a step does: `sources` int32 (B,) to `tops` and `top_ids`, see `step_graph`."""
-    m, top = layout.logits, layout.top
+    """Make the graph that ranks as a step does: `sources` int64 (B,) to `tops` and `top_ids`, see `step_graph`."""
+    m, top = layout.logits, likeliest("likely", layout.num_items, layout.top)
     return _model(
-        f"""rank ({_inputs([m])}, int32[B] sources) => (float[B, {top}] tops, int64[B, {top}] top_ids)
-        <int64[1] row_top = {{{top}}}> {{
-            old_{m.name} = Gather <axis = 0> ({m.name}, sources)
-            likely = LogSoftmax <axis = 1> (old_{m.name})
-            tops, top_ids = TopK <axis = 1> (likely, row_top)
+        f"""rank ({_inputs([m])}, int64[B] sources) => (float[B, {layout.top}] tops, int64[B, {layout.top}] top_ids)
+        <{top.constants}> {{
+            places = Cast <to = 6> (sources)
+            read = Gather <axis = 0> ({m.name}, places)
+            likely = LogSoftmax <axis = 1> (read)
+            {top.nodes}
         }}"""
     )
 
 
 def write_graph(layout: Layout) -> ModelProto:
-    """Make the graph that writes rows: `targets` int32 (B, 1) and `values_<name>` to `next_<name>` of each matrix."""
+    """Make the graph that writes rows: `targets` int64 (B, 1) and `values_<name>` to `next_<name>` of each matrix."""
     names = layout.matrices
     values = ", ".join(f"float[B, {m.width}] values_{m.name}" for m in names)
     written = "\n".join(_write(m.name, f"values_{m.name}", f"values_{m.name}") for m in names)
-    return _model(f"write ({_inputs(names)}, int32[B, 1] targets, {values}) => ({_outputs(names)}) {{ {written} }}")
+    return _model(
+        f"""write ({_inputs(names)}, int64[B, 1] targets, {values}) => ({_outputs(names)})
+        {{ row_targets = Cast <to = 6> (targets) {written} }}"""
+    )
 
 
 def step_graph(step: ModelProto, layout: Layout) -> ModelProto:
     """Make a bundle's step graph work on rows; the graph given is changed and returned.
 
-    Inputs are the matrices, `sources` int32 (B,), `targets` int32 (B, 1) and `items` int64 (B,). Outputs are
+    Inputs are the matrices, `sources` int64 (B,), `targets` int64 (B, 1) and `item_ids` int32 (B,). Outputs are
 
     - `next_<name>`: each matrix, with the targets written,
     - `tops` float32 (B, top), `top_ids` int64 (B, top): the log-probabilities and ids of the most likely next items,
@@ -125,10 +134,16 @@ def _before(layout: Layout) -> str:
     """Return the part before the step graph's nodes: it gathers the source rows and gives the states their shapes."""
     states, names = layout.matrices[:-1], layout.matrices
     shapes = ", ".join(f"int64[{1 + len(m.shape)}] shape_{m.name} = {_listed([0, *m.shape])}" for m in states)
-    gathered = "\n".join(f"old_{m.name} = Gather <axis = 0> ({m.name}, sources)" for m in names)
+    gathered = "\n".join(f"old_{m.name} = Gather <axis = 0> ({m.name}, row_sources)" for m in names)
     shaped = "\n".join(f'"{m.tensor}" = Reshape (old_{m.name}, shape_{m.name})' for m in states)
-    return f"""before ({_inputs(names)}, int32[B] sources, int32[B, 1] targets, int64[B] items) => () <{shapes}>
-        {{ {gathered} {shaped} }}"""
+    return f"""before ({_inputs(names)}, int64[B] sources, int64[B, 1] targets, int32[B] item_ids) => () <{shapes}>
+        {{
+            row_sources = Cast <to = 6> (sources)
+            row_targets = Cast <to = 6> (targets)
+            items = Cast <to = 7> (item_ids)
+            {gathered}
+            {shaped}
+        }}"""
 
 
 def _after(layout: Layout) -> str:
@@ -136,13 +151,13 @@ def _after(layout: Layout) -> str:
     *states, last = layout.matrices
     flattened = "\n".join(f'flat_{m.name} = Flatten <axis = 1> ("next_{m.tensor}")' for m in states)
     written = "\n".join(_write(m.name, f"old_{m.name}", f"flat_{m.name}") for m in states)
-    top = layout.top
-    return f"""after () => ({_outputs(layout.matrices)}, float[B, {top}] tops, int64[B, {top}] top_ids,
+    k, top = layout.top, likeliest("row_likely", layout.num_items, layout.top)
+    return f"""after () => ({_outputs(layout.matrices)}, float[B, {k}] tops, int64[B, {k}] top_ids,
             float[B, 1] value, float[B, 1] above)
-        <int64[1] row_top = {{{top}}}, int64[1] row_axis = {{1}}>
+        <int64[1] row_axis = {{1}}, {top.constants}>
         {{
             row_likely = LogSoftmax <axis = 1> (logits)
-            tops, top_ids = TopK <axis = 1> (row_likely, row_top)
+            {top.nodes}
 
             {flattened}
             {written}
@@ -161,7 +176,7 @@ def _write(name: str, shaped: str, values: str) -> str:
     """Return the nodes that write values to the targets' rows of a matrix; `shaped` has the shape of the values."""
     return f"""
         extent_{name} = Shape ({shaped})
-        places_{name} = Expand (targets, extent_{name})
+        places_{name} = Expand (row_targets, extent_{name})
         next_{name} = ScatterElements <axis = 0> ({name}, places_{name}, {values})"""
 
 
