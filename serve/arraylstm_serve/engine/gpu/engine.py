@@ -17,7 +17,7 @@ from arraylstm_serve.engine.gpu.binding import NEXT, BoundGraph, Outputs
 from arraylstm_serve.engine.gpu.driver import card
 from arraylstm_serve.engine.gpu.graphs import Layout, rank_graph, read_graph, step_graph, write_graph
 from arraylstm_serve.engine.gpu.memory import Place
-from arraylstm_serve.engine.ranking import NOTHING, Ranking, log_sum_exp, probability, rank_each
+from arraylstm_serve.engine.ranking import Ranking, log_sum_exp, probability, rank_each
 from arraylstm_serve.engine.runtime import onnxruntime as ort
 from arraylstm_serve.engine.slots import INITIAL
 from arraylstm_serve.engine.step_graph import CUDA, batch_faults, batch_sizes
@@ -80,7 +80,9 @@ class DeviceEngine:
             )
             self._step = self._open_step(bundle, place.bounded(gpu_memory), threads)
             self._check_rows_written()
-            self._write_rows(np.array([INITIAL]), {m.name: np.zeros((1, m.width)) for m in self._layout.matrices})
+            self._write_rows(
+                np.array([INITIAL]), {m.name: np.zeros((1, m.width), np.float32) for m in self._layout.matrices}
+            )
         self.provider = self._step.provider
         self.device = f"{place.name}, CUDA graphs {'on' if self._step.captured else 'off'}"
 
@@ -141,11 +143,13 @@ class DeviceEngine:
             chances: (B, top) their probabilities.
             depths: (B) how many are wanted; if the device found fewer with a probability, the host ranks that row.
         """
+        most = min(max(depths, default=0), self._layout.top)
+        rows = zip(ids[:, :most].tolist(), chances[:, :most].tolist(), depths, strict=True)
         rankings, left = [], []
-        for row, (best, likely, depth) in enumerate(zip(ids.tolist(), chances.tolist(), depths, strict=True)):
-            if depth and (depth > len(best) or not likely[depth - 1] > 0):
+        for row, (best, likely, depth) in enumerate(rows):
+            if depth and (depth > most or not likely[depth - 1] > 0):
                 left.append(row)
-            rankings.append(Ranking(best[:depth], likely[:depth]) if depth else NOTHING)
+            rankings.append(Ranking(best, likely) if depth == most else Ranking(best[:depth], likely[:depth]))
         if left:
             logits = self.read(slots[left])[LOGITS]
             ranked = rank_each(logits, log_sum_exp(logits), [depths[row] for row in left])
