@@ -19,7 +19,7 @@ from arraylstm.checks import require_positive
 from arraylstm.data import DataOptions, Sessions, read_sessions, split
 from arraylstm.errors import one_line
 from arraylstm.eventlog import generate_sessions
-from arraylstm.model import NextItemModel
+from arraylstm.nextitem import NextItemModel
 from arraylstm.training import Metrics, TrainingOptions
 from arraylstm.vocabulary import Vocabulary
 
