@@ -73,8 +73,8 @@ class ItemModel(nn.Module):
         """The stack, under the name that every model has for it."""
         raise NotImplementedError
 
-    def score(self, h: Tensor) -> Tensor:
-        """Return the logits (..., V) for the highest layer's output (..., H)."""
+    def score(self, h: Tensor, items: Tensor) -> Tensor:
+        """Return the logits (..., V) for the highest layer's output (..., H) after it has read the items (...)."""
         raise NotImplementedError
 
     def like(self) -> Tensor:
@@ -121,7 +121,7 @@ class ItemModel(nn.Module):
             items = clear_past(items, lengths)
         x = self._embed(items)
         x, following, diagnostics = self.layers.unroll(x, self._started(items.size(0), state), lengths)
-        logits = self.score(x)
+        logits = self.score(x, items)
         if lengths is not None:
             logits = clear_past(logits, lengths)
             diagnostics = [clear_past(diagnostic, lengths) for diagnostic in diagnostics]
@@ -147,7 +147,7 @@ class ItemModel(nn.Module):
             raise ValueError(f"items must be (batch,), got {list(items.shape)}")
         x = self._embed(items)
         x, following, diagnostics = self.layers.step(x, self._started(items.size(0), state))
-        return self.score(x), following, diagnostics
+        return self.score(x, items), following, diagnostics
 
     @torch.jit.export
     def initial_state(self, batch: int) -> list[Tensor]:

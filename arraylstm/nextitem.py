@@ -1,4 +1,4 @@
-"""NextItemModel: embedding, a stack of one registry cell, and scores by a linear layer or by the embeddings themselves."""
+"""NextItemModel: embedding, a stack of one registry cell, and scores by a linear layer or by the embeddings."""
 
 import math
 from typing import Any, no_type_check
@@ -37,6 +37,8 @@ class NextItemModel(ItemModel):
         embedding_dropout: probability of zeroing a feature of an item's embedding in training.
         scale: a number by which cosines become scores: embeddings, what `query` gives and the items' rows that it is
             multiplied by all get the length 1, and `query` then this length. None leaves the lengths as they are.
+        repeat_bias: learn a number that is added to the score of the item just read. A model whose scores come from
+            the embeddings takes that item for the likeliest to follow, however seldom items follow themselves.
 
     Raises:
         ValueError: an unknown cell or activation, a size smaller than 1, a dropout outside [0, 1), a scale that is not
@@ -59,6 +61,7 @@ class NextItemModel(ItemModel):
         activation: str = "none",
         embedding_dropout: float = 0.0,
         scale: float | None = None,
+        repeat_bias: bool = False,
     ) -> None:
         require_positive("num_items", num_items)
         if embedding_size is not None:
@@ -77,7 +80,7 @@ class NextItemModel(ItemModel):
             "dropout": require_dropout(dropout),
             "tied": tied,
             **_checked_head(head_size, activation),
-            **_checked_recipe(embedding_dropout, scale),
+            **_checked_recipe(embedding_dropout, scale, repeat_bias),
         }
         cells = make_stack(cell, embedding_size or num_items, hidden_size, k, num_layers, dropout)
         super().__init__(cells, num_items, vocabulary, config)
@@ -88,6 +91,7 @@ class NextItemModel(ItemModel):
         self.linear = nn.Linear(head_size or hidden_size, embedding_size if tied and embedding_size else num_items)
         self.register_parameter("bias", nn.Parameter(torch.zeros(num_items)) if tied else None)
         self.register_buffer("scale", None if scale is None else torch.tensor(float(scale)))
+        self.register_parameter("repeat", nn.Parameter(torch.zeros(())) if repeat_bias else None)
         self.rows_have_length_1 = False
         if tied and self.embedding is not None:  # so that scores start as small as other models'
             nn.init.normal_(self.embedding.weight, std=self.embedding.embedding_dim**-0.5)
@@ -125,16 +129,35 @@ class NextItemModel(ItemModel):
         """The stack of cells."""
         return self.cells
 
+    @torch.jit.unused
+    def rescale(self, factor: float, added: Tensor) -> None:
+        """Multiply all scores by a factor, and then add to each item's (V,); in place."""
+        with torch.no_grad():
+            if isinstance(self.scale, Tensor):
+                self.scale.mul_(factor)
+            else:
+                self.linear.weight.mul_(factor)
+                if self.bias is not None:  # tied, so the linear layer's own bias is part of the product
+                    self.linear.bias.mul_(factor)
+            self._rows()[1].mul_(factor).add_(added)
+            if isinstance(self.repeat, Tensor):
+                self.repeat.mul_(factor)
+
     def embed(self, items: Tensor) -> Tensor:
         """Return the items' embeddings (..., E), or one-hot vectors (..., V)."""
         if self.embedding is None:
             return F.one_hot(items, self.num_items).to(self.linear.weight.dtype)
         return F.dropout(self._with_length(self.embedding(items)), self.embedding_dropout, self.training)
 
-    def score(self, h: Tensor) -> Tensor:
-        """Return the logits (..., V) for the highest layer's output (..., H)."""
+    def score(self, h: Tensor, items: Tensor) -> Tensor:
+        """Return the logits (..., V) for the highest layer's output (..., H) after it has read the items (...)."""
         weight, bias = self._rows()
-        return F.linear(self.query(h), self._with_length(weight), bias)
+        scores = F.linear(self.query(h), self._with_length(weight), bias)
+        if self.repeat is not None:
+            assert isinstance(self.repeat, Tensor)
+            again = items.unsqueeze(-1)
+            scores = scores.scatter_add(-1, again, self.repeat.to(scores.dtype).expand(again.shape))
+        return scores
 
     def query(self, h: Tensor) -> Tensor:
         """Return what the items' rows are multiplied by (..., D), for the highest layer's output (..., H)."""
@@ -185,10 +208,10 @@ def _checked_head(head_size: int | None, activation: str) -> dict[str, Any]:
     return {"head_size": head_size, "activation": activation}
 
 
-def _checked_recipe(embedding_dropout: float, scale: float | None) -> dict[str, Any]:
-    """Return what a configuration says of these two: nothing where they do nothing."""
+def _checked_recipe(embedding_dropout: float, scale: float | None, repeat_bias: bool) -> dict[str, Any]:
+    """Return what a configuration says of these: nothing where they do nothing."""
     require_dropout(embedding_dropout, "embedding_dropout")
     if scale is not None and not 0 < scale < math.inf:
         raise ValueError(f"scale must be a number above 0, got {scale!r}")
-    given = {"embedding_dropout": embedding_dropout or None, "scale": scale}
-    return {name: value for name, value in given.items() if value is not None}
+    given = {"embedding_dropout": embedding_dropout, "scale": scale, "repeat_bias": repeat_bias}
+    return {name: value for name, value in given.items() if value}

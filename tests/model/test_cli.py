@@ -43,7 +43,7 @@ def test_without_data_it_trains_on_the_generated_log(run_here, tmp_path):
     [
         (["-o", "model.onnx"], "--output must end in .pt or .safetensors, got 'model.onnx'"),
         (["-o", "nowhere/model.pt"], "there is no folder 'nowhere'"),
-        (["-o", "there.pt"], "exists; training resumes nothing: pass --overwrite to replace it, or --output FILE"),
+        (["-o", "there.pt"], "exists: pass --overwrite to replace it, or --output FILE"),
         (["missing.txt", "-o", "model.pt"], "missing.txt: No such file"),
         (["-o", "model.pt", "--cell", "gru"], "unknown cell 'gru'; known cells: lstm, array"),
         (["-o", "folder.pt", "--overwrite"], "--output 'folder.pt' is a folder; name a file in it"),
@@ -53,7 +53,7 @@ def test_without_data_it_trains_on_the_generated_log(run_here, tmp_path):
         (["-o", "model.pt", "--seed", "-1"], "seed must be at least 0 and below 2**63, got -1"),
         (["-o", "model.pt", "--epochs", "0"], "epochs must be an integer of at least 1, got 0"),
         (["-o", "model.pt", "--device", "cuda:99"], "--device 'cuda:99' cannot be used"),
-        (["-o", "model.pt", "--holdout", "1.5"], "holdout must lie between 0 and 1, got 1.5"),
+        (["-o", "model.pt", "--holdout", "1.5"], "holdout must be a file or lie between 0 and 1, got 1.5"),
         (["-o", "model.pt", "--epochs", "many"], "unable to convert"),
         (["missing.txt"], "missing.txt: No such file"),
         (["--session-column", "user"], "--session-column describes an event file: give one, or leave it out"),
@@ -106,7 +106,7 @@ def test_without_a_name_the_model_is_model_pt_here_and_replaces_nothing(run_here
     before = (tmp_path / "model.pt").read_bytes()
     refused = run_here(main, *SMALL, "--seed", 1)
     assert refused.returncode == 2
-    assert "'model.pt' exists; training resumes nothing: pass --overwrite to replace it, or --output" in refused.stderr
+    assert "'model.pt' exists: pass --overwrite to replace it, or --output" in refused.stderr
     assert (tmp_path / "model.pt").read_bytes() == before
     assert run_here(main, *SMALL, "--seed", 1, "--overwrite").returncode == 0
     assert (tmp_path / "model.pt").read_bytes() != before
