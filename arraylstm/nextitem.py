@@ -114,7 +114,7 @@ class NextItemModel(ItemModel):
         with torch.no_grad():
             for module in (self.embedding, None if self.bias is not None else self.linear):
                 if module is not None:
-                    module.weight.copy_(F.normalize(module.weight, dim=1))
+                    module.weight.copy_(_with_length_1(module.weight))
         self.rows_have_length_1 = True
 
     def forward(
@@ -147,16 +147,16 @@ class NextItemModel(ItemModel):
         """Return the items' embeddings (..., E), or one-hot vectors (..., V)."""
         if self.embedding is None:
             return F.one_hot(items, self.num_items).to(self.linear.weight.dtype)
-        return F.dropout(self._with_length(self.embedding(items)), self.embedding_dropout, self.training)
+        return F.dropout(self._measured(self.embedding(items)), self.embedding_dropout, self.training)
 
     def score(self, h: Tensor, items: Tensor) -> Tensor:
         """Return the logits (..., V) for the highest layer's output (..., H) after it has read the items (...)."""
         weight, bias = self._rows()
-        scores = F.linear(self.query(h), self._with_length(weight), bias)
+        scores = F.linear(self.query(h), self._measured(weight), bias)
         if self.repeat is not None:
             assert isinstance(self.repeat, Tensor)
             again = items.unsqueeze(-1)
-            scores = scores.scatter_add(-1, again, self.repeat.to(scores.dtype).expand(again.shape))
+            scores = scores.scatter(-1, again, scores.gather(-1, again) + self.repeat.to(scores.dtype))
         return scores
 
     def query(self, h: Tensor) -> Tensor:
@@ -168,14 +168,14 @@ class NextItemModel(ItemModel):
             h = self.linear(h)
         if self.scale is not None:
             assert isinstance(self.scale, Tensor)
-            h = F.normalize(h, dim=-1) * self.scale
+            h = _with_length_1(h) * self.scale
         return h
 
     @torch.jit.unused
     def rows(self, items: Tensor) -> tuple[Tensor, Tensor]:
         """Return what scores items (N,): rows (N, D), by which `query` is multiplied, and biases (N,) to be added."""
         weight, bias = self._rows()
-        return self._with_length(F.embedding(items, weight)), bias[items]
+        return self._measured(F.embedding(items, weight)), bias[items]
 
     def _rows(self) -> tuple[Tensor, Tensor]:
         """Return the rows (V, D) and biases (V,) as they are stored."""
@@ -185,15 +185,21 @@ class NextItemModel(ItemModel):
             return self.embedding.weight, self.bias
         return self.linear.weight, self.linear.bias
 
-    def _with_length(self, rows: Tensor) -> Tensor:
+    def _measured(self, rows: Tensor) -> Tensor:
         """Return an item's rows (..., D) with the length 1 if `scale` asks for it."""
         if self.scale is None or self.rows_have_length_1:
             return rows
-        return F.normalize(rows, dim=-1)
+        return _with_length_1(rows)
 
     def like(self) -> Tensor:
         """Return a weight, for its dtype and device."""
         return self.linear.weight
+
+
+def _with_length_1(rows: Tensor) -> Tensor:
+    """Return rows (..., D) divided by their lengths; float16 can tell the smallest divisor from 0."""
+    lengths: Tensor = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
+    return rows / lengths.clamp(min=1e-6)
 
 
 def _checked_head(head_size: int | None, activation: str) -> dict[str, Any]:
