@@ -73,11 +73,11 @@ class Batches:
 
     def shuffled(self, seed: int, epoch: int, reverse: float = 0.0) -> Iterator[Piece]:
         """Yield the pieces in the order that belongs to a seed and an epoch, sessions reversed with a probability."""
-        random = torch.Generator().manual_seed((seed + epoch * _EPOCH_STRIDE) % 2**63)
-        order = torch.randperm(len(self._lengths), generator=random)
+        random = torch.Generator("cpu").manual_seed((seed + epoch * _EPOCH_STRIDE) % 2**63)
+        order = torch.randperm(len(self._lengths), generator=random, device="cpu")
         order = order[self._lengths[order].argsort(descending=True, stable=True)]
-        backwards = torch.rand(len(order), generator=random) < reverse
-        groups = [self._groups[at] for at in torch.randperm(len(self._groups), generator=random).tolist()]
+        backwards = torch.rand(len(order), generator=random, device="cpu") < reverse
+        groups = [self._groups[at] for at in torch.randperm(len(self._groups), generator=random, device="cpu").tolist()]
         yield from self._walk(order, groups, backwards)
 
     def _cut(self, lengths: list[int], batch_size: int, batch_tokens: int) -> list[tuple[int, int]]:
@@ -105,7 +105,7 @@ class Batches:
     def _piece(self, firsts: Tensor, signs: Tensor, lengths: Tensor, at: int) -> Piece:
         """Return the piece of rows that begins at their item `at`; a row's items lie at first + sign * index."""
         width = min(self._steps, int(lengths[0]) - 1 - at)
-        index = torch.arange(at, at + width + 1)
+        index = torch.arange(at, at + width + 1, device="cpu")
         there = index < lengths[:, None]
         items = self._flat[torch.where(there, firsts[:, None] + signs[:, None] * index, 0)]
         items = items.masked_fill(~there, self._padding)
