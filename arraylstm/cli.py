@@ -184,6 +184,8 @@ def _fit_with_progress(
             )
             if progress.validation is not None:
                 bar.print(_epoch_line(progress, progress.validation))
+                if snapshots.fault:
+                    bar.print(f"{snapshots.path}, to resume from, cannot be written: {snapshots.fault}", markup=False)
 
         return training.fit(model, train, validation, options, show, snapshots)
 

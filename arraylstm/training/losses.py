@@ -50,8 +50,9 @@ def make_objective(model: ItemModel, sessions: Sequence[Sequence[int]], options:
         )
     if smoothing and options.loss != "sampled":
         raise ValueError(f"label_smoothing goes with full and sampled, not with {options.loss}")
-    sample = Sample(model, sessions, options.negatives, options.negatives_power)
-    if options.loss == "sampled":
+    weighted = options.loss == "sampled"
+    sample = Sample(model, sessions, options.negatives, options.negatives_power, weighted)
+    if weighted:
         return lambda given: sampled(sample.scores(given), smoothing)
     if options.loss == "gbce":
         return lambda given: gbce(sample.scores(given), options.gbce_t)
@@ -100,15 +101,30 @@ class Sample:
     """Draws items for a batch, and scores them.
 
     An item is drawn with the probability q = count^power / sum(count^power), with replacement.
+
+    Args:
+        model: what scores.
+        sessions: where items are counted.
+        negatives: n, the size of a sample.
+        power: 0 draws all items alike.
+        weighted: take from a drawn item's score the logarithm of how often it is expected in a sample, n q. Then the
+            sum over exp(score) of the sample is, in the mean, that of all items (Bengio and Senécal 2008).
     """
 
-    def __init__(self, model: NextItemModel, sessions: Sequence[Sequence[int]], negatives: int, power: float) -> None:
+    def __init__(
+        self,
+        model: NextItemModel,
+        sessions: Sequence[Sequence[int]],
+        negatives: int,
+        power: float,
+        weighted: bool = False,
+    ) -> None:
         self._model = model
         self._negatives = negatives
         weights = item_counts(sessions, model.num_items).double().clamp(min=1) ** power
         q = weights / weights.sum()
         device = model.like().device
-        self._log_expected = (q * negatives).log().float().to(device)
+        self._log_expected = (q * negatives).log().float().to(device) * weighted
         self._up_to = q.cumsum(0).float().to(device)
 
     def scores(self, given: Predictions) -> "Scores":
@@ -116,16 +132,16 @@ class Sample:
         drawn = torch.rand(self._negatives, device=given.h.device)
         items = torch.searchsorted(self._up_to, drawn).clamp(max=self._model.num_items - 1)
         query = self._model.query(given.h)
-        rows, biases = self._model.rows(items)
-        negative = F.linear(query, rows, biases).float()
-        rows, biases = self._model.rows(given.targets)
-        positive = (query * rows).sum(1).float() + biases
+        rows, biases = self._model.rows(torch.cat([items, given.targets]))  # one look-up, as each has a dense gradient
+        log_expected = self._log_expected[items]
+        negative = F.linear(query, rows[: self._negatives], biases[: self._negatives] - log_expected).float()
+        positive = (query * rows[self._negatives :]).sum(1).float() + biases[self._negatives :]
         repeat = self._model.repeat
         if isinstance(repeat, Tensor):
             negative = negative + repeat * (given.items[:, None] == items)
             positive = positive + repeat * (given.items == given.targets)
         hits = given.targets[:, None] == items
-        return Scores(positive, negative, hits, self._log_expected[items], self._model.num_items)
+        return Scores(positive, negative, hits, log_expected, self._model.num_items)
 
 
 class Scores(NamedTuple):
@@ -138,23 +154,24 @@ class Scores(NamedTuple):
     hits: Tensor
     """Bool (N, n), where a drawn item is the target; it counts for nothing there."""
     log_expected: Tensor
-    """(n,) the logarithm of how often an item is expected in a sample."""
+    """(n,) what was taken from the drawn items' scores."""
     num_items: int
     """V."""
 
 
 def sampled(scores: Scores, smoothing: float = 0.0) -> Tensor:
-    """Return the sampled softmax: the cross-entropy, the sum over all items estimated from the sample.
+    """Return the sampled softmax: the cross-entropy, the sum over all items estimated from a weighted sample.
 
-    A drawn item weighs 1 / (expected count), so that the sum over exp(score) is right in the mean (Bengio and Senécal
-    2008). The target is no estimate and weighs 1.
+    The target is no estimate: it stands in the sum as it is.
     """
-    weighted = (scores.negative - scores.log_expected).masked_fill(scores.hits, -torch.inf)
-    log_sum = torch.logsumexp(torch.cat([scores.positive[:, None], weighted], 1), 1)
+    others = scores.negative.masked_fill(scores.hits, -torch.inf)
+    log_sum = torch.logaddexp(scores.positive, torch.logsumexp(others, 1))
     nats = log_sum - scores.positive
     if smoothing:
-        shares = torch.softmax((-scores.log_expected).expand_as(weighted).masked_fill(scores.hits, -torch.inf), 1)
-        nats = (1 - smoothing) * nats + smoothing * (log_sum - (shares * scores.negative).sum(1))
+        shares = (-scores.log_expected).expand_as(others).masked_fill(scores.hits, -torch.inf).softmax(1)
+        nats = (1 - smoothing) * nats + smoothing * (
+            log_sum - (shares * (scores.negative + scores.log_expected)).sum(1)
+        )
     return nats.sum()
 
 

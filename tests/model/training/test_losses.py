@@ -33,7 +33,7 @@ def predictions(n=4):
 def test_the_sampled_sum_is_right_in_the_mean(sizes, power):
     """The sum over exp(score), the target's exact and the others' estimated, is that over all items."""
     model, given = make(**sizes), predictions()
-    sample = Sample(model, SESSIONS, 20_000, power)
+    sample = Sample(model, SESSIONS, 20_000, power, weighted=True)
     torch.manual_seed(0)
     with torch.no_grad():
         scores = sample.scores(given)
