@@ -59,9 +59,9 @@ class Batches:
         self._flat = torch.tensor(list(chain.from_iterable(kept)), dtype=torch.int64, device="cpu")
         self._lengths = torch.tensor([len(session) for session in kept], dtype=torch.int64, device="cpu")
         self._starts = self._lengths.cumsum(0) - self._lengths
-        self._groups = self._cut(sorted(map(len, kept), reverse=True), batch_size, batch_tokens)
-        longest = [int(self._lengths.sort(descending=True).values[start]) for start, _ in self._groups]
-        self._pieces = sum(-(-(length - 1) // self._steps) for length in longest)
+        lengths = sorted(map(len, kept), reverse=True)
+        self._groups = self._cut(lengths, batch_size, batch_tokens)
+        self._pieces = sum(-(-(lengths[start] - 1) // self._steps) for start, _ in self._groups)
 
     def __len__(self) -> int:
         """Return how many pieces a pass has."""

@@ -82,13 +82,18 @@ class Forward:
 
 def _lstm(cell: LSTM, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, list[Tensor]]:
     """Return the outputs (B, S, H) and [h (B, H), c (B, 1, H)] of torch's kernel, for x (B, S, I) and a state."""
-    weights = [cell.i2h.weight, cell.h2h.weight, cell.i2h.bias, cell.h2h.bias]
     hx = (h.unsqueeze(0), c.transpose(0, 1).contiguous())
-    y, last_h, last_c = torch.lstm(x, hx, [_by_torch(w) for w in weights], True, 1, 0.0, cell.training, False, True)
+    y, last_h, last_c = torch.lstm(x, hx, _by_torch(cell), True, 1, 0.0, cell.training, False, True)
     return y, [last_h[0], last_c.transpose(0, 1)]
 
 
-def _by_torch(rows: Tensor) -> Tensor:
-    """Return the rows (4H, ...) of the gates f, i, o, g in torch's order i, f, g, o, within the gradient."""
-    f, i, o, g = rows.chunk(4)
-    return torch.cat([i, f, g, o])
+def _by_torch(cell: LSTM) -> list[Tensor]:
+    """Return the weights with the gates f, i, o, g in torch's order i, f, g, o, within the gradient.
+
+    They lie in one piece of memory, one after the other, as a GPU's kernel wants them.
+    """
+    weights = [cell.i2h.weight, cell.h2h.weight, cell.i2h.bias, cell.h2h.bias]
+    gates = [weight.chunk(4) for weight in weights]
+    whole = torch.cat([gate.flatten() for f, i, o, g in gates for gate in (i, f, g, o)])
+    parts = torch.split(whole, [weight.numel() for weight in weights])
+    return [part.view(weight.shape) for part, weight in zip(parts, weights)]
