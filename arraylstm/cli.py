@@ -63,10 +63,8 @@ def train(
     vocabulary = Vocabulary.from_sessions(sessions, items.min_count)
     parts, left_out = _parts(vocabulary, sessions, read, held_out, options.seed)
     out.print(_describe(source, parts, vocabulary, left_out), markup=False)
-    shape, shape_reasons = shape.settled(len(vocabulary))
-    options, reasons = settled(options, len(vocabulary), parts[0], parts[1])
-    for reason in shape_reasons + reasons:
-        out.print(f"Defaults: {reason}", markup=False, soft_wrap=True)
+    _say_what_is_resumed(out, snapshots)
+    shape, options = _settled(shape, options, len(vocabulary), parts, out)
     torch.manual_seed(options.seed)
     model = shape.make(len(vocabulary), vocabulary).to(device)
     training.count_predictions(parts[2], model.padding)  # refuses held-out sessions that nothing can be measured on
@@ -77,6 +75,32 @@ def train(
         snapshots.remove()
     out.print(_held_out_table(training.evaluate(model, parts[2], options.batch_size or 64), outcome.best_epoch))
     return _end(out, output, outcome, options, snapshots)
+
+
+def _say_what_is_resumed(out: Console, snapshots: Snapshots) -> None:
+    there = snapshots.path.exists()
+    if snapshots.resume:
+        said = (
+            f"Going on from {snapshots.path}"
+            if there
+            else f"There is no {snapshots.path} to go on from: beginning anew"
+        )
+        out.print(said, markup=False, soft_wrap=True)
+    elif there:
+        out.print(
+            f"{snapshots.path} is left from a training; --resume would go on from it", markup=False, soft_wrap=True
+        )
+
+
+def _settled(
+    shape: ModelOptions, options: TrainingOptions, num_items: int, parts: list[list[list[int]]], out: Console
+) -> tuple[ModelOptions, TrainingOptions]:
+    """Return the options with what was left to the data, and print that with the reasons."""
+    shape, shape_reasons = shape.settled(num_items)
+    options, reasons = settled(options, num_items, parts[0], parts[1])
+    for reason in shape_reasons + reasons:
+        out.print(f"Defaults: {reason}", markup=False, soft_wrap=True)
+    return shape, options
 
 
 def _end(out: Console, output: Path, outcome: Outcome, options: TrainingOptions, snapshots: Snapshots) -> int:

@@ -45,7 +45,7 @@ def fit(
     the same machine. Ctrl-C ends it early, with the best epoch so far; before the first it raises KeyboardInterrupt.
 
     Args:
-        model: the model, whose weights are changed.
+        model: the model.
         train: sessions to learn from.
         validation: sessions to choose the epoch by.
         options: how it is fitted.

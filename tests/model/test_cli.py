@@ -164,6 +164,7 @@ def test_an_interrupted_training_keeps_the_best_epoch_and_can_be_resumed(run_her
     )
     assert arraylstm.load(tmp_path / "model.pt").num_items > 20
     refused = run_here(main, *command, "--resume", "--bptt", 5)
+    assert "Going on from model.pt.resume" in refused.stdout
     assert refused.returncode == 2
     assert "model.pt.resume: is of another training, with bptt 128, not 5" in refused.stderr
     done = run_here(main, *command, "--resume")
