@@ -105,6 +105,9 @@ def _settled(
 
 def _end(out: Console, output: Path, outcome: Outcome, options: TrainingOptions, snapshots: Snapshots) -> int:
     """Print what was written and what comes next, and return the program's status."""
+    if options.calibrate:
+        said = f"Calibrated on the validation sessions: scores times {outcome.factor:.3f}"
+        out.print(said, soft_wrap=True)
     out.print(f"Wrote {output}. Next: arraylstm-export {shlex.quote(str(output))}", soft_wrap=True, markup=False)
     if not outcome.interrupted:
         return 0

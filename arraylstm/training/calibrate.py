@@ -1,4 +1,4 @@
-"""Scores that only rank become logarithms of probabilities, up to a constant: the API promises probabilities."""
+"""Scores become logarithms of probabilities, up to a constant, that hold for new sessions: the API promises them."""
 
 import copy
 from collections.abc import Sequence
@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from arraylstm.model import ItemModel
 from arraylstm.nextitem import NextItemModel
 from arraylstm.training.batches import Batches
 from arraylstm.training.forward import Forward
@@ -18,22 +17,31 @@ LARGEST_SAMPLE = 2048
 """Predictions that the two numbers are fitted on, at most."""
 
 
-def calibrate(model: ItemModel, train: Sequence[Sequence[int]], validation: Sequence[Sequence[int]]) -> None:
-    """Make the model's scores `a * score + b * log(count)`, with the a and b of the lowest cross-entropy on validation.
+def calibrate(
+    model: NextItemModel, train: Sequence[Sequence[int]], validation: Sequence[Sequence[int]], only_ranks: bool
+) -> float:
+    """Multiply the scores by the factor of the lowest cross-entropy on the validation sessions, which moves no rank.
 
-    A loss that draws items by their count learns scores that leave the count out, which b puts in again. That moves
-    ranks: where it lowers the share of items among the first 20, b stays 0, and a alone is fitted, which moves none.
+    Args:
+        model: the model, whose weights are changed.
+        train: sessions in which items are counted.
+        validation: sessions that the factor is fitted on.
+        only_ranks: the model was fitted by a loss that draws items by their count and learns scores that leave it out.
+            So a multiple of log(count) is added too, unless that lowers the share of items among the first 20.
+
+    Returns:
+        The factor.
     """
-    assert isinstance(model, NextItemModel)
     log_counts = item_counts(train, model.num_items).clamp(min=1).log().to(model.like())
     found = []
-    for with_counts in (True, False):
+    for with_counts in (True, False) if only_ranks else (False,):
         candidate = copy.deepcopy(model)
         a, b = _fitted(candidate, log_counts, validation, with_counts)
         candidate.rescale(a, b * log_counts)
-        found.append((evaluate(candidate, validation).hit20, candidate))
-    best = found[0] if found[0][0] >= found[1][0] else found[1]
-    model.load_state_dict(best[1].state_dict())
+        found.append((evaluate(candidate, validation).hit20, a, candidate))
+    _, factor, best = max(found, key=lambda given: given[0])  # the first of equals
+    model.load_state_dict(best.state_dict())
+    return factor
 
 
 def _fitted(

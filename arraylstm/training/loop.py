@@ -7,6 +7,7 @@ import torch
 
 from arraylstm.errors import DataError
 from arraylstm.model import ItemModel
+from arraylstm.nextitem import NextItemModel
 from arraylstm.training.batches import Batches, Piece
 from arraylstm.training.calibrate import calibrate
 from arraylstm.training.choosing import Best
@@ -14,7 +15,7 @@ from arraylstm.training.forward import Forward
 from arraylstm.training.losses import LARGEST_SCORES, Predictions, learn, make_objective
 from arraylstm.training.measure import count_predictions, evaluate
 from arraylstm.training.memory import explained
-from arraylstm.training.options import TrainingOptions
+from arraylstm.training.options import RANKING, TrainingOptions
 from arraylstm.training.progress import Outcome, Progress
 from arraylstm.training.recipes import settled
 from arraylstm.training.schedules import Average, make_optimiser, share_of_rate
@@ -38,8 +39,8 @@ def fit(
 
     The best epoch is the first with the best figure of `evaluate` on the validation sessions, by `options.keep_by`. The
     weights start as they are; dropout, lanes and samples are drawn from torch's own generator. Options that are None
-    are chosen by the data (`arraylstm.training.recipes`). Scores that are no logarithms of probabilities, as those of
-    gbce and bpr-max, are calibrated on the validation sessions at the end.
+    are chosen by the data (`arraylstm.training.recipes`). At the end, the scores of a `NextItemModel` are calibrated on
+    the validation sessions if `options.calibrate` says so.
 
     A fit that goes on from a snapshot ends with the weights, bit for bit, that it would have had without the break, on
     the same machine. Ctrl-C ends it early, with the best epoch so far; before the first it raises KeyboardInterrupt.
@@ -64,9 +65,10 @@ def fit(
         interrupted = run.to_its_end()
         model.load_state_dict(run.best.weights)
         model.eval()
-        if options.loss in ("gbce", "bpr-max"):
-            calibrate(model, train, validation)
-    return Outcome(run.best.epoch, run.epoch, interrupted)
+        factor = 1.0
+        if options.calibrate and isinstance(model, NextItemModel):
+            factor = calibrate(model, train, validation, only_ranks=options.loss in RANKING)
+    return Outcome(run.best.epoch, run.epoch, interrupted, factor)
 
 
 class _Run:

@@ -11,6 +11,8 @@ KeepBy = Literal["loss", "mrr@20", "hit@20"]
 Schedule = Literal["cosine", "linear", "constant"]
 Precision = Literal["float32", "bf16"]
 
+RANKING = ("gbce", "bpr-max")
+"""The losses whose scores only rank, and are no logarithms of probabilities."""
 _NAMES = {
     "loss": get_args(Loss),
     "keep_by": get_args(KeepBy),
@@ -71,6 +73,9 @@ of items; gbce and bpr-max compare the target with the sample [default: by the d
     """Probability that a session is read backwards, drawn anew in each epoch [default: by the data]."""
     keep_by: KeepBy | None = None
     """What the best epoch is best by, on the validation sessions [default: by the data]."""
+    calibrate: bool | None = None
+    """Multiply the scores, at the end, by the factor that gives the validation sessions the lowest loss, for \
+probabilities that are neither too sure nor too unsure [default: by the data, and always for gbce and bpr-max]."""
     patience: int = 0
     """Epochs without a better one after which the fit ends; 0 lets it run to its end."""
     precision: Precision = "float32"

@@ -31,3 +31,5 @@ class Outcome:
     """Epochs that came to their end."""
     interrupted: bool
     """Whether Ctrl-C ended it."""
+    factor: float = 1.0
+    """What calibration multiplied the scores by."""

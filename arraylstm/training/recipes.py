@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from arraylstm.training.options import TrainingOptions
+from arraylstm.training.options import RANKING, TrainingOptions
 
 LARGE = 1000
 """From this number of items on most are rare: their weights are shared, and only a sample of them is scored."""
@@ -36,7 +36,14 @@ FEW_ITEMS = Recipe(
         "scale": 0.0,
         "repeat_bias": False,
     },
-    training={"epochs": 10, "batch_size": 64, "learning_rate": 0.003, "loss": "full", "keep_by": "loss"},
+    training={
+        "epochs": 10,
+        "batch_size": 64,
+        "learning_rate": 0.003,
+        "loss": "full",
+        "keep_by": "loss",
+        "calibrate": False,
+    },
 )
 MANY_ITEMS = Recipe(
     reason=f"{LARGE:,} items or more, most of them rare",
@@ -50,7 +57,14 @@ MANY_ITEMS = Recipe(
         "scale": 16.0,
         "repeat_bias": True,
     },
-    training={"epochs": 12, "batch_size": 128, "learning_rate": 0.005, "loss": "sampled", "keep_by": "mrr@20"},
+    training={
+        "epochs": 12,
+        "batch_size": 128,
+        "learning_rate": 0.005,
+        "loss": "sampled",
+        "keep_by": "mrr@20",
+        "calibrate": True,
+    },
 )
 
 
@@ -91,6 +105,8 @@ def settled(
     """Return the options with everything chosen, and in words what was chosen by the data and why."""
     recipe = recipe_for(num_items)
     chosen = {name: value for name, value in recipe.training.items() if getattr(options, name) is None}
+    if options.calibrate is None and options.loss in RANKING:
+        chosen["calibrate"] = True
     reasons = [f"{recipe.reason}: {in_words(chosen)}"] if chosen else []
     if options.reverse is None:
         chosen["reverse"] = 0.0

@@ -1,6 +1,7 @@
 """Settings by the data, step sizes, averages, the epoch that is kept, probabilities, and memory."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ class TestSettings:
         """The reasons are told."""
         options, reasons = settled(TrainingOptions(), 20_000, *self.BROWSING)
         assert (options.loss, options.keep_by, options.batch_size) == ("sampled", "mrr@20", 128)
-        assert options.reverse == 0.5
+        assert (options.reverse, options.calibrate) == (0.5, True)
         assert reasons[0].startswith("1,000 items or more, most of them rare: epochs ")
         assert "50% were seen in training in this order and 50% in the other: reverse 0.5" in reasons[1]
 
@@ -36,6 +37,11 @@ class TestSettings:
         """Their sessions are never reversed: event logs have a direction."""
         options, _ = settled(TrainingOptions(), 999, *self.BROWSING)
         assert (options.loss, options.keep_by, options.reverse) == ("full", "loss", 0.0)
+
+    @pytest.mark.parametrize(("loss", "calibrate"), [("full", False), ("gbce", True), ("bpr-max", True)])
+    def test_scores_that_only_rank_are_calibrated(self, loss, calibrate):
+        """However few items there are."""
+        assert settled(TrainingOptions(loss=loss), 9, *self.LOG)[0].calibrate == calibrate
 
     def test_sessions_with_a_direction_are_not_reversed(self):
         """Pairs of a log are seldom seen the other way round."""
@@ -45,6 +51,7 @@ class TestSettings:
     def test_what_the_user_says_stands(self):
         """A setting that suits the data comes only in the place of none."""
         given = TrainingOptions(epochs=3, batch_size=7, learning_rate=0.1, loss="full", keep_by="hit@20", reverse=0.25)
+        given = replace(given, calibrate=False)
         assert settled(given, 20_000, *self.BROWSING) == (given, [])
 
 
@@ -121,7 +128,7 @@ def test_calibration_finds_the_factor_that_was_lost(sizes):
     before = evaluate(model, sessions)
     model.rescale(5.0, torch.zeros(5))
     assert evaluate(model, sessions).loss > before.loss + 0.5
-    calibrate(model, sessions, sessions)
+    assert calibrate(model, sessions, sessions, only_ranks=False) == pytest.approx(0.2, rel=1e-3)
     after = evaluate(model, sessions)
     assert after.loss == pytest.approx(before.loss, abs=1e-4)
     assert after.mrr == before.mrr
