@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -30,6 +29,7 @@ class Snapshots:
     def __init__(self, path: Path, seconds: float = 30.0, resume: bool = False) -> None:
         self.path = path
         self.resume = resume
+        self._unfinished = path.with_name(f".{path.name}.unfinished")
         self.fault: str | None = None
         """Why the file could not be written the last time; no fit ends for that."""
         self._seconds = seconds
@@ -42,13 +42,11 @@ class Snapshots:
     def write(self, run: dict[str, Any], state: dict[str, Any]) -> None:
         """Write the state of a run, beside the file, which then takes its name."""
         try:
-            with tempfile.TemporaryDirectory(prefix=f".{self.path.name}.", dir=self.path.parent) as folder:
-                written = Path(folder) / "snapshot"
-                with written.open("wb") as file:
-                    torch.save({"format": FORMAT, "run": run, "state": state}, file)
-                    file.flush()
-                    os.fsync(file.fileno())
-                written.replace(self.path)
+            with self._unfinished.open("wb") as file:
+                torch.save({"format": FORMAT, "run": run, "state": state}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            self._unfinished.replace(self.path)
             self.fault = None
         except (OSError, RuntimeError) as error:
             self.fault = one_line(error)
@@ -77,8 +75,9 @@ class Snapshots:
         return state
 
     def remove(self) -> None:
-        """Remove the file, if it is there."""
-        self.path.unlink(missing_ok=True)
+        """Remove the file, and what a kill left of another, if they are there."""
+        for path in (self.path, self._unfinished):
+            path.unlink(missing_ok=True)
 
 
 def describe_run(

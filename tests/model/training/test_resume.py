@@ -85,6 +85,30 @@ def test_a_file_that_is_no_snapshot_is_refused(tmp_path, content):
         run(make(), Snapshots(path, resume=True))
 
 
+def test_a_kill_while_a_snapshot_is_written_leaves_the_one_before(tmp_path, monkeypatch):
+    """What is left of the other goes with it in the end."""
+    path, save = tmp_path / "model.resume", torch.save
+    with pytest.raises(Killed):
+        run(make(), Snapshots(path, 0.0), stop=4)
+    before = path.read_bytes()
+
+    def half(content, file):
+        save(content, file)
+        file.truncate(100)
+        raise Killed
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(Killed):
+        run(make(), Snapshots(path, 0.0, resume=True))
+    assert path.read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 2
+    monkeypatch.undo()
+    snapshots = Snapshots(path, 1e9, resume=True)
+    run(make(), snapshots)
+    snapshots.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_snapshot_that_cannot_be_written_ends_no_fit(tmp_path):
     """It is said why."""
     snapshots = Snapshots(tmp_path / "missing" / "model.resume", 0.0)
