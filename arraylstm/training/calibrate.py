@@ -1,6 +1,7 @@
 """Scores become logarithms of probabilities, up to a constant, that hold for new sessions: the API promises them."""
 
 import copy
+import math
 from collections.abc import Sequence
 
 import torch
@@ -11,10 +12,14 @@ from arraylstm.nextitem import NextItemModel
 from arraylstm.training.batches import Batches
 from arraylstm.training.forward import Forward
 from arraylstm.training.losses import Predictions, item_counts
-from arraylstm.training.measure import LARGEST_LOGITS, LARGEST_PIECE, evaluate
+from arraylstm.training.measure import LARGEST_LOGITS, LARGEST_PIECE, count_predictions, evaluate
 
 LARGEST_SAMPLE = 2048
 """Predictions that the two numbers are fitted on, at most."""
+SMALLEST_SAMPLE = 100
+"""Predictions without which a loss that gives probabilities is left as it is: fewer say too little."""
+LARGEST_FACTOR = 20.0
+"""Scores are multiplied by this at most, and divided by this at most: an item must stay likelier than another."""
 
 
 def calibrate(
@@ -30,8 +35,10 @@ def calibrate(
             So a multiple of log(count) is added too, unless that lowers the share of items among the first 20.
 
     Returns:
-        The factor.
+        The factor, 1 if there are too few predictions to fit one on.
     """
+    if not only_ranks and count_predictions(validation, model.padding) < SMALLEST_SAMPLE:
+        return 1.0
     log_counts = item_counts(train, model.num_items).clamp(min=1).log().to(model.like())
     found = []
     for with_counts in (True, False) if only_ranks else (False,):
@@ -67,7 +74,7 @@ def _fitted(
 
     optimiser.step(loss)  # type: ignore[no-untyped-call]
     log_a, b = numbers.tolist()
-    return float(torch.tensor(log_a).exp()), b
+    return min(max(math.exp(log_a), 1 / LARGEST_FACTOR), LARGEST_FACTOR), b
 
 
 @torch.no_grad()

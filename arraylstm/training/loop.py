@@ -59,7 +59,7 @@ def fit(
         MemoryShortError: there is not enough memory; the message says what to lower.
     """
     total, _ = count_predictions(train, model.padding), count_predictions(validation, model.padding)
-    options, _ = settled(options, model.num_items, train, validation)
+    options, _ = settled(options, model.num_items, train, validation, isinstance(model, NextItemModel))
     with explained(model, options):
         run = _Run(model, train, validation, options, total, on_progress, snapshots)
         interrupted = run.to_its_end()

@@ -101,10 +101,21 @@ def settled(
     num_items: int,
     train: Sequence[Sequence[int]],
     validation: Sequence[Sequence[int]],
+    can_sample: bool = True,
 ) -> tuple[TrainingOptions, list[str]]:
-    """Return the options with everything chosen, and in words what was chosen by the data and why."""
+    """Return the options with everything chosen, and in words what was chosen by the data and why.
+
+    Args:
+        options: what the user said.
+        num_items: V.
+        train: sessions to learn from.
+        validation: sessions to choose the epoch by.
+        can_sample: whether the model can score a sample of items alone.
+    """
     recipe = recipe_for(num_items)
     chosen = {name: value for name, value in recipe.training.items() if getattr(options, name) is None}
+    if "loss" in chosen and not can_sample:
+        chosen["loss"] = "full"
     if options.calibrate is None and options.loss in RANKING:
         chosen["calibrate"] = True
     reasons = [f"{recipe.reason}: {in_words(chosen)}"] if chosen else []

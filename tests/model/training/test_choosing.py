@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from arraylstm import NextItemModel
+from arraylstm import LSTM2002, NextItemModel
 from arraylstm.training import Metrics, TrainingOptions, evaluate, fit
 from arraylstm.training.batches import Batches
 from arraylstm.training.calibrate import calibrate
@@ -115,6 +116,22 @@ def test_every_loss_learns_and_gives_probabilities(loss):
     assert metrics.loss < 0.3
 
 
+def test_a_model_that_cannot_score_a_sample_scores_all():
+    """By default, however many tokens it has."""
+    model = LSTM2002(tknzr=SimpleNamespace(vocab_size=1200), d_blk=2, n_blk=2, d_emb=3)
+    assert fit(model, [[3, 4, 5], [1100, 6]], [[3, 4]], TrainingOptions(epochs=1)).epochs == 1
+
+
+def test_few_predictions_calibrate_nothing_and_no_factor_is_extreme():
+    """A model that knows nothing is not taken for one whose scores all mean the same."""
+    torch.manual_seed(0)
+    model = NextItemModel("lstm", 50, 8, embedding_size=4)
+    sessions = [[at % 50, at * 7 % 50] for at in range(99)]
+    assert calibrate(model, sessions, sessions, only_ranks=False) == 1.0
+    model.rescale(1000.0, torch.zeros(50))
+    assert calibrate(model, sessions, sessions * 2, only_ranks=False) == pytest.approx(1 / 20)
+
+
 @pytest.mark.parametrize("sizes", [{}, {"tied": True, "scale": 4.0}], ids=str)
 def test_calibration_finds_the_factor_that_was_lost(sizes):
     """Logarithms of the items' shares, multiplied by 5, lose their meaning, and get it back; ranks stay."""
@@ -124,7 +141,7 @@ def test_calibration_finds_the_factor_that_was_lost(sizes):
         model.linear.weight.zero_()
         model.linear.bias.zero_()
         model._rows()[1].copy_(shares.log())
-    sessions = [[0, item] for item in range(5) for _ in range(int(32 * shares[item]))]
+    sessions = [[0, item] for item in range(5) for _ in range(int(128 * shares[item]))]
     before = evaluate(model, sessions)
     model.rescale(5.0, torch.zeros(5))
     assert evaluate(model, sessions).loss > before.loss + 0.5
