@@ -48,13 +48,14 @@ class _Sequence(nn.Module):
         missing = _missing_rows(lengths)
         counts = _pad(lengths.clamp(0, items.shape[1]).to(torch.int32), missing)
         beyond = past(items, lengths)
-        x = self.model.embed(_pad(items.masked_fill(beyond, 0), missing)).transpose(0, 1)
+        read = _pad(items.masked_fill(beyond, 0), missing)
+        x = self.model.embed(read).transpose(0, 1)
         following: list[Tensor] = []
         for number, layer in enumerate(self.layers):
             before = list(state[2 * number : 2 * number + 2])
             x, after = layer(x, counts, [_pad(tensor, missing) for tensor in before])
             following += hold(after, before, lengths > 0)  # the operator zeroes the state of rows without steps
-        return (self.model.score(x.transpose(0, 1)).masked_fill(beyond.unsqueeze(2), 0), *following)
+        return (self.model.score(x.transpose(0, 1), read).masked_fill(beyond.unsqueeze(2), 0), *following)
 
 
 class _Layer(nn.Module):
