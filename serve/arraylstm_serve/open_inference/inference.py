@@ -104,7 +104,7 @@ def _command(model: Model, body: bytes, header_length: str | None, key: str | No
 
 def _output(name: str, model: Model, outcome: Outcome) -> Output:
     if name == LOGITS:
-        return Output(FP32, model.logits(outcome.slot))
+        return Output(FP32, model.logits(outcome.slot) if outcome.step else np.zeros(0, np.float32))
     if name == PROBABILITIES:
         return Output(FP32, np.array(outcome.predictions.probabilities, np.float32))
     if name == STEP:

@@ -16,8 +16,10 @@ from arraylstm_serve.api.schemas import Item
 from arraylstm_serve.bundle.vocabulary import NOWHERE
 from arraylstm_serve.counters import Changing
 from arraylstm_serve.engine.batcher import Observed, Walk
-from arraylstm_serve.engine.ranking import Ranking
+from arraylstm_serve.engine.ranking import Ranking, Selection
+from arraylstm_serve.engine.slots import INITIAL
 from arraylstm_serve.sessions.model import Model
+from arraylstm_serve.sessions.observed import observed_of_all
 from arraylstm_serve.sessions.predictions import Predictions, Write, predict_in_pieces
 from arraylstm_serve.sessions.session import Session, State
 
@@ -73,7 +75,7 @@ class Outcome(Struct, frozen=True, gc=False):
         predictions: the most likely next items, as the request wants them.
         slot: the slot that holds the state after the command.
         written: the predictions as the answer has them, if they were written in pieces; then `predictions` is empty.
-        unlisted: the places of the items that the model took as its unknown item.
+        unlisted: the places of the items that the model has no label for.
     """
 
     session_id: str
@@ -97,7 +99,7 @@ class Change(Struct, frozen=True, gc=False):
     Attributes:
         session: the session's next value; None if the session does not change.
         answer: the encoded answer.
-        unlisted: how many items the model took as its unknown item.
+        unlisted: how many items the model has no label for.
     """
 
     session: Session | None
@@ -176,10 +178,17 @@ class _Walking(Command, frozen=True, gc=False, kw_only=True):
     write: Write | None = None
     values: int = 0
 
-    def walk(self, turn: Turn, source: int) -> Walk:
-        """Return the walk of the items from a slot."""
+    def walk(self, turn: Turn, session: Session) -> Walk | Slow:
+        """Return the walk of the items from where a session stands; or the work to do if no item is left to walk.
+
+        Raises:
+            Problem: `invalid_request`, `unknown_item`, `capacity`.
+        """
         model, caller = turn.model, turn.caller
         items, selection = model.encode(self.items), model.selection(self.top_k, self.exclude)
+        source = session.slot
+        if not items:
+            return self._stay(turn, session, selection)
         return Walk(
             turn,
             source,
@@ -196,16 +205,43 @@ class _Walking(Command, frozen=True, gc=False, kw_only=True):
         """See `Command.predict`."""
         return predict_in_pieces(turn.model, walk.target, walk.selection, self.write)
 
+    def _stay(self, turn: Turn, session: Session, selection: Selection) -> Slow:
+        """Answer with what is predicted where the session stands; nothing if it has not begun."""
+        model, predictions = turn.model, Predictions()
+        if session.begun:
+            predictions = yield from predict_in_pieces(model, session.slot, selection, self.write)
+        everywhere = frozenset(range(len(self.items)))
+        observed = observed_of_all(len(self.items), (), everywhere, model.vocabulary.last_rank, begun=session.begun)
+        ranking, written = predictions
+        outcome = Outcome(
+            self.session_id,
+            session.step,
+            session.state,
+            self.items,
+            observed,
+            ranking,
+            session.slot,
+            written,
+            everywhere,
+        )
+        return Change(self.stayed(turn, session), self.render(model, outcome), len(self.items))
+
+    def stayed(self, turn: Turn, session: Session) -> Session | None:
+        """Return the next value of a session that has consumed no item; None if it does not change."""
+        return None
+
     def unlisted(self, turn: Turn, walk: Walk) -> frozenset[int]:
-        """Return the places of the items that the model took as its unknown item."""
+        """Return the places of the items that the model has no label for."""
         return turn.model.vocabulary.unlisted(self.items, walk.items)
 
     def outcome(
-        self, walk: Walk, predictions: Predictions, step: int, state: State, unlisted: frozenset[int]
+        self, turn: Turn, walk: Walk, predictions: Predictions, step: int, state: State, unlisted: frozenset[int]
     ) -> Outcome:
         """Return where a completed walk has led."""
         ranking, written = predictions
-        return Outcome(self.session_id, step, state, self.items, walk.observed, ranking, walk.target, written, unlisted)
+        last, begun = turn.model.vocabulary.last_rank, walk.source != INITIAL
+        observed = observed_of_all(len(self.items), walk.observed, unlisted, last, begun=begun)
+        return Outcome(self.session_id, step, state, self.items, observed, ranking, walk.target, written, unlisted)
 
 
 class Advance(_Walking, frozen=True, gc=False, kw_only=True):
@@ -233,7 +269,7 @@ class Advance(_Walking, frozen=True, gc=False, kw_only=True):
             return "infer", self.body
         return "advance", self.items, self.top_k, self.expected_step, self.exclude, self.end
 
-    def begin(self, turn: Turn) -> Walk:
+    def begin(self, turn: Turn) -> Walk | Slow:
         """See `Command.begin`.
 
         Raises:
@@ -243,18 +279,26 @@ class Advance(_Walking, frozen=True, gc=False, kw_only=True):
         if self.start == "never":
             self.require_begun(session)
         self._check_step(session)
-        return self.walk(turn, session.slot)
+        return self.walk(turn, session)
+
+    def stayed(self, turn: Turn, session: Session) -> Session | None:
+        """See `_Walking.stayed`. A session that has not begun keeps nothing but its answers under keys."""
+        if not session.begun and not turn.session.begun and self.idempotency_key is None:
+            return None
+        after = session.unmoved(turn.now, turn.caller.client)
+        return after.at_end(turn.now) if self.end and after.begun else after
 
     def finish(self, turn: Turn, walk: Walk, predictions: Predictions) -> Change:
         """See `Command.finish`."""
         before, model = self._start(turn), turn.model
         labels, unlisted = model.vocabulary.decode(walk.items), self.unlisted(turn, walk)
-        if unlisted:
+        stood_in = bool(unlisted) and len(labels) == len(self.items)
+        if stood_in:
             labels = tuple(self.items[place] if place in unlisted else label for place, label in enumerate(labels))
         after = before.advanced(walk.target, model.fingerprint, labels, turn.now, turn.caller.client)
-        if unlisted:
+        if stood_in:
             after = after.with_recent(model.vocabulary.bounded(after.recent))
-        answer = self.render(model, self.outcome(walk, predictions, after.step, before.state, unlisted))
+        answer = self.render(model, self.outcome(turn, walk, predictions, after.step, before.state, unlisted))
         return Change(after.at_end(turn.now) if self.end else after, answer, len(unlisted))
 
     def _start(self, turn: Turn) -> Session:
@@ -277,12 +321,12 @@ class Predict(_Walking, frozen=True, gc=False, kw_only=True):
 
     session_id: str = ""
 
-    def begin(self, turn: Turn) -> Walk:
+    def begin(self, turn: Turn) -> Walk | Slow:
         """See `Command.begin`; it may raise `invalid_request` or `unknown_item`."""
-        return self.walk(turn, turn.session.slot)
+        return self.walk(turn, turn.session)
 
     def finish(self, turn: Turn, walk: Walk, predictions: Predictions) -> Change:
         """See `Command.finish`."""
         unlisted = self.unlisted(turn, walk)
-        answer = self.render(turn.model, self.outcome(walk, predictions, len(self.items), "new", unlisted))
+        answer = self.render(turn.model, self.outcome(turn, walk, predictions, len(walk.items), "new", unlisted))
         return Change(None, answer, len(unlisted))
