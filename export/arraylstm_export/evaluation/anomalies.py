@@ -171,7 +171,8 @@ class Curves:
     def of(cls, scores: Array, anomalous: Array) -> "Curves":
         """Return the curves of sessions with scores (N,), of which some are anomalies (N,) bool, and some are not."""
         order = np.argsort(-scores, kind="stable")
-        last = np.flatnonzero(np.diff(scores[order], append=-math.inf) != 0)
+        ordered = scores[order]
+        last = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
         found, alarms = np.cumsum(anomalous[order])[last], np.cumsum(~anomalous[order])[last]
         return cls(alarms / (~anomalous).sum(), found / anomalous.sum(), found / (found + alarms))
 
