@@ -81,7 +81,7 @@ def detect(
             return None
         sessions, words = read(path, reading)
         say(words)
-        events = score_events(served, encoded(path, sessions, encode))
+        events = score_events(served, encoded(sessions, encode, path))
         return Scored(path, sessions, events, np.array([each.highest(score) for each in events]))
 
     if options.normal is None:

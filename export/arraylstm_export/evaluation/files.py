@@ -20,18 +20,18 @@ def read(path: Path, options: DataOptions) -> tuple[Sessions, str]:
     return sessions, f"{path}, read as {words}: {len(sessions):,} sessions, {sum(map(len, sessions)):,} events"
 
 
-def encoded(path: Path, sessions: Sequence[Sequence[str]], encode: Encoder) -> list[Array]:
-    """Return the ids of a file's sessions.
+def encoded(sessions: Sequence[Sequence[str]], encode: Encoder, file: Path | None = None) -> list[Array]:
+    """Return the ids of sessions.
 
     Raises:
-        ExportError: an item is unknown and refused; the message has the file and the session.
+        ExportError: an item is unknown and refused; the message has the file, if it is given, and the session.
     """
     found = []
     for number, session in enumerate(sessions, start=1):
         try:
             found.append(encode(session))
         except UnknownItemError as error:
-            raise ExportError(f"{path}: session {number}: {error}") from None
+            raise ExportError(f"{f'{file}: ' if file else ''}session {number}: {error}") from None
     return found
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from arraylstm.metrics import Tally
 from arraylstm_export.errors import ExportError
 from arraylstm_export.evaluation.baselines import Baseline, Neighbours, NGram, Training
+from arraylstm_export.evaluation.files import encoded
 from arraylstm_export.evaluation.measure import as_counts, measure
 from arraylstm_export.evaluation.served import Served
 from arraylstm_export.evaluation.sessions import Encoder, Policy
@@ -41,12 +42,12 @@ def evaluate(
         Figures as values for JSON, of the model first; docs/evaluation.md says what they are.
 
     Raises:
-        ExportError: no bundle, one that was changed, or no session has a second item to predict.
-        UnknownItemError: an item is unknown to the model and is to be refused.
+        ExportError: no bundle, one that was changed, no session has a second item to predict, or an item is unknown to
+            the model and is to be refused.
     """
     served = Served(Path(bundle))
     encode = Encoder(served.vocabulary, unknown_items)
-    given = [encode(session) for session in sessions]
+    given = encoded(sessions, encode)
     training = _training(train, served)
     baselines = [] if training is None else _baselines(training)
     counts = None if training is None else as_counts(training.counts)
