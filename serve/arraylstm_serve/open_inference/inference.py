@@ -16,9 +16,10 @@ from arraylstm_serve.http.request import RequestHead
 from arraylstm_serve.open_inference import tensors
 from arraylstm_serve.open_inference.schemas import MODEL, VERSION, InferRequest, InputTensor, RequestedOutput
 from arraylstm_serve.open_inference.tensors import BYTES, FP32, INT64, Output
-from arraylstm_serve.sessions.commands import Advance, Outcome, Predict
+from arraylstm_serve.sessions.commands import Outcome
 from arraylstm_serve.sessions.model import Model
 from arraylstm_serve.sessions.service import Service
+from arraylstm_serve.sessions.walking import Advance, Predict
 from arraylstm_serve.text import shown
 
 ITEMS, LOGITS = "items", "logits"
