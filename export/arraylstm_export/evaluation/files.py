@@ -7,6 +7,7 @@ import numpy as np
 
 from arraylstm import UnknownItemError
 from arraylstm.data import DataOptions, Sessions, read_sessions
+from arraylstm.vocabulary import Label
 from arraylstm_export.arrays import Array
 from arraylstm_export.errors import ExportError
 from arraylstm_export.evaluation.sessions import Encoder
@@ -20,7 +21,7 @@ def read(path: Path, options: DataOptions) -> tuple[Sessions, str]:
     return sessions, f"{path}, read as {words}: {len(sessions):,} sessions, {sum(map(len, sessions)):,} events"
 
 
-def encoded(sessions: Sequence[Sequence[str]], encode: Encoder, file: Path | None = None) -> list[Array]:
+def encoded(sessions: Sequence[Sequence[Label]], encode: Encoder, file: Path | None = None) -> list[Array]:
     """Return the ids of sessions.
 
     Raises:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from arraylstm.metrics import Tally
+from arraylstm.vocabulary import Label
 from arraylstm_export.errors import ExportError
 from arraylstm_export.evaluation.baselines import Baseline, Neighbours, NGram, Training
 from arraylstm_export.evaluation.files import encoded
@@ -21,8 +22,8 @@ OnBatch = Callable[[int], None]
 
 def evaluate(
     bundle: str | Path,
-    sessions: Sequence[Sequence[str]],
-    train: Sequence[Sequence[str]] = (),
+    sessions: Sequence[Sequence[Label]],
+    train: Sequence[Sequence[Label]] = (),
     *,
     cutoffs: Sequence[int] = (1, 5, 10, 20),
     unknown_items: Policy = "model",
@@ -32,7 +33,7 @@ def evaluate(
 
     Args:
         bundle: folder that `arraylstm-export` wrote.
-        sessions: item labels as text, in order.
+        sessions: item labels, in order; the integer 5 and the text "5" mean the same unless both are labels.
         train: the sessions that the model was trained on; baselines are fitted on them. Without them there are none.
         cutoffs: the lengths of list to give figures for.
         unknown_items: what becomes of an item that the model has no label for, as `arraylstm-serve --unknown-items`.
@@ -63,7 +64,7 @@ def evaluate(
     return [one.figures() for one in measured]
 
 
-def _training(sessions: Sequence[Sequence[str]], served: Served) -> Training | None:
+def _training(sessions: Sequence[Sequence[Label]], served: Served) -> Training | None:
     """Return the events that baselines count; items that the model does not know are its unknown item, or left out."""
     if not sessions:
         return None

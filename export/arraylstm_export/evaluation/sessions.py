@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from arraylstm import UnknownItemError, Vocabulary
+from arraylstm.vocabulary import Label
 from arraylstm_export.arrays import Array
 from arraylstm_export.errors import ExportError
 
@@ -15,14 +16,17 @@ Policy = Literal["model", "reject", "skip"]
 NO_ID = -1
 """Stands for an item that the vocabulary does not list, where such items are left out."""
 
+_DIGITS = len(str(-(2**63))) + 1
+"""Longer texts spell no integer that may be a label."""
+
 ROWS, EVENTS = 256, 2**20
 """The most sessions of a batch, and the most items, unless one session has more."""
 
 
 class Encoder:
-    """Turns labels from a file into ids.
+    """Turns labels into ids.
 
-    A label is taken as a string, else as the integer that it spells, as a server takes it.
+    The integer 5 and the text "5" mean the same item if only one of them is a label, as for a server.
 
     Args:
         vocabulary: a bundle's labels.
@@ -30,14 +34,13 @@ class Encoder:
     """
 
     def __init__(self, vocabulary: Vocabulary, policy: Policy = "model") -> None:
-        self._ids: dict[str, int] = {
-            str(label): id for id, label in enumerate(vocabulary.labels) if not isinstance(label, str)
-        }
-        self._ids |= {label: id for id, label in enumerate(vocabulary.labels) if isinstance(label, str)}
+        self._ids: dict[Label, int] = {label: id for id, label in enumerate(vocabulary.labels)}
+        for label, id in list(self._ids.items()):
+            self._ids.setdefault(_twin(label), id)
         self._vocabulary, self._policy = vocabulary, policy
         self._other = {"model": vocabulary.unknown_id, "reject": None, "skip": NO_ID}[policy]
 
-    def __call__(self, session: Sequence[str]) -> Array:
+    def __call__(self, session: Sequence[Label]) -> Array:
         """Return the ids (S,) int64 of a session's items; NO_ID for one that is left out.
 
         Raises:
@@ -48,7 +51,7 @@ class Encoder:
         except KeyError:
             return np.array([self._id(label) for label in session], np.int64)
 
-    def _id(self, label: str) -> int:
+    def _id(self, label: Label) -> int:
         found = self._ids.get(label, self._other)
         if found is None:
             some = ", ".join(map(repr, self._vocabulary.labels[:5]))
@@ -57,6 +60,15 @@ class Encoder:
                 "--unknown-items skip leaves such items out"
             )
         return found
+
+
+def _twin(label: Label) -> Label:
+    """Return the label of the other type that reads the same; the label itself if there is none."""
+    if isinstance(label, int):
+        return str(label)
+    if label.removeprefix("-").isdecimal() and label.isascii() and str(int(label[:_DIGITS])) == label:
+        return int(label)
+    return label
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,11 @@ from arraylstm_export import cli as export_cli
 from arraylstm_export.bundle.manifest import read_manifest
 from arraylstm_export.evaluation import cli, report
 from arraylstm_export.evaluation.anomalies import Curves, Detection, choose
+from arraylstm_export.evaluation.sessions import NO_ID, Encoder
 from arraylstm_serve.bundle.load import Bundle
+from arraylstm_serve.bundle.vocabulary import Vocabulary as ServedVocabulary
 
-from .conftest import SESSIONS, make, write_step_bundle
+from .conftest import SESSIONS
 
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")  # they are in sys.argv
 
@@ -184,20 +186,13 @@ def test_a_bundle_with_a_threshold_is_exported_over_and_verified(run, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".known.arraylstm")) == []
 
 
-def test_labels_that_are_integers_are_read_from_text(tmp_path):
-    """A label in a file is the string, else the integer that it spells, as a server takes it."""
-    model = make(Vocabulary([5, "5", 7, "a"]))
-    write_step_bundle(model, tmp_path / "bundle")
-    encode = cli_encoder(tmp_path / "bundle")
-    assert encode(["5", "7", "a"]).tolist() == [1, 2, 3]
-
-
-def cli_encoder(bundle):
-    """What turns a file's labels into a bundle's ids."""
-    from arraylstm_export.evaluation.served import Served
-    from arraylstm_export.evaluation.sessions import Encoder
-
-    return Encoder(Served(bundle).vocabulary)
+def test_labels_of_both_types_mean_what_they_mean_to_a_server():
+    """The integer and its digits are one item unless both are labels; other spellings are other items."""
+    labels = [5, "5", 7, "a", "8", "-9", "010", "1" * 30]
+    encode, served = Encoder(Vocabulary(labels), "skip"), ServedVocabulary(len(labels), labels)
+    for item in [5, "5", 7, "7", "a", 8, "8", -9, "-9", 10, "010", "07", "+7", "1" * 30, int("1" * 18), "-", ""]:
+        expected = served.under("skip").encode([item]) or [NO_ID]
+        assert encode([item]).tolist() == expected
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.0, 9.0), (0.05, 9.0), (0.1, 8.0), (0.25, 7.0), (0.99, 0.0)])
