@@ -133,7 +133,7 @@ class Neighbours(Baseline):
         decay: what a step back leaves of an item's weight.
     """
 
-    name = "decayed symmetric bigram"
+    name = "symmetric bigram"
 
     def __init__(self, training: Training, reach: int = 10, decay: float = 0.5) -> None:
         self.num_items, self._reach, self._decay = training.num_items, reach, decay

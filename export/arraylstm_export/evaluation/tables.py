@@ -8,18 +8,20 @@ from rich.table import Table
 
 from arraylstm.console import make_table
 
-LISTS = {"all": "All items", "without_current": "Without the current item"}
+LISTS = {"all": "All items", "without_current": "Without current"}
+
+HEADS = {name: name for name in ("hit", "mrr", "ndcg", "recall")} | {"coverage": "cover", "popularity": "popular"}
+"""The figures of a list, and their columns' heads, which keep the table within 80 columns."""
 
 
 def quality_table(found: Sequence[Mapping[str, Any]], lists: str, depth: int) -> Table:
     """Return a row for each predictor: its figures for lists of one length."""
-    heads = ("hit", "mrr", "ndcg", "recall", "coverage", "popularity")
-    table = make_table(f"{LISTS[lists]}, @{depth}", *heads, *(["perplexity"] if lists == "all" else []))
+    table = make_table(f"{LISTS[lists]}, @{depth}", *HEADS.values(), *(["perpl."] if lists == "all" else []))
     for column in table.columns[1:]:
         column.justify = "right"
     for each in found:
         figures = each[lists]
-        cells = [_number(figures[f"{head}@{depth}"]) for head in heads]
+        cells = [_number(figures[f"{head}@{depth}"]) for head in HEADS]
         table.add_row(each["name"], *cells, *([_perplexity(each["perplexity"])] if lists == "all" else []))
     return table
 

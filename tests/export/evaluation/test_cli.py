@@ -54,12 +54,12 @@ def test_figures_are_printed_and_written(run, tmp_path):
         "known", "events.txt", "--train", "events.txt", "--json", "f.json", "--report", "r.html", "--cutoffs", 3, 7
     )
     assert (status, errors) == (0, "")
-    for words in ("All items, @7", "Without the current item, @7", "VMIS-kNN", "back-off n-gram", "positions"):
+    for words in ("All items, @7", "Without current, @7", "VMIS-kNN", "back-off n-gram", "positions"):
         assert words in output
     assert "hit@7: the model is " in output
     found = json.loads((tmp_path / "f.json").read_text())
     names = [each["name"] for each in found["predictors"]]
-    assert names == ["model", "popularity", "bigram", "decayed symmetric bigram", "back-off n-gram", "VMIS-kNN"]
+    assert names == ["model", "popularity", "bigram", "symmetric bigram", "back-off n-gram", "VMIS-kNN"]
     assert {"hit@3", "hit@7", "ndcg@7", "recall@3", "coverage@7", "popularity@7", "mrr"} <= set(
         found["predictors"][0]["all"]
     )

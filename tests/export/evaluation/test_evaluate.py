@@ -106,7 +106,7 @@ def test_figures_do_not_depend_on_how_the_work_is_cut(model_and_bundle, name, mo
         "model",
         "popularity",
         "bigram",
-        "decayed symmetric bigram",
+        "symmetric bigram",
         "back-off n-gram",
         "VMIS-kNN",
     ]
