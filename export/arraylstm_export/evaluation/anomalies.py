@@ -1,12 +1,12 @@
 """Scores of events and sessions, and the threshold above which a session is an anomaly.
 
-The score of an event is its rank, or its surprise in nats; that of a session is the highest of its events. An item that
-the model does not know has the last rank.
+The score of an event is its rank, its surprise in nats, or the product of both; that of a session is the highest of its
+events. An item that the model does not know has the last rank.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -19,7 +19,7 @@ from arraylstm_export.evaluation.measure import SCORES, WINDOW
 from arraylstm_export.evaluation.served import Served
 from arraylstm_export.evaluation.sessions import NO_ID, ROWS, Batch, Window, batches
 
-Score = Literal["rank", "surprise"]
+Score = Literal["rank", "surprise", "both"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Events:
 
     def highest(self, score: Score) -> float:
         """Return the session's score; 0 if nothing was predicted."""
-        values = self.ranks if score == "rank" else self.nats
+        values = {"rank": self.ranks, "surprise": self.nats, "both": self.ranks * self.nats}[score]
         known = values[~np.isnan(values)]
         return float(known.max()) if len(known) else 0.0
 
@@ -87,7 +87,7 @@ class Threshold:
     """Above which score a session is an anomaly.
 
     Attributes:
-        score: what is compared: "rank" or "surprise".
+        score: what is compared: "rank", "surprise", or "both", their product.
         threshold: a session with a higher score is an anomaly.
         false_alarms: the share of normal sessions that may be taken for anomalies.
         normal_sessions: how many normal sessions it was chosen from.
@@ -122,6 +122,14 @@ def choose(normal: Array, false_alarms: float) -> float:
     return threshold
 
 
+def expected_alarms(normal: Array, false_alarms: float) -> int:
+    """Return how many normal sessions are above a threshold that was chosen without them: on the other half of all."""
+    halves = normal[::2], normal[1::2]
+    if not len(halves[1]):
+        return 0
+    return sum(int((judged > choose(used, false_alarms)).sum()) for used, judged in (halves, halves[::-1]))
+
+
 @dataclass(frozen=True)
 class Detection:
     """How well a threshold tells anomalies from normal sessions.
@@ -144,6 +152,10 @@ class Detection:
         above = scores > threshold
         counts = (above & anomalous, ~above & anomalous, above & ~anomalous, ~above & ~anomalous)
         return cls(*(int(count.sum()) for count in counts))
+
+    def with_normal(self, sessions: int, alarms: int) -> "Detection":
+        """Return these counts with further normal sessions, so many of them above the threshold."""
+        return replace(self, false_alarms=self.false_alarms + alarms, passed=self.passed + sessions - alarms)
 
     def figures(self) -> dict[str, float]:
         """Return the counts, precision, recall and F1."""

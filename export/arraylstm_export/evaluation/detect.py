@@ -13,7 +13,16 @@ from arraylstm.data import DataOptions
 from arraylstm_export.arrays import Array
 from arraylstm_export.bundle.notes import note
 from arraylstm_export.errors import ExportError
-from arraylstm_export.evaluation.anomalies import Curves, Detection, Events, Score, Threshold, choose, score_events
+from arraylstm_export.evaluation.anomalies import (
+    Curves,
+    Detection,
+    Events,
+    Score,
+    Threshold,
+    choose,
+    expected_alarms,
+    score_events,
+)
 from arraylstm_export.evaluation.files import encoded, read, read_labels
 from arraylstm_export.evaluation.served import Served
 from arraylstm_export.evaluation.sessions import Encoder, Policy
@@ -29,12 +38,14 @@ class Options:
     """How anomalies are found."""
 
     normal: Path | None = None
-    """Event file of normal sessions that the model was not trained on. The threshold is chosen on every second one of
-    them, and its false alarms are counted on the others. Without it, the bundle's own threshold is taken."""
+    """Event file of normal sessions that the model was not trained on: the threshold is chosen on them. False alarms
+    are counted with thresholds that are chosen on one half and judge the other. Without it, the bundle's own threshold
+    is taken."""
     false_alarms: float = 0.005
     """Share of normal sessions that may be taken for anomalies."""
     score: Score = "rank"
-    """What a session is judged by: the highest rank of its events, or the highest surprise."""
+    """What a session is judged by: the highest rank of its events, surprise (-log of the probability), or product of
+    both."""
     anomalous: Path | None = None
     """Event file of sessions that are known to be anomalies."""
     labels: Path | None = None
@@ -85,14 +96,14 @@ def detect(
         return Scored(path, sessions, events, np.array([each.highest(score) for each in events]))
 
     if options.normal is None:
-        threshold, apart = _kept(served, reading, bundle), np.zeros(0)
+        threshold, normal_values = _kept(served, reading, bundle), np.zeros(0)
     else:
         normal = scored(options.normal, options.score)
         assert normal is not None
-        threshold, apart = _chosen(normal.values, options, reading)
+        threshold, normal_values = _chosen(normal.values, options, reading), normal.values
     files = [each for each in (scored(path, threshold.score) for path in (data, options.anomalous)) if each]
     labels = None if options.labels is None or data is None else read_labels(options.labels, len(files[0].values), data)
-    found = _figures(threshold, apart, files, labels, options.anomalous)
+    found = _figures(threshold, normal_values, files, labels, options.anomalous)
     if options.scores is not None:
         _write_scores(options.scores, files, threshold)
     if options.normal is not None and options.keep:
@@ -107,11 +118,9 @@ def _check(data: Path | None, options: Options) -> None:
         raise ExportError("--anomalies needs sessions: give DATA, --normal FILE, --anomalous FILE, or several of them")
 
 
-def _chosen(normal: Array, options: Options, reading: DataOptions) -> tuple[Threshold, Array]:
-    """Return a threshold from every second normal session, and the scores of the others."""
-    used, apart = normal[::2], normal[1::2]
-    level = choose(used, options.false_alarms)
-    return Threshold(options.score, level, options.false_alarms, len(used), reading.session_end), apart
+def _chosen(normal: Array, options: Options, reading: DataOptions) -> Threshold:
+    level = choose(normal, options.false_alarms)
+    return Threshold(options.score, level, options.false_alarms, len(normal), reading.session_end)
 
 
 def _kept(served: Served, reading: DataOptions, bundle: Path) -> Threshold:
@@ -127,11 +136,11 @@ def _kept(served: Served, reading: DataOptions, bundle: Path) -> Threshold:
 
 
 def _figures(
-    threshold: Threshold, apart: Array, files: list[Scored], labels: Array | None, anomalous: Path | None
+    threshold: Threshold, normal: Array, files: list[Scored], labels: Array | None, anomalous: Path | None
 ) -> dict[str, Any]:
     """Return what the threshold gives on normal sessions, on files without labels, and on all that have labels."""
     found: dict[str, Any] = {"threshold": threshold.fields(), "files": []}
-    known = [(apart, np.zeros(len(apart), bool))]
+    known = [(np.zeros(0), np.zeros(0, bool))]
     for each in files:
         above = int((each.values > threshold.threshold).sum())
         found["files"].append({"file": str(each.path), "sessions": len(each.values), "anomalies": above})
@@ -139,13 +148,15 @@ def _figures(
             known.append((each.values, np.ones(len(each.values), bool)))
         elif labels is not None:
             known.append((each.values, labels))
-    if len(apart):
-        alarms = int((apart > threshold.threshold).sum())
-        found["normal"] = {"sessions": len(apart), "false_alarms": alarms, "share": alarms / len(apart)}
+    alarms = expected_alarms(normal, threshold.false_alarms)
+    if len(normal):
+        found["normal"] = {"sessions": len(normal), "false_alarms": alarms, "share": alarms / len(normal)}
     values, truth = (np.concatenate(each) for each in zip(*known, strict=True))
-    if truth.any() and not truth.all():
-        curves = Curves.of(values, truth)
-        found["detection"] = {**Detection.of(values, truth, threshold.threshold).figures(), **curves.figures()}
+    everything, anomalies = np.concatenate([values, normal]), np.concatenate([truth, np.zeros(len(normal), bool)])
+    if anomalies.any() and not anomalies.all():
+        curves = Curves.of(everything, anomalies)
+        detection = Detection.of(values, truth, threshold.threshold).with_normal(len(normal), alarms)
+        found["detection"] = {**detection.figures(), **curves.figures()}
         found["curves"] = {name: getattr(curves, name).tolist() for name in ("false_alarms", "recall", "precision")}
     return found
 

@@ -61,15 +61,15 @@ def threshold_lines(found: Mapping[str, Any]) -> list[str]:
     threshold = found["threshold"]
     chosen = f"chosen from {threshold['normal_sessions']:,} normal sessions"
     allowed = f"{threshold['false_alarms']:.2%} false alarms"
-    lines = [
-        f"A session is an anomaly if its highest {threshold['score']} is above {threshold['threshold']:g}, {chosen}"
-    ]
-    lines[0] += f" for at most {allowed}."
+    score = {"both": "product of rank and surprise"}.get(threshold["score"], threshold["score"])
+    judged = f"A session is an anomaly if its highest {score} is above {threshold['threshold']:g}"
+    lines = [f"{judged}, {chosen} for at most {allowed}."]
     if threshold["normal_sessions"] * threshold["false_alarms"] < 1:
         lines.append(f"So few sessions allow no false alarm; {allowed} take {_needed(threshold)} or more.")
     if "normal" in found:
         normal = found["normal"]
-        lines.append(f"False alarms on the other {normal['sessions']:,} normal sessions: {normal['false_alarms']:,}.")
+        words = "by thresholds chosen on the other half of them"
+        lines.append(f"False alarms, {words}: {normal['false_alarms']:,} of {normal['sessions']:,}.")
     lines += [
         f"{each['file']}: {each['anomalies']:,} of {each['sessions']:,} are anomalies." for each in found["files"]
     ]
@@ -78,7 +78,7 @@ def threshold_lines(found: Mapping[str, Any]) -> list[str]:
 
 def _needed(threshold: Mapping[str, Any]) -> str:
     share = threshold["false_alarms"]
-    return f"{2 * math.ceil(1 / share):,} normal sessions" if share else "any number"
+    return f"{math.ceil(1 / share):,} normal sessions" if share else "any number"
 
 
 def detection_table(figures: Mapping[str, Any]) -> Table:

@@ -13,7 +13,7 @@ from arraylstm import Vocabulary
 from arraylstm_export import cli as export_cli
 from arraylstm_export.bundle.manifest import read_manifest
 from arraylstm_export.evaluation import cli, report
-from arraylstm_export.evaluation.anomalies import Curves, Detection, choose
+from arraylstm_export.evaluation.anomalies import Curves, Detection, Events, choose, expected_alarms
 from arraylstm_export.evaluation.sessions import NO_ID, Encoder
 from arraylstm_serve.bundle.load import Bundle
 from arraylstm_serve.bundle.vocabulary import Vocabulary as ServedVocabulary
@@ -80,7 +80,7 @@ def test_a_threshold_from_normal_sessions_alone_goes_into_the_bundle(run, tmp_pa
     assert (status, errors) == (0, "")
     assert "Wrote the threshold into the manifest of known." in output
     kept = read_manifest(tmp_path / "known").content["anomalies"]
-    assert (kept["score"], kept["false_alarms"], kept["normal_sessions"]) == ("rank", 0.2, 8)
+    assert (kept["score"], kept["false_alarms"], kept["normal_sessions"]) == ("rank", 0.2, 16)
     assert json.loads(Bundle.load(tmp_path / "known").document)["anomalies"] == kept
     assert read_manifest(tmp_path / "known").fingerprint == before
     found = json.loads((tmp_path / "f.json").read_text())
@@ -93,7 +93,7 @@ def test_a_threshold_from_normal_sessions_alone_goes_into_the_bundle(run, tmp_pa
         assert line["anomaly"] == (line["score"] > kept["threshold"])
     assert found["detection"]["found"] == sum(line["anomaly"] for line in lines)
     assert found["detection"]["found"] + found["detection"]["missed"] == 16
-    assert found["detection"]["false_alarms"] + found["detection"]["passed"] == 8
+    assert found["detection"]["false_alarms"] + found["detection"]["passed"] == 16
     assert (tmp_path / "r.html").read_text().count("<svg") == 2
     status, output, _ = run("known", "odd.txt", "--anomalies")
     assert status == 0
@@ -124,7 +124,7 @@ def test_labels_say_which_sessions_are_anomalies(run, tmp_path):
     (tmp_path / "labels.txt").write_text("normal\nAnomaly\n0\n")
     assert run(*arguments, "--json", "f.json")[0] == 0
     found = json.loads((tmp_path / "f.json").read_text())["detection"]
-    assert (found["found"], found["missed"], found["false_alarms"] + found["passed"]) == (1, 0, 2 + 8)
+    assert (found["found"], found["missed"], found["false_alarms"] + found["passed"]) == (1, 0, 2 + 16)
     (tmp_path / "labels.txt").write_text("0\n1\n")
     assert "has 2 labels, and mixed.txt 3 sessions" in run(*arguments)[2]
     (tmp_path / "labels.txt").write_text("0\n1\nyes\n")
@@ -201,6 +201,22 @@ def test_a_threshold_is_the_lowest_that_allows_so_many_false_alarms(share, expec
     scores = np.arange(10.0)
     assert choose(scores, share) == expected
     assert (scores > choose(scores, share)).mean() <= share
+
+
+def test_false_alarms_are_counted_on_sessions_that_no_threshold_was_chosen_on():
+    """Each half is judged by the other's threshold."""
+    scores = np.array([1.0, 5.0, 2.0, 6.0, 3.0, 7.0, 4.0, 8.0])  # halves of 1 to 4 and 5 to 8
+    assert expected_alarms(scores, 0.0) == 4
+    assert expected_alarms(scores, 0.25) == 4
+    assert expected_alarms(np.array([3.0]), 0.0) == 0
+
+
+@pytest.mark.parametrize(("score", "expected"), [("rank", 9.0), ("surprise", 4.0), ("both", 18.0)])
+def test_a_sessions_score_is_the_highest_of_its_events(score, expected):
+    """An event without a prediction counts for nothing, and a session without any has the score 0."""
+    events = Events(np.array([np.nan, 9.0, 4.0, 1.0]), np.array([np.nan, 2.0, 4.0, 0.1]))
+    assert events.highest(score) == expected
+    assert Events(np.array([np.nan]), np.array([np.nan])).highest(score) == 0.0
 
 
 def test_curves_and_counts_are_those_of_every_threshold():
