@@ -79,6 +79,7 @@ def main_command(
     """
     out = _console()
     report.check(output.report)
+    _check_folders({"json": output.json, "report": output.report, "scores": detection.scores})
     if anomalies:
         _refuse_changed(wanted, "--anomalies measures no recommendations")
         found = _detect(bundle, data, detection, reading, unknown_items, out)
@@ -87,6 +88,13 @@ def main_command(
         found = _measure(bundle, data, wanted, reading, unknown_items or "model", out)
     _write(found, output, out)
     return 0
+
+
+def _check_folders(files: dict[str, Path | None]) -> None:
+    """Raise ExportError for a file that has no folder to be written in, before the work and not after it."""
+    for name, path in files.items():
+        if path is not None and (not path.parent.is_dir() or path.is_dir()):
+            raise ExportError(f"--{name} {str(path)!r}: must be a file in a folder that exists")
 
 
 def _refuse_changed(options: Figures | Options, why: str) -> None:

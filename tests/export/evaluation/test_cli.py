@@ -145,6 +145,8 @@ def test_labels_say_which_sessions_are_anomalies(run, tmp_path):
         (["known", "--anomalies", "--train", "events.txt"], "--train: --anomalies measures no recommendations"),
         (["known", "--anomalies", "--normal", "events.txt", "--false-alarms", "1"], "below 1, got 1.0"),
         (["known", "--anomalies", "--normal", "events.txt", "--labels", "l"], "--labels says which sessions of DATA"),
+        (["known", "events.txt", "--json", "no/f.json"], "--json 'no/f.json': must be a file in a folder that exists"),
+        (["known", "events.txt", "--report", "."], "--report '.': must be a file in a folder that exists"),
         (["lacking", "events.txt"], "session 1: unknown item 'guest'; the model has"),
         (["known", "events.txt", "--train", "other.txt"], "two items that the model knows"),
         (["known", "short.txt"], "none of 2 sessions has a second item to predict"),
