@@ -74,11 +74,10 @@ def evaluate(model: ItemModel, sessions: Sequence[Sequence[int]], batch_size: in
 
 def _figures(model: ItemModel, scores: Tensor, targets: Tensor) -> Tensor:
     """Return the sums (7,) float64 that `Metrics` has the means of, over scores (N, V) and targets (N,)."""
-    vocabulary = model.vocabulary
-    unknown = model.padding if vocabulary is None or vocabulary.unknown is None else vocabulary.id(vocabulary.unknown)
+    unknown = None if model.vocabulary is None else model.vocabulary.unknown_id
     nats = F.cross_entropy(scores, targets, reduction="none").double()
-    found = ranks(scores, targets).double()
-    found[(targets == unknown) | nats.isnan()] = math.inf
+    found = ranks(scores, targets, unknown).double()
+    found[nats.isnan() if unknown is None else (targets == unknown) | nats.isnan()] = math.inf
     top1, top5, top10, hit20 = [(found <= k).sum(dtype=torch.float64) for k in (1, 5, 10, 20)]
     reciprocal = 1 / found
     mrr20 = reciprocal.masked_fill(found > 20, 0.0).sum()

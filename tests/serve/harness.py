@@ -50,7 +50,9 @@ class OnHost(Hooks, HostEngine):
     def __init__(self, bundle: Bundle, slots: int) -> None:
         Hooks.__init__(self)
         graph = open_graph(bundle, 1)
-        HostEngine.__init__(self, graph, slots, bundle.manifest.states, len(bundle.vocabulary))
+        HostEngine.__init__(
+            self, graph, slots, bundle.manifest.states, len(bundle.vocabulary), bundle.vocabulary.unknown
+        )
         run = graph.run
 
         def poisoned(items: Integers, states: Sequence[Floats]) -> tuple[Floats, list[Floats]]:

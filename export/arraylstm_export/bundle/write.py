@@ -149,7 +149,8 @@ def _compare(
         return report
     on_stage("accuracy", 0, 1)
     first = next(iter(forms.values()))
-    return replace(report, accuracy=compare(eager["pytorch"], first, interface, held_out))
+    unknown = None if model.vocabulary is None else model.vocabulary.unknown_id
+    return replace(report, accuracy=compare(eager["pytorch"], first, interface, held_out, unknown))
 
 
 def _write_reports(model: ItemModel, report: Report, folder: Path) -> None:

@@ -19,8 +19,8 @@ class Step(NamedTuple):
     Attributes:
         probabilities: (B,) float64, the probability that each source row gave to its item. It means nothing if the
             source is the initial row.
-        ranks: (B,) int64, the rank that each source row gave to its item; 1 is the most likely. It means nothing if the
-            source is the initial row.
+        ranks: (B,) int64, the rank that each source row gave to its item; 1 is the most likely, and the unknown item
+            comes behind all others (see `ranking.observe`). It means nothing if the source is the initial row.
         finite: (B,) bool, whether the new logits are finite; if not, the target row holds garbage.
         rankings: the most likely next items of each row.
     """

@@ -23,10 +23,14 @@ class HostEngine:
         slots: how many rows to keep.
         states: the states that a row has.
         num_items: V, the width of the logits.
+        unknown: the id of the unknown item; None if there is none.
     """
 
-    def __init__(self, graph: StepGraph, slots: int, states: Sequence[State], num_items: int) -> None:
+    def __init__(
+        self, graph: StepGraph, slots: int, states: Sequence[State], num_items: int, unknown: int | None = None
+    ) -> None:
         self._graph = graph
+        self._unknown = unknown
         self.provider = graph.provider
         self.device = "CPU"
         self.shapes = row_shapes(states, num_items)
@@ -37,7 +41,7 @@ class HostEngine:
 
     def step(self, sources: Integers, targets: Integers, items: Integers, depths: Sequence[int]) -> Step:
         """See `Engine.step`."""
-        probabilities, ranks = observe(self._logits[sources], self._log_sums[sources], items)
+        probabilities, ranks = observe(self._logits[sources], self._log_sums[sources], items, self._unknown)
         logits, states = self._graph.run(items, [rows[sources] for rows in self._states])
         log_sums = log_sum_exp(logits)
         finite = np.isfinite(log_sums)

@@ -19,7 +19,7 @@ class Selection(NamedTuple):
     Attributes:
         top_k: how many to return at most.
         depth: how many of the most likely items to rank, so that top_k are left without the excluded ones.
-        exclude: ids to leave out.
+        exclude: ids to leave out, the unknown item's among them.
     """
 
     top_k: int
@@ -151,11 +151,14 @@ def _lower_bounds(logits: Floats, k: int) -> Floats:
     return bounds
 
 
-def observe(logits: Floats, log_sums: Doubles, items: Integers) -> tuple[Doubles, Integers]:
+def observe(logits: Floats, log_sums: Doubles, items: Integers, unknown: int | None = None) -> tuple[Doubles, Integers]:
     """Return the probabilities (B,) and ranks (B,) that rows of logits (B, V) give to items (B,).
 
-    Rank 1 is the most likely item.
+    Rank 1 is the most likely item. The unknown item, if there is one, takes no place before another item, as it is
+    never predicted; its own rank is V, behind all others.
     """
     values = logits[np.arange(len(items)), items]
     ranks: Integers = 1 + (logits > values[:, None]).sum(axis=1)
+    if unknown is not None:
+        ranks = np.where(items == unknown, logits.shape[1], ranks - (logits[:, unknown] > values))
     return probability(values, log_sums), ranks

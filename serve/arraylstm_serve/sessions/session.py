@@ -128,6 +128,13 @@ class Session(Struct, frozen=True, gc=False):
             owner=self.owner if begun else client,
         )
 
+    def unmoved(self, now: float, client: str) -> Session:
+        """Return the session after a client has sent it nothing that it consumed; one at step 0 counts as ended."""
+        if not self.step:
+            return self.advanced(self.slot, self.model, (), now, client).at_end(now)
+        after = self.advanced(self.slot, self.model, (), now, client)
+        return msgspec.structs.replace(after, restored=self.restored)
+
     def given(self, slot: int, model: str, step: int, recent: Sequence[Item], now: float, client: str) -> Session:
         """Return the session with a state that a client gave it."""
         return Session(
@@ -189,4 +196,4 @@ def session_bytes(vocabulary: Vocabulary) -> int:
     So it has the labels of items that are not listed.
     """
     numbers = RECENT * ID_BYTES if vocabulary.unlabelled else 0
-    return SESSION_BYTES + numbers + (UNLISTED_BYTES if vocabulary.has_unknown else 0)
+    return SESSION_BYTES + numbers + (0 if vocabulary.stand_in is None else UNLISTED_BYTES)
