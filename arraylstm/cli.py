@@ -43,6 +43,8 @@ class ModelOptions:
     """Probability of dropping an output of a layer while training."""
     tied: bool = False
     """Score items by their own embeddings."""
+    learned_start: bool = False
+    """Learn the state that sessions start from, instead of zeros."""
 
     def make(self, num_items: int, vocabulary: Vocabulary | None = None) -> NextItemModel:
         """Construct the model for a number of items; raises what its constructor does."""

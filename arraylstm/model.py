@@ -94,7 +94,7 @@ class ItemModel(nn.Module):
 
         Args:
             items: (B, S) int64 ids in [0, V); B and S may be 0, and ids from a row's length on are ignored.
-            state: tensors (B, *shape) as `state_shapes` gives them; None starts from zeros.
+            state: tensors (B, *shape) as `state_shapes` gives them; None starts from `initial_state`.
             lengths: (B,) int64, how many of the S items each row has; None means all.
 
         Returns:
@@ -195,10 +195,12 @@ class NextItemModel(ItemModel):
         vocabulary: the items' labels; without one, items are the integers 0 to V-1.
         head_size: width of a linear layer between the cells and `linear`; None for no such layer.
         activation: what stands between those two layers, a name in `arraylstm.activations.ACTIVATIONS`.
+        learned_start: learn the state that sequences start from, by `Cell.learn_start`; otherwise it is zeros.
 
     Raises:
         ValueError: an unknown cell or activation, a size smaller than 1, a dropout outside [0, 1), tied without an
-            embedding, an activation without a head, or a vocabulary of another size.
+            embedding, an activation without a head, a vocabulary of another size, or a start to be learned of a cell
+            that has no `learn_start`.
     """
 
     def __init__(
@@ -214,6 +216,7 @@ class NextItemModel(ItemModel):
         vocabulary: Vocabulary | None = None,
         head_size: int | None = None,
         activation: str = "none",
+        learned_start: bool = False,
     ) -> None:
         require_positive("num_items", num_items)
         if embedding_size is not None:
@@ -230,8 +233,12 @@ class NextItemModel(ItemModel):
             "dropout": require_dropout(dropout),
             "tied": tied,
             **_checked_head(head_size, activation),
+            **({"learned_start": True} if learned_start else {}),  # a file without it is read by older versions too
         }
         cells = make_stack(cell, embedding_size or num_items, hidden_size, k, num_layers, dropout)
+        if learned_start:
+            for layer in cells.values():
+                layer.learn_start()  # type: ignore[operator]
         super().__init__(cells, num_items, vocabulary, config)
         self.embedding = None if embedding_size is None else nn.Embedding(num_items, embedding_size)
         self.cells = cells

@@ -179,7 +179,8 @@ def _learn(
     optimiser.zero_grad()
     for start in range(0, batch.size(1) - 1, options.bptt):
         piece = batch[:, start : start + options.bptt + 1]
-        logits, state = model.unroll(piece[:, :-1].clamp(min=0), [tensor.detach() for tensor in state])
+        logits, state = model.unroll(piece[:, :-1].clamp(min=0), state)
+        state = [tensor.detach() for tensor in state]  # the first one is not, as it may be learned
         loss = model.loss(logits.flatten(0, 1), piece[:, 1:].flatten())
         (loss / count).backward()  # type: ignore[no-untyped-call]
         nats += loss.detach()
