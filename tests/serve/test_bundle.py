@@ -139,7 +139,7 @@ def test_every_listed_file_is_verified(bundle_path: Path) -> None:
         (b"{}", "missing required field `schema_version`"),
         (b'{"schema_version": 1}', "missing required field `fingerprint`"),
         (b'{"schema_version": "1"}', "Expected `int`, got `str`"),
-        (b'{"schema_version": 2, "all": "new"}', "has schema_version 2; this server reads 1"),
+        (b'{"schema_version": 3, "all": "new"}', "has schema_version 3; this server reads 1 and 2"),
     ],
 )
 def test_a_manifest_of_another_kind_is_refused(bundle_path: Path, content: bytes, message: str) -> None:
@@ -160,6 +160,10 @@ def test_a_manifest_of_another_kind_is_refused(bundle_path: Path, content: bytes
         ({"states": STATES[:1]}, r"does not have the inputs of the manifest: .*state_m"),
         ({"states": STATES[::-1]}, "carries the states .* the manifest says"),
         ({"states": [STATES[0] | {"initial": "ones"}, STATES[1]]}, "state h as float32, initially ones"),
+        ({"states": [STATES[0] | {"initial": [0.5] * 4}, STATES[1]]}, "initially 4 numbers; .* the 5 finite numbers"),
+        ({"states": [STATES[0] | {"initial": [1e39] * 5}, STATES[1]]}, "initially 5 numbers; .* finite numbers"),
+        ({"states": [STATES[0] | {"initial": ["x"] * 5}, STATES[1]]}, "Expected `float`, got `str`"),
+        ({"states": [STATES[0] | {"initial": [0.5] * 5}, STATES[1]]}, "carries the states .* the manifest says"),
         ({"graphs": {"step.onnx": signature() | {"outputs": []}}}, "does not have the outputs"),
     ],
 )
