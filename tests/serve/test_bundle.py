@@ -77,9 +77,12 @@ def test_the_manifests_checksum_is_what_sha256sum_reads(bundle_path: Path) -> No
     subprocess.run(["sha256sum", "-c", "manifest.sha256"], cwd=bundle_path, check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("name", ["/etc/passwd", "../bundle/step.onnx", "a/../step.onnx", "a\0b", "a\nb"])
+@pytest.mark.parametrize(
+    "name",
+    ["/etc/passwd", "../bundle/step.onnx", "a/../step.onnx", "a\0b", "a\nb", "C:x", r"\x", r"a\..\..\x", r"\\host\x"],
+)
 def test_a_bundle_lists_no_files_of_others(bundle_path: Path, name: str) -> None:
-    """A file listed outside the bundle, or under no printable name, is refused before it is looked at."""
+    """A file listed outside the bundle on any system, or under no printable name, is refused before it is looked at."""
     edit(bundle_path, files=listed(bundle_path) | {name: describe(bundle_path / "step.onnx")})
     with pytest.raises(BundleError, match=r"every file must lie inside the bundle"):
         opened(bundle_path)

@@ -21,7 +21,7 @@ def write_manifest(folder: Path, content: Mapping[str, Any]) -> "Manifest":
     """Write the manifest of all other files in the folder, and the manifest's own hash; return the manifest."""
     files = {name: _file_entry(folder / name) for name in files_in(folder)}
     text = json.dumps({**content, "files": files}, indent=1) + "\n"
-    (folder / MANIFEST).write_text(text, encoding="utf-8")
+    (folder / MANIFEST).write_text(text, encoding="utf-8", newline="\n")
     (folder / MANIFEST_HASH).write_bytes(_hash_line(folder))
     return Manifest(json.loads(text))
 

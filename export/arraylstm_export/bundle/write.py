@@ -157,7 +157,7 @@ def _write_reports(model: ItemModel, report: Report, folder: Path) -> None:
         ("parity.json", as_json(report)),
         ("parity.md", as_markdown(report)),
     ):
-        (folder / name).write_text(text, encoding="utf-8")
+        (folder / name).write_text(text, encoding="utf-8", newline="\n")
 
 
 def _write_manifest(graphs: GraphBuilder, options: Options, report: Report, folder: Path) -> Manifest:

@@ -76,7 +76,7 @@ def write_repository(step: ModelProto, interface: Interface, folder: Path) -> No
     """
     config = repository_config(interface)
     (folder / MODEL).parent.mkdir(parents=True)
-    (folder / _NAME / "config.pbtxt").write_text(config, encoding="utf-8")
+    (folder / _NAME / "config.pbtxt").write_text(config, encoding="utf-8", newline="\n")
     onnx.save(step, folder / MODEL)
     for state in interface.states:
         if state.initial != ZEROS:

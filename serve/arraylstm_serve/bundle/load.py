@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
 from math import prod
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from stat import S_ISREG
 from typing import Self, TypeVar
 
@@ -219,7 +219,7 @@ def _can_start(state: State) -> bool:
 
 
 def _verify_file(folder: Path, name: str, entry: FileEntry) -> None:
-    if Path(name).is_absolute() or ".." in Path(name).parts or not name.isprintable():
+    if _leaves(PurePosixPath(name)) or _leaves(PureWindowsPath(name)) or not name.isprintable():
         raise BundleError(
             f"{folder / MANIFEST} lists {shown(name)} in files; "
             "every file must lie inside the bundle and have a printable name."
@@ -231,6 +231,11 @@ def _verify_file(folder: Path, name: str, entry: FileEntry) -> None:
         seen = hashlib.file_digest(file, "sha256").hexdigest()
     if seen != entry.sha256:
         raise BundleError(f"{path} has sha256 {seen[:12]}...; the manifest says {entry.sha256[:12]}...")
+
+
+def _leaves(name: PurePath) -> bool:
+    """Return whether a name in a folder may lead out of it; on Windows a drive or a first backslash does."""
+    return bool(name.anchor) or ".." in name.parts
 
 
 def _verify_weights(folder: Path, name: str, manifest: Manifest) -> None:
