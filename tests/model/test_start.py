@@ -114,3 +114,18 @@ def test_a_cell_with_a_start_of_its_own_is_taken_but_learns_none(monkeypatch):
     assert all(tensor.eq(1).all() for tensor in model.initial_state(2))
     with pytest.raises(ValueError, match="cell FromOnes gives an initial_state of its own; it needs a learn_start"):
         NextItemModel("ones", 5, 6, learned_start=True)
+
+
+def test_torch_has_no_learned_start():
+    """A layer that has one is not turned into an nn.LSTM that would start from zeros."""
+    model = started("lstm")
+    with pytest.raises(ValueError, match="to_torch takes layers that start from zeros"):
+        arraylstm.to_torch(model.cells)
+
+
+def test_the_command_line_has_it():
+    """--learned-start is an option of the model."""
+    from arraylstm.cli import ModelOptions
+
+    assert ModelOptions(learned_start=True).make(5).config["learned_start"] is True
+    assert "learned_start" not in ModelOptions().make(5).config
