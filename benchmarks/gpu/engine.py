@@ -1,5 +1,6 @@
 """Time steps of the server's engine, and compare them with the card, torch and onnxruntime."""
 
+import gc
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,6 +66,8 @@ def compare(stepped: Subject, batch: int, ceilings: Ceilings, floor: float, size
         if stepped.device.is_cuda or peer not in NEEDS_CUDA:
             steps[peer] = PEERS[peer](stepped, items)
     _require_equal(steps, batch, _TF32_TOLERANCE if stepped.device.tf32 else _TOLERANCE)
+    gc.collect()
+    gc.freeze()  # as the server does: else the garbage collector goes through all of torch again and again
     seconds = measure(steps, rounds, stepped.device.stopwatch)
     rows = []
     for name, took in seconds.items():
