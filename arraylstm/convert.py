@@ -201,7 +201,7 @@ def _lstms(layer: nn.Module) -> list[ArrayLSTM]:
             raise TypeError(f"to_torch takes LSTM, ArrayLSTM with k=1 and stacks of them, got {_kind(each)}")
         if each.k != 1:
             raise ValueError(f"to_torch takes an ArrayLSTM with k=1, the only one that torch has, got k={each.k}")
-        if hasattr(each, "start"):
+        if hasattr(each, "learned_start"):
             raise ValueError("to_torch takes layers that start from zeros, as nn.LSTM does; this one learned its start")
         lstms.append(each)
     widths = [each.hidden_size for each in lstms]

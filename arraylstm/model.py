@@ -199,8 +199,7 @@ class NextItemModel(ItemModel):
 
     Raises:
         ValueError: an unknown cell or activation, a size smaller than 1, a dropout outside [0, 1), tied without an
-            embedding, an activation without a head, a vocabulary of another size, or a start to be learned of a cell
-            that has no `learn_start`.
+            embedding, an activation without a head, a vocabulary of another size, or a cell that cannot learn a start.
     """
 
     def __init__(
@@ -237,8 +236,7 @@ class NextItemModel(ItemModel):
         }
         cells = make_stack(cell, embedding_size or num_items, hidden_size, k, num_layers, dropout)
         if learned_start:
-            for layer in cells.values():
-                layer.learn_start()  # type: ignore[operator]
+            cells.learn_start()
         super().__init__(cells, num_items, vocabulary, config)
         self.embedding = None if embedding_size is None else nn.Embedding(num_items, embedding_size)
         self.cells = cells

@@ -44,7 +44,7 @@ def start_weights(starts: Weights, widths: list[int], k: int = 1) -> Weights:
     for number, (name, keys, rows) in enumerate((("h", h, 1), ("c", c, k))):
         for layer, vectors in enumerate(_layers(starts, name, keys, widths, rows)):
             padded = F.pad(vectors, (0, max(widths) - vectors.size(1)))
-            found[f"cells.{layer}.start.{number}"] = padded if name == "c" else padded[0]
+            found[f"cells.{layer}.learned_start.{number}"] = padded if name == "c" else padded[0]
     return found
 
 

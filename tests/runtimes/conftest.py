@@ -91,7 +91,7 @@ def started():
     model = NextItemModel("array", 7, 6, k=3, num_layers=2, embedding_size=5, learned_start=True).eval()
     with torch.no_grad():
         for cell in model.cells.values():
-            for start in cell.start:
+            for start in cell.learned_start:
                 start.normal_()
     return model
 

@@ -106,7 +106,7 @@ def test_a_bundle_is_verified_again_and_the_start_is_part_of_the_fingerprint(bun
     assert verify_bundle(folder).passed
     other = started()
     with torch.no_grad():
-        other.cells["1"].start[0].add_(1)
+        other.cells["1"].learned_start[0].add_(1)
     with pytest.raises(ExportError, match="was made from another model"):
         verify_bundle(folder, other, coverage=SMALL)
 
@@ -148,7 +148,7 @@ def test_a_start_that_is_not_finite_is_refused(number, tmp_path):
     """In float32, in which sessions are kept."""
     model = started().double()
     with torch.no_grad():
-        model.cells["1"].start[1][0, 2] = number
+        model.cells["1"].learned_start[1][0, 2] = number
     with pytest.raises(ExportError, match="state c_l1 starts from a number that is not finite in float32"):
         arraylstm_export.export(model, tmp_path / "bundle", QUICK)
     assert not (tmp_path / "bundle").exists()
