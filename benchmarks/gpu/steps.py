@@ -55,7 +55,7 @@ class Subject:
     def engine(self) -> Engine:
         """The server's engine with the bundle, warmed up."""
         settings = Settings(device=self.device.device, tf32=self.device.tf32, max_batch=self.most)
-        opened = open_engine(Bundle.load(self.served.bundle), settings, FIRST + self.most)
+        opened = open_engine(Bundle.load(self.served.bundle), settings, FIRST + 2 * self.most)
         opened.warm_up(self.most)
         return opened
 
@@ -93,7 +93,7 @@ def arrays_step(subject: Subject, items: Integers) -> Step:
     """Return a step of the server's engine on a GPU that leaves what it found in arrays, as torch does."""
     engine = subject.engine
     assert isinstance(engine, DeviceEngine)
-    sources, targets = np.full(len(items), INITIAL), FIRST + np.arange(len(items))
+    sources, targets = np.full(len(items), INITIAL), FIRST + subject.most + np.arange(len(items))
 
     def step() -> Floats:
         found = engine.advance(sources, targets, items)

@@ -10,15 +10,14 @@ from typing import Any
 import numpy as np
 import onnx
 
-from arraylstm_serve.arrays import Floats, Integers
+from arraylstm_serve.arrays import Doubles, Floats, Integers
 from arraylstm_serve.bundle.load import Bundle
 from arraylstm_serve.engine.base import LOGITS, Step, initial_row, row_shapes
 from arraylstm_serve.engine.gpu.binding import NEXT, BoundGraph, Outputs
 from arraylstm_serve.engine.gpu.driver import card
 from arraylstm_serve.engine.gpu.graphs import Layout, rank_graph, read_graph, step_graph, write_graph
 from arraylstm_serve.engine.gpu.memory import Place
-from arraylstm_serve.engine.gpu.top import UNLIKELY
-from arraylstm_serve.engine.ranking import NOTHING, Ranking, log_sum_exp, probability, rank_each
+from arraylstm_serve.engine.ranking import Ranking, log_sum_exp, probability, rank_each
 from arraylstm_serve.engine.runtime import onnxruntime as ort
 from arraylstm_serve.engine.slots import INITIAL
 from arraylstm_serve.engine.step_graph import CUDA, batch_faults, batch_sizes
@@ -109,9 +108,10 @@ class DeviceEngine:
     def step(self, sources: Integers, targets: Integers, items: Integers, depths: Sequence[int]) -> Step:
         """See `Engine.step`."""
         found = self.advance(sources, targets, items)
-        finite = np.isfinite(found["tops"][:, 0])
-        rankings = self._rankings(targets, found, np.where(finite, depths, 0))
-        ranks = 1 + found["above"][:, 0].astype(np.int64)
+        chances = probability(found["tops"], _NORMALISED)
+        finite = chances[:, 0] > 0
+        rankings = self._rankings(targets, found["top_ids"], chances, np.where(finite, depths, 0).tolist())
+        ranks = found["above"][:, 0].astype(np.int64) + 1
         return Step(probability(found["value"][:, 0], _NORMALISED), ranks, finite, rankings)
 
     def advance(self, sources: Integers, targets: Integers, items: Integers) -> Outputs:
@@ -128,22 +128,30 @@ class DeviceEngine:
         for part in self._parts(len(slots)):
             some = slots[part]
             found = self._rank.run({"sources": self._filled(some)}, len(some))
-            rankings += self._rankings(some, found, np.full(len(some), depth))
+            chances = probability(found["tops"], _NORMALISED)
+            rankings += self._rankings(some, found["top_ids"], chances, [depth] * len(some))
         return rankings
 
-    def _rankings(self, slots: Integers, found: Outputs, depths: Integers) -> list[Ranking]:
-        """Return a ranking of each slot's `depth` most likely items; `found` is what the device ranked."""
-        most = min(self._layout.top, depths.max(initial=0))
-        ids = found["top_ids"][:, :most].tolist()
-        rankings = list(map(Ranking, ids, probability(found["tops"][:, :most], _NORMALISED).tolist()))
-        for row in np.flatnonzero(depths < most).tolist():
-            depth, (best, chances) = depths[row], rankings[row]
-            rankings[row] = Ranking(best[:depth], chances[:depth]) if depth else NOTHING
-        unlikely = (found["tops"][:, most - 1] <= UNLIKELY) & (depths > 0) if most else np.zeros(len(slots), bool)
-        left = np.flatnonzero((depths > most) | unlikely).tolist()
+    def _rankings(self, slots: Integers, ids: Integers, chances: Doubles, depths: list[int]) -> list[Ranking]:
+        """Return a ranking of each slot's `depth` most likely items.
+
+        Args:
+            slots: (B,) the rows.
+            ids: (B, top) the most likely items, as the device ranked them.
+            chances: (B, top) their probabilities.
+            depths: (B) how many are wanted; if the device found fewer with a probability, the host ranks that row.
+        """
+        most = min(max(depths, default=0), self._layout.top)
+        rows = zip(ids[:, :most].tolist(), chances[:, :most].tolist(), depths, strict=True)
+        rankings, left = [], []
+        for row, (best, likely, depth) in enumerate(rows):
+            if depth and (depth > most or not likely[depth - 1] > 0):
+                left.append(row)
+            rankings.append(Ranking(best, likely) if depth == most else Ranking(best[:depth], likely[:depth]))
         if left:
             logits = self.read(slots[left])[LOGITS]
-            for row, ranking in zip(left, rank_each(logits, log_sum_exp(logits), depths[left].tolist()), strict=True):
+            ranked = rank_each(logits, log_sum_exp(logits), [depths[row] for row in left])
+            for row, ranking in zip(left, ranked, strict=True):
                 rankings[row] = ranking
         return rankings
 
