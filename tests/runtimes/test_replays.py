@@ -110,7 +110,6 @@ def test_a_start_of_another_size(replay, copied_bundle):
 def test_a_program_that_starts_elsewhere_finds_a_difference(replay, bundle_of, tmp_path):
     """It takes the start from the bundle, so that another start is seen; TorchScript has its own."""
     copied = shutil.copytree(bundle_of("started"), tmp_path / "started")
-    assert replay(copied).returncode == 0
     change_manifest(copied, lambda manifest: manifest["states"][1].update(initial="zeros"))
     assert replay(copied).returncode == (0 if replay.name == "libtorch" else 1)
 
