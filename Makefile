@@ -33,7 +33,7 @@ ENGINE_TESTS := $(patsubst %,tests/serve/test_%.py,bulk events interleaved sessi
 
 # What runs with the lowest versions, and what that needs beside them: neither a browser nor schemathesis.
 OLDEST_TESTS := tests/serve tests/export tests/model --ignore tests/serve/edge \
-	$(patsubst %,--ignore tests/serve/test_%.py,admin backup console console_sessions openapi origins)
+	$(patsubst %,--ignore tests/serve/test_%.py,admin console console_sessions openapi origins)
 OLDEST_TOOLS := $(shell grep -E '^(pytest|pytest-xdist|hypothesis|jsonschema_rs|matplotlib)==' constraints.txt)
 
 demo: .venv/demo

@@ -36,6 +36,8 @@ class ModelOptions:
     """Score items by a cosine times this number; 0 scores them by plain products [default: by the data]."""
     repeat_bias: bool | None = None
     """Learn a number that is added to the score of the item just read [default: by the data]."""
+    learned_start: bool = False
+    """Learn the state that sessions start from, instead of zeros."""
 
     def settled(self, num_items: int) -> tuple["ModelOptions", list[str]]:
         """Return the options with everything chosen, and in words what was chosen by the number of items and why."""

@@ -95,7 +95,7 @@ class ItemModel(nn.Module):
 
         Args:
             items: (B, S) int64 ids in [0, V); B and S may be 0, and ids from a row's length on are ignored.
-            state: tensors (B, *shape) as `state_shapes` gives them; None starts from zeros.
+            state: tensors (B, *shape) as `state_shapes` gives them; None starts from `initial_state`.
             lengths: (B,) int64, how many of the S items each row has; None means all.
 
         Returns:

@@ -37,13 +37,14 @@ class NextItemModel(ItemModel):
         embedding_dropout: probability of zeroing a feature of an item's embedding in training.
         scale: a number by which cosines become scores: embeddings, what `query` gives and the items' rows that it is
             multiplied by all get the length 1, and `query` then this length. None leaves the lengths as they are.
+        learned_start: learn the state that sequences start from, by `Cell.learn_start`; otherwise it is zeros.
         repeat_bias: learn a number that is added to the score of the item just read. A model whose scores come from
             the embeddings takes that item for the likeliest to follow, however seldom items follow themselves.
 
     Raises:
         ValueError: an unknown cell or activation, a size smaller than 1, a dropout outside [0, 1), a scale that is not
-            above 0, tied or embedding_dropout without an embedding, an activation without a head, or a vocabulary of
-            another size.
+            above 0, tied or embedding_dropout without an embedding, an activation without a head, a vocabulary of another
+            size, or a cell that cannot learn a start.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class NextItemModel(ItemModel):
         embedding_dropout: float = 0.0,
         scale: float | None = None,
         repeat_bias: bool = False,
+        learned_start: bool = False,
     ) -> None:
         require_positive("num_items", num_items)
         if embedding_size is not None:
@@ -81,8 +83,11 @@ class NextItemModel(ItemModel):
             "tied": tied,
             **_checked_head(head_size, activation),
             **_checked_recipe(embedding_dropout, scale, repeat_bias),
+            **({"learned_start": True} if learned_start else {}),  # a file without it is read by older versions too
         }
         cells = make_stack(cell, embedding_size or num_items, hidden_size, k, num_layers, dropout)
+        if learned_start:
+            cells.learn_start()
         super().__init__(cells, num_items, vocabulary, config)
         self.embedding = None if embedding_size is None else nn.Embedding(num_items, embedding_size)
         self.cells = cells

@@ -25,7 +25,11 @@ def is_plain_lstm(model: ItemModel) -> TypeGuard[NextItemModel]:
 def lstm_sequence_graph(model: NextItemModel, interface: Interface) -> ModelProto:
     """Export whole sequences of a plain LSTM, with the inputs and outputs that `sequence_graph` has."""
     batch, steps = torch.export.Dim("B", min=1), torch.export.Dim("S", min=1)
-    example = (torch.zeros(2, 3, dtype=torch.int64), torch.tensor([3, 2]), *model.initial_state(2))
+    example = (
+        torch.zeros(2, 3, dtype=torch.int64),
+        torch.tensor([3, 2]),
+        *(torch.zeros(2, *state.shape) for state in interface.states),
+    )
     dynamic = ({0: batch, 1: steps}, {0: batch}, tuple({0: batch} for _ in interface.states))
     exported = export_graph("sequence", Traceable(_Sequence(model), example, dynamic), interface.sequence)
     exported.graph.ClearField("value_info")  # torch states the shapes of padded tensors wrongly

@@ -59,7 +59,7 @@ class Accuracy:
 def compare(
     before: Runner, after: Runner, interface: Interface, sequences: Sequence[Array], unknown: int | None = None
 ) -> Accuracy:
-    """Run two forms over sequences, each from the zero state, and compare what they predict.
+    """Run two forms over sequences, each from the initial state, and compare what they predict.
 
     Args:
         before: the model.
@@ -157,7 +157,7 @@ def _quality(logits: Array, following: Array, unknown: int | None) -> tuple[Arra
 
 
 def _batches(sequences: Iterable[Array], interface: Interface) -> Iterator[tuple[Scenario, Array]]:
-    """Yield batches from the zero state, each with the items (B, S) that follow; similar lengths go together."""
+    """Yield batches from the initial state, each with the items (B, S) that follow; similar lengths go together."""
     waiting = sorted(sequences, key=len)
     while waiting:
         rows = max(1, steps_at_once(interface.num_items) // (len(waiting[-1]) - 1))
@@ -166,5 +166,4 @@ def _batches(sequences: Iterable[Array], interface: Interface) -> Iterator[tuple
         for row, sequence in enumerate(batch):
             items[row, : len(sequence)] = sequence
         lengths = np.array([len(sequence) - 1 for sequence in batch])
-        state = [np.zeros((len(batch), *state.shape), np.float32) for state in interface.states]
-        yield Scenario("held out", items[:, :-1], lengths, state), items[:, 1:]
+        yield Scenario("held out", items[:, :-1], lengths, interface.start(len(batch))), items[:, 1:]

@@ -8,8 +8,9 @@ import numpy as np
 
 from arraylstm_serve.arrays import Floats, Integers
 from arraylstm_serve.bundle.manifest import State
-from arraylstm_serve.engine.base import LOGITS, Step, row_shapes
+from arraylstm_serve.engine.base import LOGITS, Step, initial_row, row_shapes
 from arraylstm_serve.engine.ranking import Ranking, log_sum_exp, observe, rank, rank_each
+from arraylstm_serve.engine.slots import INITIAL
 from arraylstm_serve.engine.step_graph import StepGraph
 
 
@@ -38,6 +39,7 @@ class HostEngine:
         self._logits = self._rows[LOGITS]
         self._states = [rows for name, rows in self._rows.items() if name != LOGITS]
         self._log_sums = np.zeros(slots, np.float64)
+        self.write(np.array([INITIAL]), initial_row(states, num_items))
 
     def step(self, sources: Integers, targets: Integers, items: Integers, depths: Sequence[int]) -> Step:
         """See `Engine.step`."""

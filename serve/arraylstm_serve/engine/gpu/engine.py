@@ -12,7 +12,7 @@ import onnx
 
 from arraylstm_serve.arrays import Doubles, Floats, Integers
 from arraylstm_serve.bundle.load import Bundle
-from arraylstm_serve.engine.base import LOGITS, Step, row_shapes
+from arraylstm_serve.engine.base import LOGITS, Step, initial_row, row_shapes
 from arraylstm_serve.engine.gpu.binding import NEXT, BoundGraph, Outputs
 from arraylstm_serve.engine.gpu.driver import card
 from arraylstm_serve.engine.gpu.graphs import Layout, rank_graph, read_graph, step_graph, write_graph
@@ -80,9 +80,7 @@ class DeviceEngine:
             )
             self._step = self._open_step(bundle, place.bounded(gpu_memory), threads)
             self._check_rows_written()
-            self._write_rows(
-                np.array([INITIAL]), {m.name: np.zeros((1, m.width), np.float32) for m in self._layout.matrices}
-            )
+            self.write(np.array([INITIAL]), initial_row(states, self._layout.num_items))
         self.provider = self._step.provider
         self.device = f"{place.name}, CUDA graphs {'on' if self._step.captured else 'off'}"
 
