@@ -43,8 +43,8 @@ class NextItemModel(ItemModel):
 
     Raises:
         ValueError: an unknown cell or activation, a size smaller than 1, a dropout outside [0, 1), a scale that is not
-            above 0, tied or embedding_dropout without an embedding, an activation without a head, a vocabulary of another
-            size, or a cell that cannot learn a start.
+            above 0, tied or embedding_dropout without an embedding, an activation without a head, a vocabulary of
+            another size, or a cell that cannot learn a start.
     """
 
     def __init__(
