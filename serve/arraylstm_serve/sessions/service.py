@@ -135,6 +135,11 @@ class Service:
         return "" if self.keeper is None else self.keeper.fault
 
     @property
+    def unready(self) -> str:
+        """Why the server should get no requests now, in a word or two; empty if it should."""
+        return "draining" if self.draining else "store unavailable" if self.fault else ""
+
+    @property
     def unsaved(self) -> int | None:
         """How many sessions the store does not have in their newest value; None if answers wait until it has."""
         return None if self._behind is None else len(self._behind.unsaved)

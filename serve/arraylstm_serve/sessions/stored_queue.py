@@ -23,12 +23,12 @@ from arraylstm_serve.engine.batcher import Walk
 from arraylstm_serve.engine.slots import INITIAL
 from arraylstm_serve.sessions.behind import WriteBehind
 from arraylstm_serve.sessions.commands import Change, Slow
-from arraylstm_serve.sessions.keeper import Keeper, Next, session_of
+from arraylstm_serve.sessions.keeper import Keeper, Next, named, session_of
 from arraylstm_serve.sessions.queue import Queue
 from arraylstm_serve.sessions.session import Session
 from arraylstm_serve.sessions.turn import Done, Turn
 from arraylstm_serve.stores.base import Failed, Loaded, Outcome
-from arraylstm_serve.stores.record import Record, RecordError, decode
+from arraylstm_serve.stores.record import WRITES, Record, RecordError, decode
 
 CERTAIN = (CAPACITY, DEADLINE_EXCEEDED, INTERNAL, MODEL_MISMATCH, SESSION_DAMAGED, STORE_UNAVAILABLE)
 """The refusals that do not depend on where a session stands."""
@@ -95,10 +95,14 @@ class StoredQueue(Queue):
 
     def _answer_first(self, behind: WriteBehind, changed: list[tuple[Turn, Change]]) -> None:
         """End turns before the store has their changes."""
+        done: list[Done] = []
         for turn, change in changed:
             if change.session is not None:
-                behind.note(turn.session, change.session)
-        super()._end(list(changed))
+                session = named(Next(turn.session, change.session, turn.model))
+                behind.note(turn.session, session)
+                change = Change(session, change.answer, change.unlisted)
+            done.append((turn, change))
+        super()._end(done)
 
     def _write(self, changed: list[tuple[Turn, Change]]) -> list[Done]:
         """Send changes to the store; return the turns that end now."""
@@ -123,6 +127,7 @@ class StoredQueue(Queue):
             turn.loaded is not None
             or not turn.key
             or not self._keeper.store.shared
+            or (self._behind is not None and turn.key in self._behind.unsaved)
             or turn.command.idempotency_key in turn.session.answers.by_key
             or (isinstance(change, Problem) and change.kind in CERTAIN)
         )
@@ -198,10 +203,20 @@ class StoredQueue(Queue):
         return session
 
     def _is_behind(self, session: Session, seen: Session) -> bool:
-        """Whether the store has lost what was acknowledged here."""
-        if not session.version:  # a session that was removed leaves a record, one that has expired does not
-            return self._clock() - seen.last_used < self._keeper.store.ttl
-        return session.incarnation == seen.incarnation and session.version < seen.version
+        """Whether the store has lost what was acknowledged here.
+
+        A session that was removed leaves a record, one that has expired does not. A record names its last writes, also
+        those before the session began anew; so what it has after fewer writes than that has followed what was seen, or
+        what was seen is lost.
+        """
+        ttl = self._keeper.store.ttl
+        if not session.version:
+            return self._clock() - seen.last_used < ttl
+        if not seen.writes or seen.writes[0] in session.writes:
+            return False
+        if session.incarnation == seen.incarnation:
+            return session.version - seen.version < WRITES
+        return len(session.writes) < WRITES and session.created - seen.last_used < ttl
 
     # -- what becomes of changes
 
@@ -212,7 +227,7 @@ class StoredQueue(Queue):
         done: list[Done] = []
         for (turn, change), outcome, session in zip(changed, outcomes, sessions, strict=True):
             if outcome == "applied":
-                done.append((turn, Change(session, change.answer)))
+                done.append((turn, Change(session, change.answer, change.unlisted)))
             elif outcome == "stale":
                 self._load_again(turn)
             else:
