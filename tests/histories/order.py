@@ -109,9 +109,7 @@ class Search:
         losses: how often the session went back, once an order is found.
     """
 
-    def __init__(
-        self, replay: Replay, calls: Sequence[Call], forgetful: bool = False, rewinding: bool = False
-    ) -> None:
+    def __init__(self, replay: Replay, calls: Sequence[Call], forgetful: bool = False, rewinding: bool = False) -> None:
         self.losses = Losses()
         self._replay = replay
         self._forgetful = forgetful

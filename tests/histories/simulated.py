@@ -86,7 +86,9 @@ class Simulated:
     def infer(self, name: str, session: Session, ask: Ask) -> Answer:
         """Consume items of a sequence of /v2."""
         if not ask.start and not session.life.step:
-            said = "inference request for sequence x to model 'arraylstm' must specify the START flag on the first request"
+            said = (
+                "inference request for sequence x to model 'arraylstm' must specify the START flag on the first request"
+            )
             return 400, dumped({"error": said})
         life = self.replay.after(self.replay.fresh if ask.start else session.life, ask.items)
         session.life, session.restored = (self.replay.fresh if ask.end else life), False

@@ -92,7 +92,9 @@ def asks(files: list[str]) -> st.SearchStrategy[Ask]:
         Ask, st.just("advance"), items, st.just(3), expected, st.just(()), st.integers(0, 5).map((0).__eq__)
     )
     others = st.sampled_from([Ask("inspect"), Ask("predictions", top_k=3), Ask("save"), Ask("delete")])
-    sequences = st.builds(Ask, st.just("infer"), items, st.just(3), end=st.integers(0, 5).map((0).__eq__), start=st.booleans())
+    sequences = st.builds(
+        Ask, st.just("infer"), items, st.just(3), end=st.integers(0, 5).map((0).__eq__), start=st.booleans()
+    )
     stateless = st.builds(Ask, st.just("predict"), items, st.just(3))
     moves = [st.builds(lambda file: Ask("restore", file=file), st.sampled_from(files))] if files else []
     return st.one_of(events, events, others, sequences, stateless, *moves)

@@ -1,4 +1,4 @@
-"""Stores that lose steps: where that is allowed, sessions that went back are counted, told and untold; nothing else is."""
+"""Stores that lose steps: sessions that went back are counted where that is allowed. Mistakes without sessions, or by /v2."""
 
 from __future__ import annotations
 
@@ -78,9 +78,7 @@ def untold_by_a_conflict(script: Script) -> None:
         (untold_by_a_conflict, Losses(0, 1, 1)),
     ],
 )
-def test_a_session_that_went_back_is_counted(
-    replay: Replay, loss: Callable[[Script], object], counted: Losses
-) -> None:
+def test_a_session_that_went_back_is_counted(replay: Replay, loss: Callable[[Script], object], counted: Losses) -> None:
     """Each loss is a fault of its own where stores lose nothing, and is counted once where they may."""
     script = Script(replay)
     prelude(script)

@@ -2,8 +2,8 @@
 
 Workers play sessions of their own for some seconds: single events, bulk requests, streams, with keys and without, with
 the right expected step and with a wrong one, calls at once, repeats of answered keys, reads, moves of a state, ends,
-deletions, sequences of `/v2` and predictions without a session. A worker goes on through refused connections, 503 and timeouts, and sends a call with a key again until it is
-answered. The sessions' names are new in every run.
+deletions, sequences of `/v2` and predictions without a session. A worker goes on through refused connections, 503 and
+timeouts, and sends a call with a key again until it is answered. The sessions' names are new in every run.
 """
 
 from __future__ import annotations

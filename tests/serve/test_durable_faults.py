@@ -160,6 +160,18 @@ async def test_a_session_that_ended_and_began_again_elsewhere_is_not_lost(bundle
     assert there.service.counters.rewound == 0
 
 
+async def test_a_key_that_another_server_has_forgotten_is_new(bundle_path: Path, store: Store) -> None:
+    """After a removal by another server, or 16 newer keys there, a key is not answered from an old value."""
+    here, there = (over(bundle_path, store) for _ in range(2))
+    await here.send("u", "a", key="k")
+    await there.client.delete("/v1/sessions/u")
+    assert (await here.send("u", "b", key="k")).json()["state"] == "new"
+    for place in range(16):
+        await there.send("u", "c", key=f"k{place}")
+    assert (await here.send("u", "b", key="k")).json()["step"] == 18
+    assert (await here.send("u", "c", key="k15")).json()["step"] == 17
+
+
 async def test_write_behind_reads_what_it_has_answered(bundle_path: Path) -> None:
     """With --ack memory over a shared store, a look at a session shows the steps that the store does not have yet."""
     store = Store()

@@ -29,15 +29,7 @@ from arraylstm_serve.sessions.stored_queue import StoredQueue
 from arraylstm_serve.sessions.table import Table
 from arraylstm_serve.sessions.turn import Reply, Turn
 from arraylstm_serve.settings import Settings
-from arraylstm_serve.stores.base import Store
-
-Clock = Callable[[], float]
-
-
-def steady_clock() -> Clock:
-    """Return a clock of seconds since the epoch that never jumps, even if somebody sets the machine's time."""
-    offset = time.time() - time.monotonic()
-    return lambda: time.monotonic() + offset
+from arraylstm_serve.stores.base import Clock, Store, steady_clock
 
 
 class Service:

@@ -128,7 +128,6 @@ class StoredQueue(Queue):
             or not turn.key
             or not self._keeper.store.shared
             or (self._behind is not None and turn.key in self._behind.unsaved)
-            or turn.command.idempotency_key in turn.session.answers.by_key
             or (isinstance(change, Problem) and change.kind in CERTAIN)
         )
 

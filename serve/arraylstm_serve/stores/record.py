@@ -13,8 +13,9 @@
                    the tensors, float32, one after the other
 
 Numbers are little-endian. Incarnation, version and write ids have a fixed place, so that a store can compare them
-without MessagePack; the first three numbers of them are the record's stamp. CRC-32 finds every damage of up to 32 neighbouring bits, and is the fastest checksum that Python
-has (3 us for 7 kB). It protects against damaged disks, not against people.
+without MessagePack. Incarnation, version and the newest write id are the record's stamp. CRC-32 finds every damage of
+up to 32 neighbouring bits, and is the fastest checksum that Python has (3 us for 7 kB). It protects against damaged
+disks, not against people.
 """
 
 from __future__ import annotations
