@@ -1,4 +1,4 @@
-"""Run the load over a deployment, and let the checker judge: `python -m tests.faults.deployments NAME --seconds 600`."""
+"""Run the load over a deployment and check it: `python -m tests.faults.deployments NAME --seconds 600`."""
 
 from __future__ import annotations
 

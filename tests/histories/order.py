@@ -234,7 +234,7 @@ class Search:
 
     def _untold(self, place: Place, waiting: Sequence[Call]) -> Iterator[Place]:
         """Yield the earlier places of the session from which a call that waits can go on."""
-        for step in {_wanted(call) for call in waiting} - {place.stand.life.step}:
+        for step in {_wanted(call) for call in waiting}:  # perhaps the same one, with other keys or another way to it
             for earlier in self._earlier(place, step):
                 yield self._gone_back(place, earlier, Losses(untold=1))
 

@@ -1,4 +1,4 @@
-"""Stores that lose steps: sessions that went back are counted where that is allowed. Mistakes without sessions, or by /v2."""
+"""Sessions that went back, and answers of `/v2` and without a session: what is allowed is counted, mistakes are found."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .history import Ask, Sent
 from .order import Losses
 from .planted import Plants, expect, life, plant, prelude, spoil
 from .replay import Replay
-from .simulated import Script, advance, altered, refusal
+from .simulated import Script, Session, advance, altered, refusal
 
 PLANTS: Plants = {}
 
@@ -66,6 +66,15 @@ def untold_by_a_conflict(script: Script) -> None:
     script.call("anna", advance("e", expected_step=4))
 
 
+def untold_of_a_key(script: Script) -> None:
+    before = script.server.sessions["anna"].life
+    script.event("anna", "a")
+    script.event("anna", "e", key="k")
+    script.call("anna", Ask("restore", file=script.call("bert", Ask("save"))[1]))
+    script.server.sessions["anna"] = Session(before)
+    script.event("anna", "e", key="k")
+
+
 @pytest.mark.parametrize(
     ("loss", "counted"),
     [
@@ -76,6 +85,7 @@ def untold_by_a_conflict(script: Script) -> None:
         (untold, Losses(0, 1, 2)),
         (untold_of_all, Losses(0, 1, 4)),
         (untold_by_a_conflict, Losses(0, 1, 1)),
+        (untold_of_a_key, Losses(0, 1, 0)),
     ],
 )
 def test_a_session_that_went_back_is_counted(replay: Replay, loss: Callable[[Script], object], counted: Losses) -> None:
@@ -84,7 +94,7 @@ def test_a_session_that_went_back_is_counted(replay: Replay, loss: Callable[[Scr
     prelude(script)
     loss(script)
     (verdict,) = check(replay, script.calls())
-    assert verdict.kind in ("rewound", "lost", "lost session", "stale read")
+    assert verdict.kind in ("rewound", "lost", "lost session", "stale read", "key answered differently")
     losses: dict[str, Losses] = {}
     assert not check(replay, script.calls(), losses=losses)
     assert losses == {"anna": counted}
