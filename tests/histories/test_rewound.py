@@ -1,4 +1,4 @@
-"""Sessions that went back, and answers of `/v2` and without a session: what is allowed is counted, mistakes are found."""
+"""Sessions that went back, and answers of `/v2` and without a session: the allowed is counted, mistakes are found."""
 
 from __future__ import annotations
 

@@ -129,6 +129,30 @@ async def test_a_version_that_comes_again_after_a_loss_is_another_value(bundle_p
     assert (there.service.counters.rewound, here.service.counters.rewound) == (1, 0)
 
 
+@pytest.mark.parametrize("unknown", [False, True])
+async def test_steps_that_a_store_has_lost_while_it_failed_are_told(
+    bundle_path: Path, store: Store, unknown: bool
+) -> None:
+    """A server that could not write a session remembers what it had answered: a restart without it is told."""
+    harness = over(bundle_path, store)
+    await harness.send("u", "a")
+    older = dict(store._records)
+    for name in ("u", "begun", "right"):
+        await harness.send(name, "b")
+    newer = store._records["right"]
+    store.broken = Failed("nobody answers", unknown=unknown)
+    for name in ("u", "begun", "right"):
+        check(await harness.send(name, "c"), "store_unavailable")
+        check(await harness.send(name, "c"), "store_unavailable")
+    store.broken = None
+    store._records = older | {"right": newer}
+    assert check(await harness.client.get("/v1/sessions/u/predictions"), "session_rewound")["step"] == 1
+    assert check(await harness.send("begun", "c"), "session_rewound")["step"] == 0
+    assert (await harness.send("right", "c")).json()["step"] == 2
+    assert (await harness.send("u", "c")).json()["step"] == 2
+    assert harness.service.counters.rewound == 2
+
+
 @pytest.mark.parametrize("steps", [1, 2, 5])
 async def test_a_session_that_was_lost_and_begun_again_elsewhere_is_told(
     bundle_path: Path, store: Store, steps: int

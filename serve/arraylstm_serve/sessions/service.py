@@ -10,7 +10,7 @@ from typing import Any
 
 from arraylstm_serve import __version__
 from arraylstm_serve.api.problems import Problem
-from arraylstm_serve.api.schemas import Stats, encode
+from arraylstm_serve.api.schemas import Stats, Unready, encode
 from arraylstm_serve.bundle.load import Bundle
 from arraylstm_serve.counters import Counters
 from arraylstm_serve.engine.base import Engine, row_bytes
@@ -127,9 +127,9 @@ class Service:
         return "" if self.keeper is None else self.keeper.fault
 
     @property
-    def unready(self) -> str:
-        """Why the server should get no requests now, in a word or two; empty if it should."""
-        return "draining" if self.draining else "store unavailable" if self.fault else ""
+    def unready(self) -> Unready | None:
+        """Why the server should get no requests now; None if it should."""
+        return "draining" if self.draining else "store unavailable" if self.fault else None
 
     @property
     def unsaved(self) -> int | None:

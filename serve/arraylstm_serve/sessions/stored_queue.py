@@ -48,10 +48,13 @@ class StoredQueue(Queue):
         super().__init__(*parts, **bounds)
         self._keeper = keeper
         self._behind = behind
+        self._dropped: dict[str, Session] = {}
+        """The acknowledged values of sessions that were let go as the store failed; at most `max_sessions`."""
 
     def _begin(self, turn: Turn) -> bool:
         """See `Queue._begin`; load the session first if it is not held."""
         if turn.key and turn.loaded is None and not self._table.find(turn.key).version:
+            turn.seen = self._dropped.get(turn.key) if turn.command.waits else None
             self._load(turn)
             return True
         return super()._begin(turn)
@@ -178,6 +181,7 @@ class StoredQueue(Queue):
         if turn.command.waits and session.slot == INITIAL:
             self._table.unload(turn.key)  # a command that does not wait may come while a walk reads the session's slot
         seen, turn.seen = turn.seen, None
+        self._dropped.pop(turn.key, None)
         if seen is not None and self._is_behind(session, seen):
             self._counters.rewound += 1
             detail = (
@@ -230,10 +234,21 @@ class StoredQueue(Queue):
             elif outcome == "stale":
                 self._load_again(turn)
             else:
-                self._table.unload(turn.key)
+                self._drop(turn)
                 done.append((turn, unavailable(turn, outcome.reason, unknown=outcome.unknown)))
         if done:
             super()._end(done)
+
+    def _drop(self, turn: Turn) -> None:
+        """Let a session go of which nobody knows what the store has; remember what was acknowledged."""
+        self._table.unload(turn.key)
+        last = turn.session
+        if last.version:
+            self._dropped[turn.key] = Session(
+                last.key, last.incarnation, last.version, step=last.step, last_used=last.last_used, writes=last.writes
+            )
+            if len(self._dropped) > self._max_sessions:
+                del self._dropped[next(iter(self._dropped))]
 
 
 def unavailable(turn: Turn, reason: str, *, unknown: bool = False) -> Problem:
