@@ -111,6 +111,40 @@ async def test_a_store_of_which_a_part_fails_leaves_the_server_ready(bundle_path
     assert await readiness(harness) == [200] * 3
 
 
+@pytest.mark.parametrize("held", [True, False])
+async def test_a_bulk_requests_later_events_wait_for_a_refused_one(bundle_path: Path, store: Store, held: bool) -> None:
+    """If the store fails for a moment, later events of the same session in the request are refused too.
+
+    They would overtake the event that is sent again. Other sessions' events are applied.
+    """
+    harness = over(bundle_path, store)
+    if held:
+        await harness.send("u", "a")
+
+    commit, failed = store._commit, []
+
+    async def fail_once(changes: Sequence[Change]) -> list[Outcome]:
+        if not failed and any(change.key == "u" for change in changes):
+            failed.append(True)
+            return [FULL if change.key == "u" else "applied" for change in changes]
+        return await commit(changes)
+
+    store._commit = fail_once  # type: ignore[method-assign]
+    events = [{"session_id": name, "items": [item]} for name, item in (("u", "b"), ("v", "b"), ("u", "c"), ("u", "d"))]
+    results = (await harness.client.post("/v1/events", json={"events": events})).json()["results"]
+    assert [result.get("code", result.get("step")) for result in results] == [
+        "store_unavailable",
+        1,
+        "store_unavailable",
+        "store_unavailable",
+    ]
+    again = [event for event in events if event["session_id"] == "u"]
+    results = (await harness.client.post("/v1/events", json={"events": again})).json()["results"]
+    assert [result["step"] for result in results] == [held + step for step in (1, 2, 3)]
+    assert predictions(results[-1]) == near(expected_predictions([*"a" * held, *"bcd"]))
+    assert harness.service.pending == 0
+
+
 async def test_a_version_that_comes_again_after_a_loss_is_another_value(bundle_path: Path, store: Store) -> None:
     """Two servers, and a store that has lost a step: the one that answered the lost step takes nothing for its own.
 
