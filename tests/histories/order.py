@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from .answers import Fault, judge
 from .history import NEVER, Call
-from .replay import Replay
+from .replay import Replay, ReplayError
 from .rules import DECIDED_BY_THE_SESSION, REWOUND, Due, Stand, can_take, serve
 
 MOST_PLACES = 20_000
@@ -234,7 +234,9 @@ class Search:
 
     def _untold(self, place: Place, waiting: Sequence[Call]) -> Iterator[Place]:
         """Yield the earlier places of the session from which a call that waits can go on."""
-        for step in {_wanted(call) for call in waiting}:  # perhaps the same one, with other keys or another way to it
+        for step in {
+            self._wanted(call) for call in waiting
+        }:  # perhaps the same one, with other keys or another way to it
             for earlier in self._earlier(place, step):
                 yield self._gone_back(place, earlier, Losses(untold=1))
 
@@ -252,7 +254,7 @@ class Search:
     def _guesses(self, place: Place, ready: Sequence[Call]) -> Iterator[Place]:
         """Yield the places to which calls of unknown outcome lead, if they can help a call that waits."""
         bound = min((call.done for call in ready), default=NEVER)
-        wanted = max((_wanted(call) for call in ready), default=NEVER)
+        wanted = max((self._wanted(call) for call in ready), default=NEVER)
         for index, call in enumerate(self._unknown):
             if call.at > bound:
                 break
@@ -264,6 +266,22 @@ class Search:
             after, _ = serve(self._replay, place.stand, call)
             if after != place.stand:
                 yield self._standing(place, after)._replace(guessed=place.guessed | {index})
+
+    def _wanted(self, call: Call) -> int:
+        """Return the step at which the session must stand for a call; NEVER if the call does not tell."""
+        if call.code in ("unknown_session", "session_gone"):
+            return 0
+        if call.ask.do == "save" and call.ok and self._rewinding:
+            return self._step_of(call.outcome.body)
+        if call.told is None or call.ask.do == "restore" or call.ask.start:
+            return NEVER
+        return call.told - len(call.ask.items) if call.ok else call.told
+
+    def _step_of(self, file: str) -> int:
+        try:
+            return self._replay.restored(file).step
+        except ReplayError:
+            return NEVER
 
     def _overtaken(self, place: Place, call: Call) -> bool:
         """Return whether a later call of the same channel is done, so that this one has no place any more."""
@@ -277,12 +295,3 @@ class Search:
 def _tells(call: Call) -> bool:
     """Return whether the place of a call matters: it was or may have been applied, or its refusal names a step."""
     return call.outcome.outcome != "refused" or call.code in (*DECIDED_BY_THE_SESSION, "internal")
-
-
-def _wanted(call: Call) -> int:
-    """Return the step at which the session must stand for a call; NEVER if the call does not tell."""
-    if call.code in ("unknown_session", "session_gone"):
-        return 0
-    if call.told is None or call.ask.do == "restore" or call.ask.start:
-        return NEVER
-    return call.told - len(call.ask.items) if call.ok else call.told

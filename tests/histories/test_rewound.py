@@ -56,6 +56,11 @@ def untold(script: Script) -> None:
     script.event("anna", "e")
 
 
+def untold_by_a_state(script: Script) -> None:
+    spoil(script, life(script, *"abc"))
+    script.call("anna", Ask("save"))
+
+
 def untold_of_all(script: Script) -> None:
     script.server.sessions.pop("anna")
     script.call("anna", Ask("inspect"))
@@ -84,6 +89,7 @@ def untold_of_a_key(script: Script) -> None:
         (told_late, Losses(0, 1, 1)),
         (untold, Losses(0, 1, 2)),
         (untold_of_all, Losses(0, 1, 4)),
+        (untold_by_a_state, Losses(0, 1, 1)),
         (untold_by_a_conflict, Losses(0, 1, 1)),
         (untold_of_a_key, Losses(0, 1, 0)),
     ],
