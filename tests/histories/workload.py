@@ -255,9 +255,8 @@ def labels_of(bundle: Path) -> list[Item]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Drive the servers that the command line names; return the exit status, 2 for bad input."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.histories.workload", description=__doc__.partition("\n\n")[2]
-    )
+    text = __doc__.partition("\n\n")[2]
+    parser = argparse.ArgumentParser(prog="python -m tests.histories.workload", description=text)
     parser.add_argument("bundle", type=Path, help="the folder of the bundle that is served")
     parser.add_argument("urls", nargs="+", type=_url, metavar="URL", help="a server, such as http://127.0.0.1:8080")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the file of the history")
