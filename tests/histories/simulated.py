@@ -39,7 +39,7 @@ class Simulated:
     def handle(self, name: str, ask: Ask, key: str | None) -> Answer:
         """Apply a call; return the status and body of its answer."""
         session = self.sessions.setdefault(name, Session(self.replay.fresh))
-        if key in session.keys:
+        if key in session.keys and ask.do != "predict":
             first, body = session.keys[key]
             return (200, body) if first == ask else refusal("idempotency_key_reused", 422)
         status, body = getattr(self, ask.do)(name, session, ask)

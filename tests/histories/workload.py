@@ -199,7 +199,7 @@ ACTIONS = {
     Worker.conflict: 2,
     Worker.read: 4,
     Worker.infer: 4,
-    Worker.predict: 1,
+    Worker.predict: 2,
     Worker.move: 1,
     Worker.delete: 1,
 }
