@@ -15,7 +15,7 @@ from arraylstm_serve.stores.record import decode
 
 from ..waiting import until_soon
 from .answers import check, near
-from .bundles import expected_predictions
+from .bundles import expected_predictions, write_bundle
 from .harness import Harness, predictions
 from .test_durable import Store
 from .test_durable import server as over
@@ -267,6 +267,15 @@ async def test_write_behind_knows_its_own_writes(bundle_path: Path, quick: None,
     assert harness.service.keeper.lost == 0
     answer = (await harness.send("u", "e", expected_step=steps)).json()
     assert predictions(answer) == near(expected_predictions(["a", "b", *later, "e"]))
+
+
+@pytest.mark.parametrize("ack", ["store", "memory"])
+async def test_unknown_items_are_counted_with_a_store_too(tmp_path: Path, ack: str) -> None:
+    """An item that the model has no label for counts once its event is answered."""
+    path = write_bundle(tmp_path / "unknown", labels=["a", "b", "c", "d", "e", "f", "<unk>"], unknown="<unk>")
+    harness = over(path, Store(shared=False), sessions="sqlite:x", ack=ack)
+    await harness.send("u", "a", "nobody knows this")
+    assert harness.service.counters.unknown_items == 1
 
 
 @pytest.fixture
