@@ -269,11 +269,10 @@ async def test_write_behind_knows_its_own_writes(bundle_path: Path, quick: None,
     assert predictions(answer) == near(expected_predictions(["a", "b", *later, "e"]))
 
 
-@pytest.mark.parametrize("ack", ["store", "memory"])
-async def test_unknown_items_are_counted_with_a_store_too(tmp_path: Path, ack: str) -> None:
+async def test_unknown_items_are_counted_with_a_store_too(tmp_path: Path) -> None:
     """An item that the model has no label for counts once its event is answered."""
     path = write_bundle(tmp_path / "unknown", labels=["a", "b", "c", "d", "e", "f", "<unk>"], unknown="<unk>")
-    harness = over(path, Store(shared=False), sessions="sqlite:x", ack=ack)
+    harness = over(path, Store(shared=False), sessions="sqlite:x")
     await harness.send("u", "a", "nobody knows this")
     assert harness.service.counters.unknown_items == 1
 
