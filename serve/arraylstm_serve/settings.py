@@ -90,7 +90,8 @@ class Settings:
     this where servers share the store."""
 
     store_timeout: Seconds = 2.0
-    """Seconds after which a call to Redis or Valkey has failed; its requests are answered 503."""
+    """Seconds after which a call to Redis or Valkey has failed; its requests are answered 503. SQLite's disk has five
+    times as long."""
 
     max_sessions: Count = 20_000
     """Most sessions held in memory at once; a new one replaces the least recently used idle one, which a store still

@@ -234,10 +234,13 @@ class BulkAnswer(Struct):
     results: list[Result]
 
 
+Unready = Literal["draining", "store unavailable"]
+
+
 class Health(Struct):
     """Whether the server is alive, or ready."""
 
-    status: Annotated[Literal["ok", "ready", "draining", "store unavailable"], Meta(examples=["ready"])]
+    status: Annotated[Literal["ok", "ready", Unready], Meta(examples=["ready"])]
 
 
 BACKUP_PATH = r"/[^\x00-\x1f\x7f]{1,4000}"

@@ -6,7 +6,7 @@ returns the change. Neither method alters anything that others can see: the queu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 from msgspec import Raw, Struct
@@ -30,12 +30,16 @@ class Caller(Struct, frozen=True, gc=False):
         client: whom the bounds and shares count: the name of their API key, or their address.
         arrived: when the request arrived, by perf_counter.
         deadline: the latest time to begin the request, by perf_counter.
+        held_back: by session id, the refusals that may be over soon of what else was asked in the same request. Later
+            commands get the same refusal when their turn comes, because they must not overtake the refused one when it
+            is sent again. It may grow meanwhile; its problems have no tracebacks.
     """
 
     namespace: str
     client: str
     arrived: float
     deadline: float
+    held_back: Mapping[str, Problem] = {}
 
 
 class Turn(Protocol):

@@ -66,7 +66,7 @@ class Session(Struct, frozen=True, gc=False):
         key: its name in the server; `NAMESPACE/ID` if API keys divide sessions into namespaces.
         incarnation: 63 random bits, drawn when the session begins; 0 if it has not begun.
         version: how often the session has changed since it began, its end included. No two values of a session have the
-            same incarnation and version.
+            same incarnation and version, unless a store has lost some.
         model: the fingerprint of the model that made its state.
         step: how many items it has consumed.
         slot: the engine's row that holds its state.
@@ -104,7 +104,9 @@ class Session(Struct, frozen=True, gc=False):
     @property
     def stamp(self) -> Stamp | None:
         """What names this value of the session; None before it has begun for the first time."""
-        return Stamp(self.incarnation, self.version) if self.version else None
+        if not self.version:
+            return None
+        return Stamp(self.incarnation, self.version, self.writes[0] if self.writes else 0)
 
     @property
     def state(self) -> State:
