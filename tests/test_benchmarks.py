@@ -17,6 +17,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 NEEDS_CUDA = {
     "product, TF32",
     "CUDA graph of one small kernel, to its end",
+    "engine, arrays",
     "torch CUDA graph",
     "CUDA graph",
     "CUDA graph of compiled step",

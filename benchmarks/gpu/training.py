@@ -95,7 +95,8 @@ def _agreeing(passes: dict[str, Pass], tolerance: float) -> tuple[dict[str, Pass
 
 
 def _difference(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
-    return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(actual, expected, strict=True))
+    gaps = [(a - b).abs().max() / b.abs().max() for a, b in zip(actual, expected, strict=True)]
+    return float(torch.stack(gaps).max())  # a NaN stays one
 
 
 # -- ways to run a cell -------------------------------------------------------------------------------------------

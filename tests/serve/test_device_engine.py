@@ -154,10 +154,11 @@ def test_a_graph_with_its_weights_beside_it_is_found(bundle_path: Path) -> None:
     assert engine.step(*ONE, np.array([4]), [V]).rankings == expected.rankings
 
 
-def test_more_rows_than_there_is_memory_for_are_an_error(bundle_path: Path) -> None:
+def test_more_rows_than_there_is_memory_for_are_an_error(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the device cannot hold the rows, the error says so and names the settings to lower."""
+    monkeypatch.setattr(Place, "_memory", lambda *_, **__: np.zeros(10**15))
     with pytest.raises(StartupError, match="cannot hold or step that many sessions: .*; lower --max-sessions or"):
-        on_device(bundle_path, slots=10**13)
+        on_device(bundle_path)
 
 
 @pytest.mark.anyio
@@ -304,3 +305,35 @@ def test_rows_that_ask_for_many_items_are_read_together(bundle_path: Path, monke
     assert [len(ranking.ids) for ranking in step.rankings] == [1, 2, 3, 4, 5, 6, 7, 0]
     expected = on_host(bundle_path).step(np.full(8, INITIAL), slots, slots % V, [1, 2, 3, 4, 5, 6, 7, 0])
     assert [ranking.ids for ranking in step.rankings] == [ranking.ids for ranking in expected.rankings]
+
+
+@pytest.mark.parametrize("output", ["tops", "top_ids", "value", "above"])
+def test_outputs_that_are_not_right_are_an_error(
+    bundle_path: Path, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    """If what a step reports is not what the host finds in its rows, the engine refuses to start."""
+    run = BoundGraph.run
+
+    def wrong(bound: BoundGraph, feeds: Any, wanted: int) -> Any:
+        found = run(bound, feeds, wanted)
+        if output in found:
+            found[output] = np.roll(found[output], 1, axis=-1) if output == "top_ids" else found[output] + 2
+        return found
+
+    monkeypatch.setattr(BoundGraph, "run", wrong)
+    with pytest.raises(StartupError, match="does not rank 1 sessions' items right; use --device cpu"):
+        on_device(bundle_path)
+
+
+def test_more_numbers_than_a_scatter_can_count_are_an_error(bundle_path: Path) -> None:
+    """A matrix of more than 2^31 numbers is refused before any memory is taken."""
+    with pytest.raises(StartupError, match=r"rows of 10 numbers \(state_m\).* at most 214748364 rows are possible"):
+        on_device(bundle_path, slots=3 * 10**8)
+
+
+def test_a_batch_over_the_largest_is_an_error(bundle_path: Path) -> None:
+    """The engine has prepared for so many rows and no more."""
+    engine = on_device(bundle_path)
+    slots = FIRST + np.arange(LARGEST + 1)
+    with pytest.raises(ValueError, match=f"at most {LARGEST} rows, got {LARGEST + 1}"):
+        engine.step(np.full(LARGEST + 1, INITIAL), slots, slots % V, [1] * (LARGEST + 1))

@@ -12,7 +12,7 @@ K = 16
 
 
 def found(values):
-    """Return what the part finds in rows of values, and its largest sort."""
+    """Return what the part finds in rows of values."""
     width = values.shape[1]
     k = min(K, width)
     part = likeliest("x", width, k)

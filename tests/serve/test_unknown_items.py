@@ -145,7 +145,6 @@ UNKNOWN_FIRST: list[Item] = ["<unk>", "b", "c", "d", "e", "f", "g"]
 UNKNOWN_LAST: list[Item] = [1, 2, 3, 4, 5, 6, 0]
 
 
-@pytest.mark.host_only("the device's ranks count the unknown item")
 @pytest.mark.parametrize(("labels", "name"), [(UNKNOWN_FIRST, "<unk>"), (UNKNOWN_LAST, 0), (DIGITS, 8)])
 async def test_the_unknown_item_is_never_predicted_and_takes_no_place(
     tmp_path: Path, labels: list[Item], name: Item

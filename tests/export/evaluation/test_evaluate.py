@@ -56,7 +56,6 @@ def by_evaluate(found):
     return [*(model["all"][f"hit@{k}"] for k in CUTOFFS), model["all"]["mrr"]], model["loss"]
 
 
-@pytest.mark.host_only("the device's ranks count the unknown item")
 @pytest.mark.parametrize("name", ["known", "unknown"])
 def test_figures_are_those_of_training_and_of_a_running_server(model_and_bundle, name):
     """On the same sessions, also where many items are unknown: these are no hit, and take no place before others."""
@@ -73,7 +72,6 @@ def test_figures_are_those_of_training_and_of_a_running_server(model_and_bundle,
     assert found[0]["predictions"] == trained.predictions
 
 
-@pytest.mark.host_only("the device's ranks count the unknown item")
 @pytest.mark.parametrize("name", ["unknown", "lacking"])
 def test_figures_with_items_left_out_are_those_of_a_server_that_leaves_them_out(model_and_bundle, name):
     """An item that is left out counts as a prediction that failed, and moves nothing."""

@@ -41,9 +41,11 @@ class Allocation:
             ctypes.memset(address.value or 0, 0, size)
         else:
             _call("cuMemAlloc_v2", ctypes.byref(address), ctypes.c_size_t(size))
-            _call("cuMemsetD8_v2", address, ctypes.c_ubyte(0), ctypes.c_size_t(size))
         self.address: int = address.value
         weakref.finalize(self, _free, self.address, on_host=on_host).atexit = False  # the process's end frees it
+        if not on_host:
+            _call("cuMemsetD8_v2", address, ctypes.c_ubyte(0), ctypes.c_size_t(size))
+            _call("cuCtxSynchronize")  # onnxruntime's streams would not wait for it
 
 
 def card() -> str:

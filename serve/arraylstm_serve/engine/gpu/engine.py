@@ -17,6 +17,7 @@ from arraylstm_serve.engine.gpu.binding import NEXT, BoundGraph, Outputs
 from arraylstm_serve.engine.gpu.driver import card
 from arraylstm_serve.engine.gpu.graphs import Layout, rank_graph, read_graph, step_graph, write_graph
 from arraylstm_serve.engine.gpu.memory import Place
+from arraylstm_serve.engine.gpu.selfcheck import TOLERANCE, step_right
 from arraylstm_serve.engine.ranking import Ranking, log_sum_exp, probability, rank_each
 from arraylstm_serve.engine.runtime import onnxruntime as ort
 from arraylstm_serve.engine.slots import INITIAL
@@ -33,15 +34,16 @@ CAPTURE = True
 _NORMALISED = np.zeros(1)
 """The log-sum-exp of log-probabilities."""
 
-_TOLERANCE = 1e-4
-"""The tolerance of the check at the start. That check finds mixed-up rows, not rounding errors."""
+_LARGEST = 2**31 - 1
+"""The most numbers in a matrix: onnxruntime's ScatterElements counts them in 32 bits."""
 
 
 class DeviceEngine:
     """An engine that keeps its rows in a device's memory; see `Engine`.
 
     A step sends slots and items to the device, and gets the most likely items back. Every batch is filled up to one of
-    a few fixed sizes with scratch rows, which belong to no session.
+    a few fixed sizes with scratch rows, which belong to no session. All calls must come from the thread that made the
+    engine: onnxruntime keeps captured graphs for each thread, and another thread would capture on rows in use.
 
     Args:
         bundle: the model.
@@ -66,13 +68,14 @@ class DeviceEngine:
         gpu_memory: int | None = None,
     ) -> None:
         states = bundle.manifest.states
-        self._layout = Layout(tuple(states), len(bundle.vocabulary))
+        self._layout = Layout(tuple(states), len(bundle.vocabulary), bundle.vocabulary.unknown)
         self.shapes = row_shapes(states, self._layout.num_items)
         self._sizes = batch_sizes(max_batch)
         self._scratch = slots + np.arange(max_batch)
         self._probed = slots + max_batch + np.arange(2 * max_batch)
         with device_faults(place):
             count = slots + 3 * max_batch
+            self._require_writable(count)
             self._rows = {m.name: place.held((count, m.width), np.float32) for m in self._layout.matrices}
             self._read, self._write, self._rank = (
                 BoundGraph(make(self._layout), self._rows, place, self._sizes)
@@ -83,6 +86,15 @@ class DeviceEngine:
             self.write(np.array([INITIAL]), initial_row(states, self._layout.num_items))
         self.provider = self._step.provider
         self.device = f"{place.name}, CUDA graphs {'on' if self._step.captured else 'off'}"
+
+    def _require_writable(self, rows: int) -> None:
+        """Raise StartupError if a matrix of so many rows has more numbers than onnxruntime's scatter can count."""
+        widest = max(self._layout.matrices, key=lambda matrix: matrix.width)
+        if rows * widest.width > _LARGEST:
+            raise StartupError(
+                f"{rows} rows of {widest.width} numbers ({widest.tensor}) are more than a GPU can write to: at most "
+                f"{_LARGEST // widest.width} rows are possible; lower --max-sessions, or use --device cpu."
+            )
 
     def _open_step(self, bundle: Bundle, place: Place, threads: int) -> BoundGraph:
         """Open the step graph, and capture it for every batch size if onnxruntime can do that."""
@@ -112,6 +124,8 @@ class DeviceEngine:
         finite = chances[:, 0] > 0
         rankings = self._rankings(targets, found["top_ids"], chances, np.where(finite, depths, 0).tolist())
         ranks = found["above"][:, 0].astype(np.int64) + 1
+        if self._layout.unknown is not None:
+            ranks[items == self._layout.unknown] = self._layout.num_items  # see `ranking.observe`
         return Step(probability(found["value"][:, 0], _NORMALISED), ranks, finite, rankings)
 
     def advance(self, sources: Integers, targets: Integers, items: Integers) -> Outputs:
@@ -203,17 +217,20 @@ class DeviceEngine:
 
     def _size(self, rows: int) -> int:
         """Return the smallest batch size that has room for so many rows."""
-        return next(size for size in self._sizes if size >= rows)
+        for size in self._sizes:
+            if size >= rows:
+                return size
+        raise ValueError(f"a batch has at most {self._sizes[-1]} rows, got {rows}")
 
     def _check_rows_written(self) -> None:
-        """Check that a step of every batch size writes the right numbers to its targets, and changes no other row.
+        """Check that a step of every batch size writes and reports the right numbers, and changes no other row.
 
         Half of the rows are stepped in place. This is checked because onnxruntime's documentation does not promise that
         a graph may write to the matrices that it reads.
 
         Raises:
-            StartupError: another row changed, or a target differs from the result of the same step on a copy of the
-                rows.
+            StartupError: another row changed, a target differs from the result of the same step on a copy of the rows,
+                or what was reported differs from what the host finds in these rows.
         """
         random = np.random.default_rng(0)
         before = {
@@ -227,10 +244,14 @@ class DeviceEngine:
             expected = self._step.run_apart(
                 before, {"sources": sources, "targets": targets[:, None], "item_ids": items.astype(np.int32)}
             )
-            self.advance(self._probed[sources], self._probed[targets], items)
+            found = self.advance(self._probed[sources], self._probed[targets], items)
             for name, rows in self._read_rows(self._probed).items():
-                if not np.allclose(rows, expected[NEXT + name], rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True):
+                if not np.allclose(rows, expected[NEXT + name], rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True):
                     raise StartupError(f"onnxruntime does not step {size} sessions in place; use --device cpu.")
+            logits = self._layout.logits.name
+            after = expected[NEXT + logits][targets]
+            if not step_right(found, before[logits][sources], after, items, self._layout.unknown):
+                raise StartupError(f"onnxruntime does not rank {size} sessions' items right; use --device cpu.")
 
 
 @contextmanager

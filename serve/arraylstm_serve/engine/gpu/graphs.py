@@ -6,8 +6,8 @@ same matrix. The places to write to take their shape from the rows that were rea
 gather.
 
 A scatter of whole rows (ScatterND) would be one operation less, but onnxruntime's kernel writes a row with one thread.
-The inputs lie in the host's memory. Each is cast first: that copies it to the device, where every number of a row can
-read its place again without the bus.
+The inputs lie in the host's memory. Places and items are cast first: that copies them to the device, where every number
+of a row can read its place again without the bus.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from collections.abc import Iterable
 from math import prod
 from typing import NamedTuple
 
-from onnx import GraphProto, ModelProto, helper, parser
+import numpy as np
+from onnx import GraphProto, ModelProto, helper, numpy_helper, parser
 
 from arraylstm_serve.bundle.manifest import State
 from arraylstm_serve.engine.gpu.top import likeliest
@@ -52,10 +53,12 @@ class Layout(NamedTuple):
     Attributes:
         states: the states.
         num_items: V, the number of logits.
+        unknown: the id of the unknown item, which takes no place in a rank; None if there is none.
     """
 
     states: tuple[State, ...]
     num_items: int
+    unknown: int | None = None
 
     @property
     def matrices(self) -> list[Matrix]:
@@ -117,7 +120,7 @@ def step_graph(step: ModelProto, layout: Layout) -> ModelProto:
     - `next_<name>`: each matrix, with the targets written,
     - `tops` float32 (B, top), `top_ids` int64 (B, top): the log-probabilities and ids of the most likely next items,
     - `value` float32 (B, 1): the source row's log-probability of its item,
-    - `above` float32 (B, 1): how many items were more likely than that.
+    - `above` float32 (B, 1): how many known items were more likely than that.
     """
     before, after = parser.parse_graph(_before(layout)), parser.parse_graph(_after(layout))
     nodes = [*before.node, *step.graph.node, *after.node]
@@ -126,7 +129,10 @@ def step_graph(step: ModelProto, layout: Layout) -> ModelProto:
     step.graph.input.extend(before.input)
     step.graph.output.extend(after.output)
     step.graph.node.extend(nodes)
-    step.graph.initializer.extend([*before.initializer, *after.initializer])
+    mask = np.zeros((1, layout.num_items), np.float32)
+    if layout.unknown is not None:
+        mask[0, layout.unknown] = -np.inf
+    step.graph.initializer.extend([*before.initializer, *after.initializer, numpy_helper.from_array(mask, "row_mask")])
     return step
 
 
@@ -166,7 +172,8 @@ def _after(layout: Layout) -> str:
             row_expected = LogSoftmax <axis = 1> (old_{last.name})
             row_items = Unsqueeze (items, row_axis)
             value = GatherElements <axis = 1> (row_expected, row_items)
-            row_above = Greater (row_expected, value)
+            row_known = Add (row_expected, row_mask)
+            row_above = Greater (row_known, value)
             row_ones = Cast <to = 1> (row_above)
             above = ReduceSum <keepdims = 1> (row_ones, row_axis)
         }}"""

@@ -1,6 +1,6 @@
 """The likeliest items of each row, in ONNX's text format.
 
-onnxruntime's TopK sorts up to 256 numbers in one block of threads; for more it takes another way, several times slower.
+onnxruntime's TopK sorts up to 256 numbers in one block of threads; for more it takes another way, up to twice as slow.
 So each row is cut into groups of at most 256. The best of each group are found, then the best of them, and so on.
 """
 
@@ -13,7 +13,7 @@ GROUP = 256
 """The most numbers that one block of threads sorts."""
 
 UNLIKELY = -3.0e38
-"""A log-probability that is not above this is none: it is -inf, or fills a group up."""
+"""A log-probability that is not above this stands for no item: it is -inf, or fills a group up."""
 
 
 class Part(NamedTuple):
@@ -26,7 +26,7 @@ class Part(NamedTuple):
 def likeliest(values: str, width: int, k: int) -> Part:
     """Return the part that finds the k largest of each row of `values` (B, width): `tops` and `top_ids` (B, k).
 
-    They fall, and ties are in the order of ids. The id of a value that is not above `UNLIKELY` may be any number.
+    Largest first; ties are in the order of ids. The id of a value that is not above `UNLIKELY` may be any number.
 
     Args:
         values: the name of the values, float32.
