@@ -132,7 +132,9 @@ class TestEveryCell:
         assert {outputs.dtype, h.dtype, c.dtype} == {dtype}
         exact, _ = cell.double()(x.double())
         near = (outputs.double() - exact).abs() <= 64 * torch.finfo(dtype).eps
-        assert near.double().mean() >= (1 if dtype == torch.float64 else 0.98)  # rounded, it may choose another lane
+        assert outputs.isfinite().all()
+        another_lane = 0.02 if Chosen.device == "cuda" and dtype != torch.float64 else 0  # as it rounds otherwise there
+        assert near.double().mean() >= 1 - another_lane
 
     def test_autocast_stays_close_to_float32(self, cell):
         """Under bfloat16 autocast the outputs are near float32's, except where another lane is chosen."""
