@@ -60,14 +60,15 @@ def demands(bundle: Bundle, settings: Settings, *, on_host: bool = True) -> dict
     Args:
         bundle: the model.
         settings: the bounds.
-        on_host: whether the rows and runs use the host's memory, not that of a device.
+        on_host: whether the rows and runs use the host's memory. For a device, the host has two copies of a batch's
+            rows in memory that the device reaches: one to read rows, one to write them.
     """
-    shapes = row_shapes(bundle.manifest.states, len(bundle.vocabulary)) if on_host else {}
-    row = row_bytes(shapes)
+    shapes = row_shapes(bundle.manifest.states, len(bundle.vocabulary))
+    run, row = (run_bytes(shapes), row_bytes(shapes)) if on_host else (2 * row_bytes(shapes), 0)
     return {
         "max_sessions": settings.max_sessions * (row + session_bytes(accepted(bundle, settings))),
         "max_pending": (slot_count(settings) - settings.max_sessions) * row,
-        "max_batch": settings.max_batch * run_bytes(shapes),
+        "max_batch": settings.max_batch * run,
         "max_answer_bytes": settings.max_answer_bytes,
         "max_connections": settings.max_connections * CONNECTION_BYTES,
         "max_body_bytes": settings.max_body_bytes,
