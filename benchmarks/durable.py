@@ -65,11 +65,23 @@ def stores(sizes: Sizes, folder: Path) -> Iterator[dict[str, str]]:
 
 
 @contextmanager
-def redis(folder: Path, fsync: str) -> Iterator[str]:
+def redis(folder: Path, fsync: str, *options: str) -> Iterator[str]:
     """Run a Redis of its own; yield its URL."""
     folder.mkdir()
     port = free_port()
-    place = ["--port", str(port), "--dir", str(folder), "--appendonly", "yes", "--appendfsync", fsync, "--save", ""]
+    place = [
+        "--port",
+        str(port),
+        "--dir",
+        str(folder),
+        "--appendonly",
+        "yes",
+        "--appendfsync",
+        fsync,
+        "--save",
+        "",
+        *options,
+    ]
     server = subprocess.Popen(["redis-server", *place], stdout=subprocess.DEVNULL)
     try:
         yield f"redis://127.0.0.1:{port}/0"

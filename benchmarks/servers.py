@@ -85,10 +85,10 @@ class Server:
     ) -> None:
         """Stop all its processes; kill those that do not end."""
         for number in (signal.SIGTERM, signal.SIGKILL):
-            for pid in self._pids():
+            for pid in self.pids():
                 _signal(pid, number)
             deadline = monotonic() + _PATIENCE
-            while self._process.poll() is None or self._pids():
+            while self._process.poll() is None or self.pids():
                 if monotonic() > deadline:
                     break
                 sleep(0.05)
@@ -97,7 +97,7 @@ class Server:
     @property
     def cpu_seconds(self) -> float:
         """CPU time that its living processes have taken."""
-        return sum(map(cpu_seconds, self._pids()))
+        return sum(map(cpu_seconds, self.pids()))
 
     def get(self, path: str) -> tuple[int, bytes]:
         """Return the status and the body of its answer to a GET."""
@@ -128,7 +128,8 @@ class Server:
         except (OSError, HTTPException):
             return False
 
-    def _pids(self) -> list[int]:
+    def pids(self) -> list[int]:
+        """Return the ids of its processes."""
         return [int(folder.name) for folder in Path("/proc").glob("[0-9]*") if self._owns(folder)]
 
     def _owns(self, folder: Path) -> bool:

@@ -12,6 +12,7 @@ from arraylstm_serve.api.scopes import Scope
 from arraylstm_serve.bundle.load import only_bundle
 from arraylstm_serve.errors import StartupError
 from arraylstm_serve.http import auth
+from arraylstm_serve.replicas.supervisor import supervise
 from arraylstm_serve.server.process import serve
 from arraylstm_serve.settings import VARIABLE_PREFIX, Settings, Variables
 
@@ -38,6 +39,8 @@ def run(bundle: Path | None = None, /, *, settings: Settings = Settings()) -> in
         if bundle is None:
             bundle = only_bundle(Path())
             sys.stderr.write(f"arraylstm-serve: takes the bundle {bundle.resolve().name}, the only one here\n")
+        if settings.replicas > 1:
+            return supervise(bundle, settings)
         serve(bundle, settings)
     except StartupError as error:
         sys.stderr.write(f"arraylstm-serve: {error}\n")
