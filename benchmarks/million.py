@@ -26,7 +26,7 @@ from comparing import CPU, P50, P99, REQUESTS, Quantity
 from cyclopts import App, Parameter
 from durable import redis
 from load import Load, LoadError, NotThereError, closed_loop
-from population import Places, counted, fill, name, patterns, requests, touch, zipf
+from population import Places, counted, fill, name, patterns, requests, touch, zipf, zipf_order
 from redis import Redis
 from report import Row, Table, output, show, write_json
 from servers import Server, ServerError, on_core, ours
@@ -195,12 +195,13 @@ def read_bytes(server: Server) -> float:
 def served_sessions(place: Place, model: Served, sizes: Sizes) -> Table:
     """Return what requests cost for sessions that are held, that are not, and by a Zipf-like pattern."""
     order = np.random.default_rng(5).permutation(sizes.sessions)
-    own, others = order[: sizes.held * 4 // 5], order[sizes.held :]
+    own, others = order[: sizes.held // 10], order[sizes.held :]
     results: dict[str, list[Load]] = {HELD: [], AWAY: [], ZIPF: []}
     loads: dict[str, list[float]] = {name: [] for name in results}
     with over(place.url, model, sizes) as server:
         resident = memory(server)
-        touch(server, order[: sizes.held].tolist())
+        popular = zipf_order(sizes.sessions)[: sizes.held]
+        touch(server, popular[::-1].tolist())
         taken = memory(server) - resident
         drawn: Places = zipf(sizes.sessions, 40 * sizes.held, sizes.exponent)
         far = iter(np.array_split(others, sizes.rounds))
@@ -209,7 +210,7 @@ def served_sessions(place: Place, model: Served, sizes: Sizes) -> Table:
             touch(server, own.tolist())
             run(server, np.random.default_rng(6).permutation(own), HELD, results, loads, model, sizes)
             run(server, next(far), AWAY, results, loads, model, sizes)
-            touch(server, list(dict.fromkeys(zipf(sizes.sessions, 4 * sizes.held, sizes.exponent).tolist())))
+            touch(server, popular[len(popular) // 5 :: -1].tolist())  # what the runs before have put out
             run(server, next(near), ZIPF, results, loads, model, sizes)
     quantities = (REQUESTS, CPU, P50, P99)
     rows = [
@@ -265,7 +266,7 @@ def expiry(place: Place, model: Served, sizes: Sizes) -> Table:
     quiet, busy = [], []
     total = 0.0
     with over(place.url, model, sizes) as server:
-        touch(server, list(dict.fromkeys(zipf(sizes.sessions, 4 * sizes.held, sizes.exponent).tolist())))
+        touch(server, zipf_order(sizes.sessions)[: sizes.held // 5].tolist())
         for part in np.array_split(drawn, sizes.watched):
             before = place.expired(server)
             load = closed_loop(

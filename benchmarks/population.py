@@ -78,12 +78,17 @@ def _named(pattern: Record, place: int) -> bytes:
     return encode(replace(pattern, key=name(place), incarnation=new_write()))
 
 
+def zipf_order(sessions: int) -> Places:
+    """Return all sessions, the one that comes most often first."""
+    return np.random.default_rng(2).permutation(sessions)
+
+
 def zipf(sessions: int, count: int, exponent: float) -> Places:
-    """Draw sessions: the one in place r of a random order comes r ** -exponent as often as the first."""
+    """Draw sessions: the one in place r of `zipf_order`, from 1, comes r ** -exponent as often as the first."""
     draw = np.random.default_rng(1)
     weights = np.cumsum(np.arange(1, sessions + 1) ** -exponent)
     ranks = np.searchsorted(weights, draw.random(count) * weights[-1])
-    return np.random.default_rng(2).permutation(sessions)[ranks]
+    return zipf_order(sessions)[ranks]
 
 
 def requests(places: Places, num_items: int) -> list[bytes]:

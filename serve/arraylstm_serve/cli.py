@@ -39,12 +39,23 @@ def run(bundle: Path | None = None, /, *, settings: Settings = Settings()) -> in
         if bundle is None:
             bundle = only_bundle(Path())
             sys.stderr.write(f"arraylstm-serve: takes the bundle {bundle.resolve().name}, the only one here\n")
-        if settings.replicas > 1:
-            return supervise(bundle, settings)
-        serve(bundle, settings)
+        return serve_all(bundle, settings)
     except StartupError as error:
         sys.stderr.write(f"arraylstm-serve: {error}\n")
         return BAD_INPUT
+
+
+def serve_all(bundle: Path, settings: Settings) -> int:
+    """Run one server, or as many as --replicas says; return the exit status.
+
+    Raises:
+        StartupError: the settings, or what they name, cannot be used.
+    """
+    if settings.replicas > 1:
+        return supervise(bundle, settings)
+    if settings.balancer != Settings.balancer:
+        raise StartupError(f"--balancer {settings.balancer} is for several servers; give --replicas too.")
+    serve(bundle, settings)
     return 0
 
 

@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 from arraylstm_serve.errors import StartupError
-from arraylstm_serve.replicas.program import Program, Show
+from arraylstm_serve.replicas.program import Output, Program, Show
 from arraylstm_serve.server.open_files import most_files
 from arraylstm_serve.server.sockets import listen
 from arraylstm_serve.settings import Settings
@@ -79,7 +79,7 @@ class Nginx(Program):
         """Where it listens."""
         return f"http://{self._listens()}"
 
-    async def until_ready(self) -> None:
+    async def until_ready(self, output: Output) -> None:
         """See `Program.until_ready`."""
         while not self._answers():
             await asyncio.sleep(PROBE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import logging
 import os
 import signal
@@ -21,8 +20,9 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 CALM = 60.0
 """Seconds that a program must have run for its next pause to be the first one again."""
 
-SET_PARENT_DEATH_SIGNAL = 1
-"""PR_SET_PDEATHSIG of prctl(2)."""
+TIED = Path(__file__).with_name("tied.py")
+
+STDOUT, STDERR = 1, 2
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class Program:
         if self._transport is not None and self._transport.get_returncode() is None:
             self._transport.send_signal(number)
 
-    async def until_ready(self) -> None:
+    async def until_ready(self, output: Output) -> None:
         """Return when the program that has just been started is ready."""
         raise NotImplementedError
 
@@ -120,34 +120,36 @@ class Program:
         transport = self._transport = await self._start(output)
         if self._stopping.is_set():  # meanwhile
             self.send(self._stop_signal)
-        watching = asyncio.create_task(self._note_ready())
+        watching = asyncio.create_task(self._note_ready(output))
         await output.exited
         watching.cancel()
         self._is_ready = False
         with suppress(ProcessLookupError):  # what it has started itself and left behind, such as nginx's workers
             os.killpg(transport.get_pid(), signal.SIGKILL)
         await output.ended
+        transport.close()
         status = transport.get_returncode()
         assert status is not None
         return status
 
     async def _start(self, output: Output) -> asyncio.SubprocessTransport:
         """Start the program, in a process group of its own: a terminal's Ctrl-C is for us alone."""
+        tied = (sys.executable, "-ISs", TIED, str(os.getpid()))
         try:
             transport, _ = await asyncio.get_running_loop().subprocess_exec(
                 lambda: output,
+                *tied,
                 *self._command,
                 stdin=subprocess.DEVNULL,
                 env=self._environment,
                 process_group=0,
-                preexec_fn=_ends_with_us(),
             )
         except OSError as error:
-            raise StartupError(f"{self.name} cannot be started: {cause(error)} ({self._command[0]}).") from error
+            raise StartupError(f"{self.name} cannot be started: {cause(error)}.") from error
         return transport
 
-    async def _note_ready(self) -> None:
-        await self.until_ready()
+    async def _note_ready(self, output: Output) -> None:
+        await self.until_ready(output)
         self._is_ready = True
         self.ready.set()
         if self._hung_up:
@@ -165,22 +167,26 @@ class Output(asyncio.SubprocessProtocol):
         err: takes a line of standard error.
 
     Attributes:
+        spoke: done when the process has written a line on standard output.
         exited: done when the process has ended.
         ended: done when its pipes have ended too.
     """
 
     def __init__(self, out: Show, err: Show) -> None:
         loop = asyncio.get_running_loop()
+        self.spoke: asyncio.Future[None] = loop.create_future()
         self.exited: asyncio.Future[None] = loop.create_future()
         self.ended: asyncio.Future[None] = loop.create_future()
-        self._shows = {1: out, 2: err}
-        self._rests = {1: b"", 2: b""}
+        self._shows = {STDOUT: out, STDERR: err}
+        self._rests = {STDOUT: b"", STDERR: b""}
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         """Pass on whole lines."""
         *lines, self._rests[fd] = (self._rests[fd] + data).split(b"\n")
         for line in lines:
             self._shows[fd](line)
+        if fd == STDOUT and lines and not self.spoke.done():
+            self.spoke.set_result(None)
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
         """Pass on a last line without an end."""
@@ -203,11 +209,3 @@ def ended(status: int) -> str:
     with suppress(ValueError):
         return f"was ended by {signal.Signals(-status).name}"
     return f"was ended by signal {-status}"
-
-
-def _ends_with_us() -> Callable[[], None] | None:
-    """Return what lets a new process get SIGTERM when this one ends, even by kill -9. Only Linux has it."""
-    if sys.platform != "linux":
-        return None
-    prctl = ctypes.CDLL(None).prctl
-    return lambda: prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
 from contextlib import suppress
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from arraylstm_serve.replicas.plan import environment
-from arraylstm_serve.replicas.program import Program
+from arraylstm_serve.replicas.program import Output, Program
 from arraylstm_serve.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -34,16 +33,13 @@ class Replica(Program):
         self.settings = settings
         self._mark = f"[{place}] ".encode()
         self._member = f'{{"replica": {place}, '.encode()
-        self._greeted = asyncio.Event()
 
-    async def until_ready(self) -> None:
+    async def until_ready(self, output: Output) -> None:
         """See `Program.until_ready`."""
-        self._greeted.clear()
-        await self._greeted.wait()
+        await output.spoke
 
     def show_output(self, line: bytes) -> None:
         """See `Program.show_output`."""
-        self._greeted.set()
         _write(sys.stdout.buffer, self._mark + line)
 
     @property
