@@ -28,6 +28,9 @@ REPLICAS_A_WORKER = 4
 MOST_CONNECTIONS = 32_768
 """Most connections of one process of nginx."""
 
+_TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+"""What nginx has folders for, whether it is used or not."""
+
 PROBE = 0.05
 """Seconds between two looks whether nginx listens."""
 
@@ -35,16 +38,12 @@ _AROUND = """\
 daemon off;
 {user}worker_processes {workers};
 worker_rlimit_nofile {files};
-pid {folder}/nginx.pid;
+pid {pid};
 error_log stderr warn;
 events {{ worker_connections {connections}; }}
 http {{
 access_log off;
-client_body_temp_path {folder}/body;
-proxy_temp_path {folder}/proxy;
-fastcgi_temp_path {folder}/fastcgi;
-uwsgi_temp_path {folder}/uwsgi;
-scgi_temp_path {folder}/scgi;
+{folders}
 {site}
 }}
 """
@@ -57,16 +56,16 @@ class Nginx(Program):
         program: its path.
         settings: the settings of all replicas.
         folder: a folder of our own, for its configuration and its files.
-        sockets: the replicas' sockets.
+        servers: the replicas' addresses.
         show: passes on its lines.
     """
 
-    def __init__(self, program: str, settings: Settings, folder: Path, sockets: Sequence[Path], show: Show) -> None:
+    def __init__(self, program: str, settings: Settings, folder: Path, servers: Sequence[str], show: Show) -> None:
         with closing(listen(settings.host, settings.port)) as free:
             self._address = free.getsockname()
             self._family = free.family
         file = folder / "nginx.conf"
-        file.write_text(configuration(settings, self._listens(), folder, sockets))
+        file.write_text(configuration(settings, self._listens(), folder, servers))
         command: list[str | Path] = [program, "-c", file, "-p", folder, "-e", "stderr"]
         super().__init__("nginx", command, os.environ, show, signal.SIGQUIT)
 
@@ -120,35 +119,36 @@ def own_proxy(settings: Settings) -> str:
     return next((flag for flag, value in given.items() if value), "")
 
 
-def configuration(settings: Settings, listens: str, folder: Path, sockets: Sequence[Path]) -> str:
+def configuration(settings: Settings, listens: str, folder: Path, servers: Sequence[str]) -> str:
     """Return a whole configuration of nginx.
 
     Args:
         settings: the settings of all replicas.
         listens: the address to listen on.
         folder: the folder for nginx's own files.
-        sockets: the replicas' sockets.
+        servers: the replicas' addresses, as nginx takes them.
     """
-    workers = -(-len(sockets) // REPLICAS_A_WORKER)
-    connections = min(MOST_CONNECTIONS, 2 * len(sockets) * settings.max_connections)
+    workers = -(-len(servers) // REPLICAS_A_WORKER)
+    connections = min(MOST_CONNECTIONS, 2 * len(servers) * settings.max_connections)
     files = min(2 * connections, most_files())
     return _AROUND.format(
         user=_user(),
         workers=workers,
         files=files,
         connections=min(connections, files),
-        folder=folder,
-        site=site(settings, listens, sockets),
+        pid=quoted(f"{folder}/nginx.pid"),
+        folders="\n".join(f"{name}_temp_path {quoted(f'{folder}/{name}')};" for name in _TEMPORARY),
+        site=site(settings, listens, servers),
     )
 
 
-def site(settings: Settings, listens: str, sockets: Sequence[Path]) -> str:
+def site(settings: Settings, listens: str, servers: Sequence[str]) -> str:
     """Return the configuration that deploy/ has, for these replicas, by session."""
-    servers = "\n".join(f"    server unix:{path} max_fails=1 fail_timeout=5s;" for path in sockets)
+    lines = "\n".join(f"    server {quoted(address)} max_fails=1 fail_timeout=5s;" for address in servers)
     answer = max(60, round(settings.request_timeout + settings.store_timeout + 28))
     values = {
         r"    # hash (.*;)": r"    hash \1",
-        r"(?m)^    server one:8080 .*\n    server two:8080 .*$": servers.replace("\\", r"\\"),
+        r"(?m)^    server one:8080 .*\n    server two:8080 .*$": lines.replace("\\", r"\\"),
         r"keepalive_timeout 60s;": f"keepalive_timeout {max(1, round(min(60.0, 0.8 * settings.keep_alive)))}s;",
         r"listen 80;": f"listen {listens};",
         r"proxy_read_timeout 60s;": f"proxy_read_timeout {answer}s;",
@@ -167,6 +167,12 @@ def replaced(text: str, values: Mapping[str, str]) -> str:
         if count != 1:
             raise ValueError(f"{SITE} has {count} lines like {pattern!r}; there must be one")
     return text
+
+
+def quoted(text: str) -> str:
+    """Return a text as one word of nginx's configuration."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _user() -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from arraylstm_serve import __version__
 from arraylstm_serve.bundle.load import Bundle
-from arraylstm_serve.replicas.nginx import SITE, Nginx, find
+from arraylstm_serve.replicas.nginx import SITE, Nginx, find, quoted
 from arraylstm_serve.replicas.plan import check, check_memory, check_ports, replica_settings
 from arraylstm_serve.replicas.program import Program
 from arraylstm_serve.replicas.replica import Replica
@@ -113,8 +113,8 @@ class Supervisor:
         """Start the first replica, which tells whether it can be done; then the others, then nginx; then say so."""
         first, *others = self._replicas = [self._replica(place) for place in range(self._settings.replicas)]
         if self._program:
-            sockets = [replica.settings.uds for replica in self._replicas if replica.settings.uds]
-            self._nginx = Nginx(self._program, self._settings, self._folder, sockets, note_nginx)
+            servers = [replica.address for replica in self._replicas]
+            self._nginx = Nginx(self._program, self._settings, self._folder, servers, note_nginx)
         await self._keep([first])
         await self._keep(others)
         if self._nginx is not None:
@@ -171,7 +171,10 @@ class Supervisor:
             "  balancer  none; put one before the replicas. For nginx copy",
             f"              {SITE},",
             "            remove the # before hash, and have in place of its servers:",
-            *(f"              server {replica.address} max_fails=1 fail_timeout=5s;" for replica in self._replicas),
+            *(
+                f"              server {quoted(replica.address)} max_fails=1 fail_timeout=5s;"
+                for replica in self._replicas
+            ),
         ]
 
 

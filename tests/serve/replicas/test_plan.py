@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -158,20 +159,35 @@ def test_nginx_is_asked_for_and_missing(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 def test_the_site_is_the_one_in_deploy() -> None:
     """nginx gets the configuration in deploy/ with our servers, our address and our times, by session."""
-    sockets = [Path(f"/sockets/{place}") for place in range(3)]
+    servers = [f"unix:/sockets/{place}" for place in range(3)]
     settings = Settings(request_timeout=120, keep_alive=10, replicas=3)
-    ours = nginx.site(settings, "[::1]:8080", sockets).splitlines()
+    ours = nginx.site(settings, "[::1]:8080", servers).splitlines()
     deploy = nginx.SITE.read_text().splitlines()
     new = [line for line in ours if line not in deploy]
     assert new == [
         "    hash $arraylstm_session consistent;",
-        *(f"    server unix:/sockets/{place} max_fails=1 fail_timeout=5s;" for place in range(3)),
+        *(f'    server "{address}" max_fails=1 fail_timeout=5s;' for address in servers),
         "    keepalive_timeout 8s;       # less than the servers' --keep-alive, 75 s: so a server never closes first",
         "    listen [::1]:8080;",
         "    proxy_read_timeout 150s;      # more than --request-timeout, so that it is the server who answers",
     ]
     with pytest.raises(ValueError, match="has 0 lines like"):
         nginx.replaced("nothing", {"listen 80;": ""})
+
+
+@pytest.mark.parametrize("name", ["plain", "two words", "a'b", 'a"b', "a{b}", "a;b#c", "a\\b"])
+def test_nginx_takes_any_folder(name: str, tmp_path: Path) -> None:
+    """nginx understands its configuration, whatever the folder of temporary files is called."""
+    program = nginx.find(Settings())
+    if program is None:
+        pytest.skip("nginx is not installed")
+    folder = tmp_path / name
+    folder.mkdir()
+    text = nginx.configuration(Settings(), "127.0.0.1:8080", folder, [f"unix:{folder}/0", f"unix:{folder}/1"])
+    (folder / "nginx.conf").write_text(text)
+    command = [program, "-t", "-c", folder / "nginx.conf", "-p", folder, "-e", "stderr"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 def test_supervised_alone_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

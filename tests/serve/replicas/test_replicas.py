@@ -242,7 +242,7 @@ def test_without_nginx_each_has_a_port(redis_url: str, keys: Path, tmp_path: Pat
     with running(tmp_path, *flags) as replicas:
         urls = [f"http://127.0.0.1:{replicas.port + place}" for place in range(2)]
         for place, url in enumerate(urls):
-            assert f"server 127.0.0.1:{replicas.port + place} max_fails=1" in replicas.greeting
+            assert f'server "127.0.0.1:{replicas.port + place}" max_fails=1' in replicas.greeting
             assert httpx.get(f"{url}/v1/stats").status_code == 401
         second, line = make_key("second")
         keys.write_text(keys.read_text() + line + "\n")
