@@ -7,6 +7,7 @@ Each server runs on the first core and the load on the last one; Redis runs wher
 measures all of them. It needs wrk and, unless --store names a store, redis-server.
 """
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -23,7 +24,7 @@ from cyclopts import App, Parameter
 from events import single_events
 from load import Load, LoadError, NotThereError, closed_loop
 from report import Table, output, show, write_json
-from servers import Server, ServerError, free_port, on_core, ours
+from servers import Server, ServerError, free_port, on_core, ours, until_open
 from timing import TimingOptions, single_thread
 
 from arraylstm import console
@@ -31,6 +32,8 @@ from arraylstm import console
 app = App(name="durable", help=__doc__, result_action="return_value")
 
 MEMORY = "memory"
+BEHIND = ", --ack memory"
+ACK_MEMORY = ("--ack", "memory", "--sticky")
 PACKAGES = ("onnxruntime", "redis", "uvicorn", "uvloop")
 
 
@@ -54,13 +57,16 @@ class Sizes:
 
 
 @contextmanager
-def stores(sizes: Sizes, folder: Path) -> Iterator[dict[str, str]]:
-    """Yield the stores to measure, by their names in the tables."""
+def stores(sizes: Sizes, folder: Path) -> Iterator[dict[str, tuple[str, ...]]]:
+    """Yield the stores to measure, as the server's flags, by their names in the tables."""
     with ExitStack() as stack:
-        found = {"SQLite": f"sqlite:{folder / 'sessions.db'}"} | {url: url for url in sizes.store}
+        found = {"SQLite": (f"sqlite:{folder / 'sessions.db'}",)} | {url: (url,) for url in sizes.store}
+        found[f"SQLite{BEHIND}"] = (f"sqlite:{folder / 'behind.db'}", *ACK_MEMORY)
         if not sizes.store and shutil.which("redis-server"):
             for fsync in ("everysec", "always"):
-                found[f"Redis {fsync}"] = stack.enter_context(redis(folder / fsync, fsync))
+                url = stack.enter_context(redis(folder / fsync, fsync))
+                found[f"Redis {fsync}"] = (url,)
+                found[f"Redis {fsync}{BEHIND}"] = (f"{url}?prefix=behind", *ACK_MEMORY)
         yield found
 
 
@@ -84,6 +90,7 @@ def redis(folder: Path, fsync: str, *options: str) -> Iterator[str]:
     ]
     server = subprocess.Popen(["redis-server", *place], stdout=subprocess.DEVNULL)
     try:
+        until_open(port)
         yield f"redis://127.0.0.1:{port}/0"
     finally:
         server.terminate()
@@ -108,11 +115,11 @@ def main(
         with ExitStack() as stack:
             model = stack.enter_context(served(None))
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=sizes.folder)))
-            found = {MEMORY: MEMORY} | stack.enter_context(stores(sizes, folder))
+            found = {MEMORY: (MEMORY,)} | stack.enter_context(stores(sizes, folder))
             stack.enter_context(on_core(sizes.client_core))
             servers = {
-                name: stack.enter_context(ours(model.bundle, sizes.server_core, "--sessions", url))
-                for name, url in found.items()
+                name: stack.enter_context(ours(model.bundle, sizes.server_core, "--sessions", *flags))
+                for name, flags in found.items()
             }
             for connections in sizes.connections:
                 events = single_events(model, connections)
@@ -121,10 +128,11 @@ def main(
                 results = in_turn(runs, timing.rounds)
                 shown = (REQUESTS, CPU, P50, P99)
                 rows = [
-                    row(name, loads, shown, to=(MEMORY, results[MEMORY]), compared=(REQUESTS, CPU))
+                    row(name, loads, shown, to=(MEMORY, results[MEMORY]), compared=(REQUESTS, CPU, P99))
                     for name, loads in results.items()
                 ]
-                tables.append(Table(f"{connections} connections", rows))
+                note = f"The load average was {os.getloadavg()[0]:.1f} after the runs"
+                tables.append(Table(f"{connections} connections", rows, [note]))
                 show(tables[-1], out)
     except (ServerError, LoadError, NotThereError) as error:
         out.print(f"durable: {error}", style="red")

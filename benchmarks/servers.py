@@ -169,6 +169,21 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def until_open(port: int, patience: float = 30.0) -> None:
+    """Return once somebody listens on a port.
+
+    Raises:
+        ServerError: nobody does so in time.
+    """
+    deadline = monotonic() + patience
+    while monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex((HOST, port)) == 0:
+                return
+        sleep(0.05)
+    raise ServerError(f"nothing listens on port {port} after {patience:.0f} seconds")
+
+
 @contextmanager
 def on_core(core: int) -> Iterator[None]:
     """Run this thread on one core within the context."""

@@ -13,8 +13,8 @@ from arraylstm_serve.stores.base import Change, Clock, Loaded, Outcome, Store
 from arraylstm_serve.stores.sqlite_file import SqliteFile
 from arraylstm_serve.stores.worker import Worker
 
-SWEEP_RECORDS = 1000
-"""The most expired records removed at once; commits that wait go between."""
+SWEEP_RECORDS = 100
+"""The most expired records removed at once, in some milliseconds; commits that wait go between."""
 
 PATIENCE = 5.0
 """Seconds to wait at the start for another process to let go of the file."""
