@@ -8,6 +8,7 @@ measures all of them. It needs wrk and, unless --store names a store, redis-serv
 """
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -18,11 +19,12 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-from bundles import served
+from bundles import Served, served
 from comparing import CPU, P50, P99, REQUESTS, in_turn, row
 from cyclopts import App, Parameter
 from events import single_events
 from load import Load, LoadError, NotThereError, closed_loop
+from population import counted
 from report import Table, output, show, write_json
 from servers import Server, ServerError, free_port, on_core, ours, until_open
 from timing import TimingOptions, single_thread
@@ -33,6 +35,7 @@ app = App(name="durable", help=__doc__, result_action="return_value")
 
 MEMORY = "memory"
 BEHIND = ", --ack memory"
+COMMITS = 'arraylstm_store_operation_duration_seconds_count{operation="commit"}'
 ACK_MEMORY = ("--ack", "memory", "--sticky")
 PACKAGES = ("onnxruntime", "redis", "uvicorn", "uvloop")
 
@@ -101,6 +104,21 @@ def _measure(sizes: Sizes, events: Sequence[bytes], connections: int, server: Se
     return closed_loop(server, events, connections, sizes.seconds, sizes.client_core)
 
 
+def syncs(model: Served, sizes: Sizes, folder: Path, flags: Sequence[str]) -> str:
+    """Return how many syncs strace counts of a server that is loaded for a moment, and in how many commits."""
+    log, connections = folder / "syncs", max(sizes.connections)
+    tracer = ("strace", "-f", "-c", "-o", log, "-e", "trace=fsync,fdatasync")
+    with ours(model.bundle, sizes.server_core, "--sessions", *flags, tracer=tracer, patience=90) as server:
+        events = single_events(model, connections)
+        closed_loop(server, events, connections, sizes.seconds, sizes.client_core)
+        found = counted(server)
+    calls = {
+        name: int(count) for count, name in re.findall(r"(\d+) +(fsync|fdatasync)$", log.read_text(), re.MULTILINE)
+    }
+    counts = ", ".join(f"{count} {name}" for name, count in calls.items()) or "no sync"
+    return f"{found['arraylstm_session_events_total']:.0f} events in {found[COMMITS]:.0f} commits: {counts}"
+
+
 @app.default
 def main(
     *,
@@ -133,6 +151,12 @@ def main(
                 ]
                 note = f"The load average was {os.getloadavg()[0]:.1f} after the runs"
                 tables.append(Table(f"{connections} connections", rows, [note]))
+                show(tables[-1], out)
+            if shutil.which("strace"):
+                places = {"--ack store": (f"sqlite:{folder / 'counted.db'}",)}
+                places["--ack memory"] = (f"sqlite:{folder / 'behind-counted.db'}", *ACK_MEMORY)
+                notes = [f"{name}: {syncs(model, sizes, folder, flags)}" for name, flags in places.items()]
+                tables.append(Table("Syncs of a server over SQLite, counted by strace", [], notes))
                 show(tables[-1], out)
     except (ServerError, LoadError, NotThereError) as error:
         out.print(f"durable: {error}", style="red")

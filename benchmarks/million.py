@@ -312,21 +312,26 @@ def draw(path: Path, tables: Sequence[Table]) -> None:
     sizes = {
         row.name: row.figures["bytes"] for table in tables if "bytes a session" in table.title for row in table.rows
     }
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.4), layout="constrained")
     bars = left.barh(list(sizes), list(sizes.values()), color="#4477aa")
     left.bar_label(bars, fmt="{:,.0f}", padding=3)
     left.set(title="Bytes a session", xlim=(0, 1.15 * max(sizes.values())))
     left.invert_yaxis()
-    patterns = [row.name for row in places[0].rows]
-    width = 0.8 / len(places)
-    for place, table in enumerate(places):
-        at = np.arange(len(patterns)) + (place - (len(places) - 1) / 2) * width
-        low, high = ([row.figures[f"{one} ms"] for row in table.rows] for one in ("p50", "p99"))
-        right.bar(at, high, width, color=f"C{place}", alpha=0.4, label=f"{table.title.partition(':')[0]}, p99")
-        right.bar(at, low, width, color=f"C{place}", label=f"{table.title.partition(':')[0]}, p50")
-    right.set_xticks(range(len(patterns)), patterns)
-    right.set(title="Time of a request, ms")
-    right.legend(frameon=False)
+    shown = [f"{one.name} / {HELD}" for one in (CPU, P50, P99)]
+    bars_each = {
+        f"{table.title.partition(':')[0]}, {row.name}": [row.ratios[ratio] for ratio in shown]
+        for table in places
+        for row in table.rows
+        if row.ratios
+    }
+    width = 0.8 / len(bars_each)
+    for place, (label, ratios) in enumerate(bars_each.items()):
+        at = np.arange(len(shown)) + (place - (len(bars_each) - 1) / 2) * width
+        right.bar_label(right.bar(at, ratios, width, label=label, color=plt.cm.Paired(place)), fmt="%.1f")
+    right.axhline(1, color="black", linewidth=0.8)
+    right.set_xticks(range(len(shown)), [ratio.partition(" /")[0] for ratio in shown])
+    right.set(title=f"A request's cost, beside that of a session that is {HELD}", ylim=(0, right.get_ylim()[1] * 1.35))
+    right.legend(frameon=False, ncols=2)
     figure.savefig(path, dpi=110)
 
 

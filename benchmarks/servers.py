@@ -195,10 +195,12 @@ def on_core(core: int) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def ours(bundle: Path, core: int | str, *options: str, patience: float = 30.0) -> Server:
-    """Return arraylstm-serve with a bundle."""
+def ours(
+    bundle: Path, core: int | str, *options: str, patience: float = 30.0, tracer: Sequence[str | Path] = ()
+) -> Server:
+    """Return arraylstm-serve with a bundle, started by another program if one is given."""
     port = free_port()
-    command = [sys.executable, "-m", "arraylstm_serve", bundle, "--port", str(port), *options]
+    command = [*tracer, sys.executable, "-m", "arraylstm_serve", bundle, "--port", str(port), *options]
     return Server("ours", command, port, core, patience=patience)
 
 

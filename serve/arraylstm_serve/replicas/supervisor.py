@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from arraylstm_serve import __version__
 from arraylstm_serve.bundle.load import Bundle
+from arraylstm_serve.errors import StartupError
 from arraylstm_serve.replicas.nginx import SITE, Nginx, find, quoted
 from arraylstm_serve.replicas.plan import check, check_memory, check_ports, replica_settings
 from arraylstm_serve.replicas.program import Program
@@ -51,8 +53,23 @@ def supervise(path: Path, settings: Settings) -> int:
     program = find(settings)
     check_ports(settings, balanced=program is not None)
     check_memory(Bundle.load(path), settings)
-    with TemporaryDirectory(prefix="arraylstm-", ignore_cleanup_errors=True) as folder:
-        return asyncio.run(Supervisor(path, settings, program, Path(folder)).run(signals))
+    with own_folder() as folder:
+        return asyncio.run(Supervisor(path, settings, program, folder).run(signals))
+
+
+@contextmanager
+def own_folder() -> Iterator[Path]:
+    """Make a folder that only this user can enter, for sockets and nginx's files; remove it at the end.
+
+    Raises:
+        StartupError: there is no place for temporary files.
+    """
+    try:
+        folder = TemporaryDirectory(prefix="arraylstm-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise StartupError(f"--replicas needs a folder for temporary files: {error}; name one with TMPDIR.") from error
+    with folder as name:
+        yield Path(name)
 
 
 class Supervisor:

@@ -190,6 +190,17 @@ def test_nginx_takes_any_folder(name: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_without_a_place_for_temporary_files_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a read-only file system the remedy is named, without a traceback."""
+
+    def refuse(**options: object) -> None:
+        raise FileNotFoundError("No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(supervisor, "TemporaryDirectory", refuse)
+    with pytest.raises(StartupError, match="files: No usable .* name one with TMPDIR"), supervisor.own_folder():
+        pytest.fail("there is a folder")
+
+
 def test_supervised_alone_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A signal to stop that came before anything was started ends it with status 0."""
     monkeypatch.setattr(supervisor, "record_signals", lambda: [15])
