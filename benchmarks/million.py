@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -22,7 +22,7 @@ from typing import Annotated, NamedTuple
 
 import numpy as np
 from bundles import Served, served
-from comparing import CPU, P50, P99, REQUESTS, Quantity
+from comparing import CPU, P50, P99, REQUESTS, Quantity, row
 from cyclopts import App, Parameter
 from durable import redis
 from load import Load, LoadError, NotThereError, closed_loop
@@ -46,7 +46,22 @@ MOST = 100_000
 
 LOADS = 'arraylstm_store_loads_total{outcome="found"}'
 SWEPT = "arraylstm_store_swept_records_total"
+EVENTS, RUNS = "arraylstm_session_events_total", "arraylstm_batch_size_count"
 HELD, ZIPF, AWAY = "held", "Zipf", "not held"
+
+
+QUANTITIES = (REQUESTS, CPU, P50, P99)
+LOADED, ROWS = Quantity("loads", "/event", "loads"), Quantity("events", "/run of the model", "rows")
+
+
+@dataclass(frozen=True)
+class Driven(Load):
+    """The result of a run over a store."""
+
+    loads: float = 0.0
+    """Sessions that were loaded, for each event."""
+    rows: float = 0.0
+    """Events in a run of the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,53 +214,40 @@ def served_sessions(place: Place, model: Served, sizes: Sizes) -> Table:
     order = np.random.default_rng(5).permutation(sizes.sessions)
     own, others = order[: sizes.held // 10], order[sizes.held :]
     results: dict[str, list[Load]] = {HELD: [], AWAY: [], ZIPF: []}
-    loads: dict[str, list[float]] = {name: [] for name in results}
     with over(place.url, model, sizes) as server:
         resident = memory(server)
         popular = zipf_order(sizes.sessions)[: sizes.held]
         touch(server, popular[::-1].tolist())
         taken = memory(server) - resident
         drawn: Places = zipf(sizes.sessions, 40 * sizes.held, sizes.exponent)
-        far = iter(np.array_split(others, sizes.rounds))
-        near = iter(np.array_split(drawn, sizes.rounds))
+        far, near = (iter(np.array_split(places, sizes.rounds)) for places in (others, drawn))
         for _ in range(sizes.rounds):
             touch(server, own.tolist())
-            run(server, np.random.default_rng(6).permutation(own), HELD, results, loads, model, sizes)
-            run(server, next(far), AWAY, results, loads, model, sizes)
+            results[HELD].append(run(server, np.random.default_rng(6).permutation(own), model, sizes))
+            results[AWAY].append(run(server, next(far), model, sizes))
             touch(server, popular[len(popular) // 5 :: -1].tolist())  # what the runs before have put out
-            run(server, next(near), ZIPF, results, loads, model, sizes)
-    quantities = (REQUESTS, CPU, P50, P99)
+            results[ZIPF].append(run(server, next(near), model, sizes))
+    shown = (*QUANTITIES, LOADED, ROWS)
     rows = [
-        Row(
-            pattern,
-            {f"{one.name} / {HELD}": one.ratio(found, results[HELD]) for one in quantities} if pattern != HELD else {},
-            figures(found, quantities) | {"loads/event": median(loads[pattern])},
-        )
-        for pattern, found in results.items()
+        row(pattern, found, shown, to=(HELD, results[HELD]), compared=QUANTITIES) for pattern, found in results.items()
     ]
-    note = f"{sizes.held:,} sessions took {taken / sizes.held:.0f} bytes each of the server's memory"
-    return Table(f"{place.name}: {sizes.sessions:,} sessions, {sizes.connections} connections", rows, [note])
+    notes = [
+        f"{sizes.held:,} sessions took {taken / sizes.held:.0f} bytes each of the server's memory",
+        f"The load average was {os.getloadavg()[0]:.1f}",
+    ]
+    return Table(f"{place.name}: {sizes.sessions:,} sessions, {sizes.connections} connections", rows, notes)
 
 
-def run(
-    server: Server,
-    places: Places,
-    pattern: str,
-    results: dict[str, list[Load]],
-    loads: dict[str, list[float]],
-    model: Served,
-    sizes: Sizes,
-) -> None:
-    """Send requests by a pattern; keep what came of it, and how often a session was loaded."""
+def run(server: Server, places: Places, model: Served, sizes: Sizes) -> Driven:
+    """Send requests by a pattern; return what came of it."""
     before = counted(server)
     load = closed_loop(
         server, requests(places[:MOST], model.num_items), sizes.connections, sizes.seconds, sizes.client_core
     )
     after = counted(server)
-    events = 'arraylstm_events_total{outcome="ok"}'
-    events = events if events in after else "arraylstm_session_events_total"
-    results[pattern].append(load)
-    loads[pattern].append((after[LOADS] - before.get(LOADS, 0.0)) / (after[events] - before[events]))
+    loads, events, runs = (after[name] - before.get(name, 0.0) for name in (LOADS, EVENTS, RUNS))
+    known = {field.name: getattr(load, field.name) for field in fields(Load)}
+    return Driven(**known, loads=loads / events, rows=events / runs)
 
 
 def figures(loads: Sequence[Load], quantities: Sequence[Quantity]) -> dict[str, float]:
@@ -284,11 +286,10 @@ def expiry(place: Place, model: Served, sizes: Sizes) -> Table:
     spans = [any(expired[place : place + 1 + earlier]) for place in range(len(loads))]
     quiet = [load for load, span in zip(loads, spans) if not span]
     busy = [load for load, span in zip(loads, spans) if span]
-    quantities = (REQUESTS, CPU, P50, P99)
-    rows = [Row("nothing expires", {}, figures(quiet, quantities))] if quiet else []
+    rows = [Row("nothing expires", {}, figures(quiet, QUANTITIES))] if quiet else []
     if busy:
-        ratios = {f"{one.name} / quiet": one.middle(busy) / one.middle(quiet) for one in quantities} if quiet else {}
-        rows.append(Row("sessions expire", ratios, figures(busy, quantities)))
+        ratios = {f"{one.name} / quiet": one.middle(busy) / one.middle(quiet) for one in QUANTITIES} if quiet else {}
+        rows.append(Row("sessions expire", ratios, figures(busy, QUANTITIES)))
     note = f"{total:,.0f} of {sizes.expiring:,} sessions expired, during {len(busy)} of {sizes.watched} runs"
     swept = [f"The server's sweeps took {spent:.1f} s in all"] if place.name == "SQLite" else []
     return Table(f"{place.name}: expiry", rows, [note, *swept])
@@ -322,7 +323,7 @@ def draw(path: Path, tables: Sequence[Table]) -> None:
         f"{table.title.partition(':')[0]}, {row.name}": [row.ratios[ratio] for ratio in shown]
         for table in places
         for row in table.rows
-        if row.ratios
+        if row.name != HELD
     }
     width = 0.8 / len(bars_each)
     for place, (label, ratios) in enumerate(bars_each.items()):
