@@ -124,7 +124,7 @@ def main(*, sizes: Annotated[Sizes, Parameter(name="*")] = Sizes()) -> int:
     """Kill servers over SQLite and Redis. Exit status: 1 if a server failed."""
     single_thread()
     out = output()
-    rows = []
+    tables: list[Table] = []
     try:
         with ExitStack() as stack:
             model = stack.enter_context(served(None))
@@ -133,18 +133,18 @@ def main(*, sizes: Annotated[Sizes, Parameter(name="*")] = Sizes()) -> int:
             if shutil.which("redis-server"):
                 urls["Redis"] = stack.enter_context(redis(folder / "redis", "everysec"))
             for name, url in urls.items():
-                rows.append(Row(name, {}, lost(model, ("--sessions", url), sizes)))
+                rows = [Row(name, {}, lost(model, ("--sessions", url), sizes))]
                 for most in sizes.max_unsaved:
                     flags = ("--sessions", url, *ACK_MEMORY, "--max-unsaved", str(most))
                     rows.append(Row(f"{name}{BEHIND} --max-unsaved {most}", {}, lost(model, flags, sizes)))
+                note = f"Medians of {sizes.kills} kills. The load average was {os.getloadavg()[0]:.1f} at the end"
+                tables.append(Table(f"{name}: steps that were answered and are gone after kill -9", rows, [note]))
+                show(tables[-1], out)
     except (ServerError, LoadError) as error:
         out.print(f"losses: {error}", style="red")
         return 1
-    note = f"Medians of {sizes.kills} kills. The load average was {os.getloadavg()[0]:.1f} at the end"
-    table = Table("Steps that were answered and are gone after kill -9", rows, [note])
-    show(table, out)
     if sizes.json:
-        write_json(sizes.json, asdict(sizes), PACKAGES, [table])
+        write_json(sizes.json, asdict(sizes), PACKAGES, tables)
     return 0
 
 

@@ -23,8 +23,8 @@ from arraylstm_serve.server.early import record_signals
 from arraylstm_serve.server.process import kept_in, say
 from arraylstm_serve.settings import Settings, warn_of_unknown_variables
 
-LAST_REQUESTS = 1.0
-"""Seconds in which a stopping nginx passes on what it has accepted, before the replicas begin to stop."""
+LAST_REQUESTS = 5.0
+"""Most seconds in which a stopping nginx passes on what it has accepted, before the replicas begin to stop."""
 
 PATIENCE = 10.0
 """Seconds beyond --shutdown-timeout after which a program that does not end is killed."""
