@@ -35,6 +35,7 @@ class WriteBehind:
         most: how many sessions may wait to be written; further answers wait until fewer do.
 
     Attributes:
+        most: see above.
         unsaved: the newest value of each session that waits, by key.
     """
 
@@ -48,9 +49,9 @@ class WriteBehind:
         self._table = table
         self._busy = busy
         self._choose = choose
-        self._most = most
+        self.most = most
         self._wake = Event()
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting: deque[tuple[int, Callable[[], None]]] = deque()
         self._closing = False
         self._writing = keeper.do(self._write())
 
@@ -60,12 +61,15 @@ class WriteBehind:
         self.unsaved[after.key] = after
         self._wake.set()
 
-    def when_room(self, answer: Callable[[], None]) -> None:
-        """Answer now, or once fewer sessions wait to be written."""
-        if len(self.unsaved) < self._most and not self._waiting:
+    def when_room(self, count: int, answer: Callable[[], None]) -> None:
+        """Answer now, or once so few sessions wait to be written that so many more may; they are at most `most`."""
+        if self._has_room(count) and not self._waiting:
             answer()
         else:
-            self._waiting.append(answer)
+            self._waiting.append((count, answer))
+
+    def _has_room(self, count: int) -> bool:
+        return len(self.unsaved) + count <= self.most
 
     async def close(self) -> None:
         """Write what waits, if the store takes it."""
@@ -100,8 +104,8 @@ class WriteBehind:
                 self._written(session)
             elif outcome == "stale":
                 await self._give_up(session)
-        while self._waiting and len(self.unsaved) < self._most:
-            self._waiting.popleft()()
+        while self._waiting and self._has_room(self._waiting[0][0]):
+            self._waiting.popleft()[1]()
         return not any(isinstance(outcome, Failed) for outcome in outcomes)
 
     def _written(self, session: Session) -> None:
