@@ -341,6 +341,27 @@ async def test_write_behind_outlasts_a_store_that_fails(bundle_path: Path, monke
     await until_soon(lambda: decode("u", store._records["u"][1]).step == 2)
 
 
+async def test_write_behind_gives_way_at_its_bound(bundle_path: Path, store: Store) -> None:
+    """A session that another server has changed holds nobody up, even if its next answer waits for the store too."""
+    here = server(bundle_path, store, sessions="redis://x", ack="memory", sticky=True, max_unsaved=1)
+    await here.send("u", "a")
+    await here.send("v", "a")
+    await until_soon(lambda: {"u", "v"} <= set(store._records))
+    await server(bundle_path, store).send("u", "b")
+    store.gate.clear()
+    await here.send("u", "c")
+    waiting = [asyncio.create_task(here.send(name, "d")) for name in ("u", "v")]
+    for _ in range(100):
+        await asyncio.sleep(0.001)
+    assert not any(task.done() for task in waiting)
+    store.gate.set()
+    answers = await asyncio.wait_for(asyncio.gather(*waiting), 30)
+    assert [answer.status_code for answer in answers] == [200, 200]
+    await until_soon(lambda: not here.service.sessions.find("u").version)
+    assert (await here.send("u", "e")).json()["step"] == 3
+    assert decode("v", store._records["v"][1]).step == 2
+
+
 async def test_write_behind_gives_way_to_another_server(bundle_path: Path, store: Store) -> None:
     """If another server has changed a session all the same, its value counts; what was lost is counted and logged."""
     here = server(bundle_path, store, sessions="redis://x", ack="memory", sticky=True)

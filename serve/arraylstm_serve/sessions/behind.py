@@ -45,6 +45,8 @@ class WriteBehind:
         self.unsaved: dict[str, Session] = {}
         self._stored: dict[str, Stamp | None] = {}
         """The stamp that the store has of each session that waits; None if it has none."""
+        self._dropped: set[str] = set()
+        """The sessions that another server has changed, until they are out of the table."""
         self._keeper = keeper
         self._table = table
         self._busy = busy
@@ -56,7 +58,9 @@ class WriteBehind:
         self._writing = keeper.do(self._write())
 
     def note(self, before: Session, after: Session) -> None:
-        """Remember that a session has changed."""
+        """Remember that a session has changed, unless the store has another server's value, which counts."""
+        if before.key in self._dropped:
+            return
         self._stored.setdefault(before.key, before.stamp)
         self.unsaved[after.key] = after
         self._wake.set()
@@ -103,7 +107,7 @@ class WriteBehind:
             if outcome == "applied":
                 self._written(session)
             elif outcome == "stale":
-                await self._give_up(session)
+                self._give_up(session)
         while self._waiting and self._has_room(self._waiting[0][0]):
             self._waiting.popleft()[1]()
         return not any(isinstance(outcome, Failed) for outcome in outcomes)
@@ -115,7 +119,7 @@ class WriteBehind:
         else:
             self._stored[session.key] = session.stamp
 
-    async def _give_up(self, session: Session) -> None:
+    def _give_up(self, session: Session) -> None:
         """Drop this server's value of a session that another server has changed: the store's is the one that counts."""
         self._keeper.lost += 1
         logger.error(
@@ -123,10 +127,19 @@ class WriteBehind:
             "all requests of a session to reach one server",
             session.key,
         )
-        while session.key in self._busy:
-            await sleep(PAUSE)
         self._forget(session.key)
-        self._table.unload(session.key)
+        self._dropped.add(session.key)
+        self._keeper.do(self._unload(session.key))
+
+    async def _unload(self, key: str) -> None:
+        """Take a session out of the table once nothing goes on with it. The writer must not wait for that.
+
+        A turn of the session may itself wait until the writer has made room.
+        """
+        while key in self._busy:
+            await sleep(PAUSE)
+        self._dropped.discard(key)
+        self._table.unload(key)
 
     def _forget(self, key: str) -> None:
         del self.unsaved[key], self._stored[key]
