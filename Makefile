@@ -12,7 +12,7 @@ SOURCES := $(shell find arraylstm export serve -name '*.py' -o -name py.typed -o
 	deploy/nginx-replicas.conf pyproject.toml README.md LICENSE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-edge test-oldest slow lint imports format openapi constraints clean
+.PHONY: help demo test test-fast test-edge test-faults test-oldest slow lint imports format openapi constraints clean
 
 help:
 	@echo "make demo       train on a generated event log, export, serve, hold a short conversation (under three minutes)"
@@ -21,6 +21,8 @@ help:
 	@echo "                the slow tests in tests/slow.txt: most exports, training, server processes, runtimes, browsers"
 	@echo "make test-edge  attack a server in forty ways, ten minutes, and write docs/edge.md: what another client saw, what the"
 	@echo "                server used; status 1 if that client saw an error or the server died. Linux, two idle cores"
+	@echo "make test-faults  kill, stop, cut off and fill servers and stores under load, a quarter of an hour; a line tells what"
+	@echo "                the clients of each trial saw. Disks and networks are made for it, as root; else those trials skip"
 	@echo "make slow       run the suite on the sources and list the slow tests in tests/slow.txt"
 	@echo "make test-oldest  the main part of the suite on the sources, with the lowest versions that pyproject.toml allows"
 	@echo "make lint       ruff, mypy --strict, and the direction of imports"
@@ -34,7 +36,7 @@ ENGINE_TESTS := $(patsubst %,tests/serve/test_%.py,bulk events interleaved sessi
 
 # What runs with the lowest versions, and what that needs beside them: neither a browser nor schemathesis.
 OLDEST_TESTS := tests/serve tests/export tests/model --ignore tests/serve/edge \
-	$(patsubst %,--ignore tests/serve/test_%.py,admin backup console console_sessions openapi origins)
+	$(patsubst %,--ignore tests/serve/test_%.py,admin console console_sessions openapi origins)
 OLDEST_TOOLS := $(shell grep -E '^(pytest|pytest-xdist|hypothesis|jsonschema_rs|matplotlib)==' constraints.txt)
 
 demo: .venv/demo
@@ -52,6 +54,11 @@ test-fast: $(if $(wildcard .venv/dev),,.venv/dev) .reference
 # Two cores with nothing else to do give the figures their meaning; errors count on any machine.
 test-edge: $(if $(wildcard .venv/dev),,.venv/dev)
 	$(ON_SOURCES) $(BIN)/python benchmarks/edge.py --markdown docs/edge.md
+
+# One trial after the other: each has servers, a store and clients of its own.
+test-faults: $(if $(wildcard .venv/dev),,.venv/dev)
+	@sh tests/system-packages.sh
+	$(ON_SOURCES) $(BIN)/pytest tests/faults/test_*.py tests/faults/trials_*.py
 
 slow: $(if $(wildcard .venv/dev),,.venv/dev) .reference
 	$(ON_SOURCES) $(PYTEST) --find-slow --ignore tests/test_packaging.py

@@ -36,7 +36,7 @@ from arraylstm.errors import UnknownItemError as UnknownItemError
 from arraylstm.lstm2002 import LSTM2002 as LSTM2002
 from arraylstm.markov import MarkovLSTM as MarkovLSTM
 from arraylstm.model import ItemModel as ItemModel
-from arraylstm.model import NextItemModel as NextItemModel
+from arraylstm.nextitem import NextItemModel as NextItemModel
 from arraylstm.plot import plot_lanes as plot_lanes
 from arraylstm.stack import Stack as Stack
 from arraylstm.stack import make_stack as make_stack

@@ -15,8 +15,9 @@ from arraylstm.errors import CheckpointError, one_line
 from arraylstm.foreign import Described, Hints, Weights, check_tensors, describe, some
 from arraylstm.foreign.described import refuse_hints
 from arraylstm.lstm2002 import LSTM2002
-from arraylstm.model import ItemModel, NextItemModel
+from arraylstm.model import ItemModel
 from arraylstm.modelfile import SAFETENSORS, read
+from arraylstm.nextitem import NextItemModel
 from arraylstm.vocabulary import Vocabulary
 
 FORMAT = 1

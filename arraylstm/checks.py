@@ -10,10 +10,10 @@ def require_positive(name: str, value: int) -> None:
         raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
 
 
-def require_dropout(dropout: float) -> float:
+def require_dropout(dropout: float, name: str = "dropout") -> float:
     """Return the probability, or raise ValueError unless it lies in [0, 1)."""
     if not 0 <= dropout < 1:
-        raise ValueError(f"dropout must be at least 0 and below 1, got {dropout!r}")
+        raise ValueError(f"{name} must be at least 0 and below 1, got {dropout!r}")
     return dropout
 
 

@@ -2,7 +2,7 @@
 
 import shlex
 import tempfile
-from dataclasses import asdict, dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -14,75 +14,17 @@ from rich.progress import Progress as ProgressBar
 from rich.table import Table
 
 from arraylstm import __version__, console, saving, training
-from arraylstm.cells import CELLS
-from arraylstm.checks import require_positive
+from arraylstm.cli_options import ItemOptions, ModelOptions, SplitOptions
 from arraylstm.data import DataOptions, Sessions, read_sessions, split
 from arraylstm.errors import one_line
 from arraylstm.eventlog import generate_sessions
-from arraylstm.model import NextItemModel
-from arraylstm.training import Metrics, TrainingOptions
+from arraylstm.nextitem import NextItemModel
+from arraylstm.training import Metrics, Outcome, TrainingOptions
+from arraylstm.training.recipes import settled
+from arraylstm.training.snapshots import Snapshots
 from arraylstm.vocabulary import Vocabulary
 
 app = App(name="arraylstm-train", version=__version__, result_action="return_value")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelOptions:
-    """The model that is fitted."""
-
-    cell: Annotated[str, Parameter(help=f"Recurrent cell: {', '.join(CELLS)}.")] = "array"
-    hidden_size: int = 64
-    """Hidden units of a layer."""
-    k: int = 4
-    """Memory cells a unit, for the cells that have several."""
-    num_layers: int = 1
-    """Layers of cells."""
-    embedding_size: int = 64
-    """Width of the item embedding; 0 feeds one-hot vectors."""
-    dropout: float = 0.0
-    """Probability of dropping an output of a layer while training."""
-    tied: bool = False
-    """Score items by their own embeddings."""
-
-    def make(self, num_items: int, vocabulary: Vocabulary | None = None) -> NextItemModel:
-        """Construct the model for a number of items; raises what its constructor does."""
-        arguments = {**asdict(self), "embedding_size": self.embedding_size or None}
-        return NextItemModel(**arguments, num_items=num_items, vocabulary=vocabulary)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SplitOptions:
-    """Which sessions are kept from training."""
-
-    holdout: float = 0.2
-    """Share of sessions that the reported figures are measured on."""
-    validation: float = 0.1
-    """Share of sessions that choose the best epoch."""
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for shares that leave nothing to train on."""
-        for name in ("holdout", "validation"):
-            if not 0 < getattr(self, name) < 1:
-                raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)!r}")
-        if self.holdout + self.validation >= 1:
-            raise ValueError(
-                f"holdout and validation must leave sessions to train on, got {self.holdout} and {self.validation}"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ItemOptions:
-    """Which sessions and items there are."""
-
-    min_count: int = 1
-    """Items seen less often share one unknown item; 1 keeps every item."""
-    generated_sessions: int = 2000
-    """Sessions to generate where no DATA is given."""
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for counts that leave no item."""
-        require_positive("min_count", self.min_count)
-        require_positive("generated_sessions", self.generated_sessions)
 
 
 @app.default
@@ -92,6 +34,7 @@ def train(
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"])] = Path("model.pt"),
     overwrite: bool = False,
+    resume: bool = False,
     device: str = "cpu",
     read: Annotated[DataOptions, Parameter(name="*")] = DataOptions(),
     items: Annotated[ItemOptions, Parameter(name="*")] = ItemOptions(),
@@ -101,31 +44,77 @@ def train(
 ) -> int:
     """Fit a next-item model to an event file and write it, with its vocabulary, as one .pt or .safetensors file.
 
-    Sessions are split at random into training, validation and held-out ones. The epoch with the lowest validation loss
-    is kept; the figures printed at the end are those of the held-out sessions.
+    Sessions are split at random into training, validation and held-out ones, unless files are given. The epoch that
+    predicts the validation sessions best is kept; the figures printed at the end are those of the held-out sessions.
+    What is not given is chosen by the data, and printed with the reason. Ctrl-C ends the training with the best epoch
+    so far.
 
     Args:
         data: event file; without one, a generated web-shop log is used.
         output: file to write the model to. If it cannot be written after training, a copy is kept elsewhere.
         overwrite: replace the output file. Without it no file is replaced, nor an earlier model trained further.
+        resume: go on with a training that was killed or interrupted, of the same command, to the same result.
         device: torch device to train on: cpu, cuda, cuda:1, ...
     """
     out = console.lasting_console()
-    _check_before_reading(output, overwrite, device, shape)
+    snapshots = Snapshots(output.with_name(f"{output.name}.resume"), resume=resume)
+    _check_before_reading(output, overwrite or (resume and snapshots.path.exists()), device, shape)
     source, sessions = _sessions(data, read, items, options.seed)
     vocabulary = Vocabulary.from_sessions(sessions, items.min_count)
-    shares = (held_out.validation, held_out.holdout)
-    parts = split([vocabulary.encode(session) for session in sessions], shares, options.seed)
-    out.print(_describe(source, sessions, vocabulary, parts), markup=False)
+    parts, left_out = _parts(vocabulary, sessions, read, held_out, options.seed)
+    out.print(_describe(source, parts, vocabulary, left_out), markup=False)
+    _say_what_is_resumed(out, snapshots)
+    shape, options = _settled(shape, options, len(vocabulary), parts, out)
     torch.manual_seed(options.seed)
     model = shape.make(len(vocabulary), vocabulary).to(device)
     training.count_predictions(parts[2], model.padding)  # refuses held-out sessions that nothing can be measured on
     saving.try_to_write(model, output)
-    best = _fit_with_progress(model, parts[0], parts[1], options, out)
+    outcome = _fit_with_progress(model, parts[0], parts[1], options, out, snapshots)
     saving.write(model, output)  # first, so that nothing else loses the training
-    out.print(_held_out_table(training.evaluate(model, parts[2], options.batch_size), best))
+    if not outcome.interrupted:
+        snapshots.remove()
+    out.print(_held_out_table(training.evaluate(model, parts[2], options.batch_size or 64), outcome.best_epoch))
+    return _end(out, output, outcome, options, snapshots)
+
+
+def _say_what_is_resumed(out: Console, snapshots: Snapshots) -> None:
+    there = snapshots.path.exists()
+    if snapshots.resume:
+        said = (
+            f"Going on from {snapshots.path}"
+            if there
+            else f"There is no {snapshots.path} to go on from: beginning anew"
+        )
+        out.print(said, markup=False, soft_wrap=True)
+    elif there:
+        out.print(
+            f"{snapshots.path} is left from a training; --resume would go on from it", markup=False, soft_wrap=True
+        )
+
+
+def _settled(
+    shape: ModelOptions, options: TrainingOptions, num_items: int, parts: list[list[list[int]]], out: Console
+) -> tuple[ModelOptions, TrainingOptions]:
+    """Return the options with what was left to the data, and print that with the reasons."""
+    shape, shape_reasons = shape.settled(num_items)
+    options, reasons = settled(options, num_items, parts[0], parts[1])
+    for reason in shape_reasons + reasons:
+        out.print(f"Defaults: {reason}", markup=False, soft_wrap=True)
+    return shape, options
+
+
+def _end(out: Console, output: Path, outcome: Outcome, options: TrainingOptions, snapshots: Snapshots) -> int:
+    """Print what was written and what comes next, and return the program's status."""
+    if options.calibrate:
+        said = f"Calibrated on the validation sessions: scores times {outcome.factor:.3f}"
+        out.print(said, soft_wrap=True)
     out.print(f"Wrote {output}. Next: arraylstm-export {shlex.quote(str(output))}", soft_wrap=True, markup=False)
-    return 0
+    if not outcome.interrupted:
+        return 0
+    ways = "; the same command with --resume goes on" if snapshots.path.exists() else ""
+    done = f"after epoch {outcome.epochs} of {options.epochs}"
+    out.print(f"Interrupted {done}: the model has the weights of epoch {outcome.best_epoch}{ways}.", soft_wrap=True)
+    return 130
 
 
 def _sessions(data: Path | None, read: DataOptions, items: ItemOptions, seed: int) -> tuple[str, Sessions]:
@@ -139,11 +128,31 @@ def _sessions(data: Path | None, read: DataOptions, items: ItemOptions, seed: in
     return f"{data}, read as {form}", sessions
 
 
+def _parts(
+    vocabulary: Vocabulary, sessions: Sessions, read: DataOptions, held_out: SplitOptions, seed: int
+) -> tuple[list[list[list[int]]], int]:
+    """Return the ids of the training, validation and held-out sessions, and how many events of files were left out.
+
+    Events of a file whose item the training file lacks are left out, unless an item stands for unknown ones.
+    """
+    train, *rest = split([vocabulary.encode(session) for session in sessions], held_out.shares, seed)
+    parts, left_out = [train], 0
+    for share in (held_out.validation, held_out.holdout):
+        if not isinstance(share, Path):
+            parts.append(rest.pop(0))
+            continue
+        given, _ = read_sessions(share, read)
+        known = [[item for item in session if item in vocabulary or vocabulary.unknown] for session in given]
+        left_out += sum(map(len, given)) - sum(map(len, known))
+        parts.append([vocabulary.encode(session) for session in known])
+    return parts, left_out
+
+
 def _check_before_reading(output: Path, overwrite: bool, device: str, shape: ModelOptions) -> None:
     _check_output(output, overwrite)
     _check_device(device)
     with torch.device("meta"):
-        shape.make(1)  # refuses wrong sizes
+        shape.settled(1)[0].make(1)  # refuses wrong sizes
 
 
 def _check_output(output: Path, overwrite: bool) -> None:
@@ -159,8 +168,7 @@ def _check_output(output: Path, overwrite: bool) -> None:
         raise ValueError(f"--output {str(output)!r} cannot be written: {error.strerror}") from None
     if output.exists() and not overwrite:
         raise ValueError(
-            f"--output {str(output)!r} exists; training resumes nothing: pass --overwrite to replace it, "
-            "or --output FILE to keep it"
+            f"--output {str(output)!r} exists: pass --overwrite to replace it, or --output FILE to keep it"
         )
 
 
@@ -171,10 +179,11 @@ def _check_device(name: str) -> None:
         raise ValueError(f"--device {name!r} cannot be used by this torch: {one_line(error)}") from None
 
 
-def _describe(source: str, sessions: Sessions, vocabulary: Vocabulary, parts: list[list[list[int]]]) -> str:
-    events = sum(map(len, sessions))
+def _describe(source: str, parts: list[list[list[int]]], vocabulary: Vocabulary, left_out: int) -> str:
+    events = sum(len(session) for part in parts for session in part)
     sizes = ", ".join(f"{len(part)} {name}" for part, name in zip(parts, ("train", "validation", "held out")))
-    return f"{source}: {len(sessions)} sessions ({sizes}), {events} events, {len(vocabulary)} items"
+    lacking = f"; {left_out} events left out, whose items the training file lacks" if left_out else ""
+    return f"{source}: {sum(map(len, parts))} sessions ({sizes}), {events} events, {len(vocabulary)} items{lacking}"
 
 
 def _fit_with_progress(
@@ -183,31 +192,35 @@ def _fit_with_progress(
     validation: list[list[int]],
     options: TrainingOptions,
     out: Console,
-) -> int:
+    snapshots: Snapshots,
+) -> Outcome:
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[speed]:>8,.0f} items/s")
     with ProgressBar(*columns, TextColumn("loss {task.fields[loss]:.4f}"), TimeRemainingColumn(), console=out) as bar:
         task = bar.add_task("", total=None, loss=float("nan"), speed=0.0)
+        epochs = options.epochs or 0
 
         def show(progress: training.Progress) -> None:
             completed = (progress.epoch - 1) * progress.total + progress.done
             bar.update(
                 task,
-                description=f"epoch {progress.epoch}/{options.epochs}",
+                description=f"epoch {progress.epoch}/{epochs}",
                 completed=completed,
-                total=options.epochs * progress.total,
+                total=epochs * progress.total,
                 loss=progress.loss,
                 speed=completed / max(bar.tasks[task].elapsed or 0.0, 1e-9),
             )
             if progress.validation is not None:
                 bar.print(_epoch_line(progress, progress.validation))
+                if snapshots.fault:
+                    bar.print(f"{snapshots.path}, to resume from, cannot be written: {snapshots.fault}", markup=False)
 
-        return training.fit(model, train, validation, options, show)
+        return training.fit(model, train, validation, options, show, snapshots)
 
 
 def _epoch_line(progress: training.Progress, validation: Metrics) -> str:
     return (
-        f"epoch {progress.epoch:3}   loss {progress.loss:.4f}   validation: loss {validation.loss:.4f}   "
-        f"top-1 {validation.top1:.4f}   MRR {validation.mrr:.4f}"
+        f"epoch {progress.epoch:3}  loss {progress.loss:.4f}, validation {validation.loss:.4f}  "
+        f"hit@20 {validation.hit20:.4f}  MRR@20 {validation.mrr20:.4f}"
     )
 
 
@@ -217,7 +230,9 @@ def _held_out_table(metrics: Metrics, best_epoch: int) -> Table:
         "top-1": f"{metrics.top1:.4f}",
         "top-5": f"{metrics.top5:.4f}",
         "top-10": f"{metrics.top10:.4f}",
+        "hit@20": f"{metrics.hit20:.4f}",
         "MRR": f"{metrics.mrr:.4f}",
+        "MRR@20": f"{metrics.mrr20:.4f}",
         "perplexity": f"{metrics.perplexity:.3f}",
     }
     table = console.make_table(*figures, title=f"Held-out sessions, weights of epoch {best_epoch}")

@@ -115,7 +115,8 @@ def to_torch(layer: ArrayLSTM | Stack, cell: bool = False) -> nn.LSTM | nn.LSTMC
 
     Raises:
         TypeError: another kind of layer, or a stack that holds one.
-        ValueError: a layer with k above 1, layers of several widths, or several layers where a cell is asked for.
+        ValueError: a layer with k above 1 or a learned start, layers of several widths, or several layers where a cell
+            is asked for.
     """
     layers = _lstms(layer)
     if cell and len(layers) > 1:
@@ -200,6 +201,8 @@ def _lstms(layer: nn.Module) -> list[ArrayLSTM]:
             raise TypeError(f"to_torch takes LSTM, ArrayLSTM with k=1 and stacks of them, got {_kind(each)}")
         if each.k != 1:
             raise ValueError(f"to_torch takes an ArrayLSTM with k=1, the only one that torch has, got k={each.k}")
+        if hasattr(each, "learned_start"):
+            raise ValueError("to_torch takes layers that start from zeros, as nn.LSTM does; this one learned its start")
         lstms.append(each)
     widths = [each.hidden_size for each in lstms]
     if len(set(widths)) > 1:

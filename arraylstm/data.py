@@ -39,6 +39,8 @@ A file that looks like neither is refused."""
 order [default: Time if it is there and the other columns have their default names, else none]."""
     text_length: int = TEXT_LENGTH
     """Characters to a session, for text."""
+    session_end: str | None = None
+    """Item to put behind the last item of every session, so that its end is an event that can be predicted."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for what names no columns, or makes no session."""
@@ -47,6 +49,8 @@ order [default: Time if it is there and the other columns have their default nam
             column = getattr(self, name)
             if column is not None and not column.strip():
                 raise ValueError(f"{name} must be the name of a column, got {column!r}{_OR_NONE.get(name, '')}")
+        if self.session_end is not None and not self.session_end.strip():
+            raise ValueError(f"session_end must be an item with a visible character, got {self.session_end!r}")
         if (self.session_column or SESSION) == (self.item_column or ITEM):
             raise ValueError(
                 f"session_column and item_column must differ, got {self.session_column or SESSION!r} twice"
@@ -61,6 +65,8 @@ _OR_NONE = {"time_column": f"; {NO_TIME!r} keeps the file's order"}
 def read_sessions(path: Path, options: DataOptions, flags: str = "--") -> tuple[Sessions, str]:
     """Read the sessions of an event file, plain or in gzip, in one pass; sessions without items are dropped.
 
+    With `session_end` every session ends with that item.
+
     Args:
         path: the file, or a pipe.
         options: how to read it.
@@ -72,11 +78,13 @@ def read_sessions(path: Path, options: DataOptions, flags: str = "--") -> tuple[
     Raises:
         DataError: an option does not go with the format; the file is missing, empty, not UTF-8, looks like another
             form than it would be read in, or lacks a column; or a row has other fields than the header, no session,
-            no item, or no time that can be read. The message says what, and on which line of the file.
+            no item, or no time that can be read; or `session_end` is an item of the file. The message says what, and
+            for a line of the file on which.
     """
     _check_used(options, flags)
     try:
         sessions, words = _read(read_text_lines(path), options, flags)
+        words += _end_sessions(sessions, options.session_end, flags)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     except OSError as error:
@@ -112,6 +120,8 @@ def _check_used(options: DataOptions, flags: str) -> None:
             raise DataError(f"{flag} describes a table, but {flags}format is {options.format!r}: leave one of them out")
     if options.text_length != TEXT_LENGTH and options.format != "text":
         raise DataError(f"{flags}text-length describes text: give {flags}format text too, or leave it out")
+    if options.session_end is not None and options.format == "text":
+        raise DataError(f"{flags}session-end marks the end of sessions, and {flags}format text has none: leave it out")
 
 
 def _read(lines: Iterator[str], options: DataOptions, flags: str) -> tuple[Sessions, str]:
@@ -128,6 +138,19 @@ def _read(lines: Iterator[str], options: DataOptions, flags: str) -> tuple[Sessi
     columns = _columns(first, options, flags)
     order = f"ordered by {columns.time.name!r}" if columns.time else "in the file's order"
     return read_table(lines, first, columns), f"a table, {order}"
+
+
+def _end_sessions(sessions: Sessions, end: str | None, flags: str) -> str:
+    """Put the item behind every session, if there is one; return in words what was done."""
+    if end is None:
+        return ""
+    for number, session in enumerate(sessions, start=1):
+        if end in session:
+            raise DataError(
+                f"session {number} has the item {end!r}: give {flags}session-end an item that no session has"
+            )
+        session.append(end)
+    return f", each session ended by {end!r}"
 
 
 def _up_to_content(lines: Iterator[str]) -> list[str]:

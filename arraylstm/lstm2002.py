@@ -251,8 +251,8 @@ class LSTM2002(ItemModel):
         """Return z_0 (..., D) for token ids (...)."""
         return self.fc_e2h(self.emb(items))  # type: ignore[no-any-return]
 
-    def score(self, h: Tensor) -> Tensor:
-        """Return the logits (..., V) for the highest layer's output (..., D)."""
+    def score(self, h: Tensor, items: Tensor) -> Tensor:
+        """Return the logits (..., V) for the highest layer's output (..., D); the items (...) just read add nothing."""
         z = self.fc_h2e(F.dropout(h, self.p_hid, self.training))
         return F.linear(z, self.emb.weight)
 

@@ -6,11 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from arraylstm.activations import ACTIVATIONS, activate
-from arraylstm.cells import CELLS
 from arraylstm.cells.base import clear_past
-from arraylstm.checks import require_dropout, require_lengths, require_positive, require_state
-from arraylstm.stack import Stack, make_stack
+from arraylstm.checks import require_lengths, require_state
+from arraylstm.stack import Stack
 from arraylstm.vocabulary import Vocabulary, require_labels
 
 
@@ -60,6 +58,9 @@ class ItemModel(nn.Module):
         """Return `config` with every argument that changes no answer at its default, for models to be compared by."""
         return self.config
 
+    def prepare(self) -> None:
+        """Lay out the weights for the fastest inference; the cells do so by themselves, see `Cell.prepare`."""
+
     # -- the parts ------------------------------------------------------------------------------------------
 
     def embed(self, items: Tensor) -> Tensor:
@@ -72,8 +73,8 @@ class ItemModel(nn.Module):
         """The stack, under the name that every model has for it."""
         raise NotImplementedError
 
-    def score(self, h: Tensor) -> Tensor:
-        """Return the logits (..., V) for the highest layer's output (..., H)."""
+    def score(self, h: Tensor, items: Tensor) -> Tensor:
+        """Return the logits (..., V) for the highest layer's output (..., H) after it has read the items (...)."""
         raise NotImplementedError
 
     def like(self) -> Tensor:
@@ -94,7 +95,7 @@ class ItemModel(nn.Module):
 
         Args:
             items: (B, S) int64 ids in [0, V); B and S may be 0, and ids from a row's length on are ignored.
-            state: tensors (B, *shape) as `state_shapes` gives them; None starts from zeros.
+            state: tensors (B, *shape) as `state_shapes` gives them; None starts from `initial_state`.
             lengths: (B,) int64, how many of the S items each row has; None means all.
 
         Returns:
@@ -120,7 +121,7 @@ class ItemModel(nn.Module):
             items = clear_past(items, lengths)
         x = self._embed(items)
         x, following, diagnostics = self.layers.unroll(x, self._started(items.size(0), state), lengths)
-        logits = self.score(x)
+        logits = self.score(x, items)
         if lengths is not None:
             logits = clear_past(logits, lengths)
             diagnostics = [clear_past(diagnostic, lengths) for diagnostic in diagnostics]
@@ -146,7 +147,7 @@ class ItemModel(nn.Module):
             raise ValueError(f"items must be (batch,), got {list(items.shape)}")
         x = self._embed(items)
         x, following, diagnostics = self.layers.step(x, self._started(items.size(0), state))
-        return self.score(x), following, diagnostics
+        return self.score(x, items), following, diagnostics
 
     @torch.jit.export
     def initial_state(self, batch: int) -> list[Tensor]:
@@ -174,125 +175,3 @@ class ItemModel(nn.Module):
             return self.initial_state(batch)
         require_state(state, batch, self.state_names, self.state_shapes)
         return state
-
-
-class NextItemModel(ItemModel):
-    """Predict the next item of a session from the items so far: embedding, a stack of one registry cell, linear layer.
-
-    It scripts with `torch.jit.script`; the scripted module has `forward`, `step`, `initial_state` and the
-    `..._with_diagnostics` methods. `forward` is `unroll`.
-
-    Args:
-        cell: a name in `arraylstm.CELLS`.
-        num_items: V, the number of items.
-        hidden_size: H.
-        k: lanes per unit, for the cells that have lanes.
-        num_layers: L, cells stacked on each other.
-        embedding_size: E, the width of the learned item embedding; None feeds one-hot vectors of width V.
-        dropout: probability of zeroing an output of any layer in training, the last one included.
-        tied: score items by the product with their own embeddings (Press and Wolf 2017), for which the linear layer
-            maps h to E values, instead of by a linear layer to V.
-        vocabulary: the items' labels; without one, items are the integers 0 to V-1.
-        head_size: width of a linear layer between the cells and `linear`; None for no such layer.
-        activation: what stands between those two layers, a name in `arraylstm.activations.ACTIVATIONS`.
-
-    Raises:
-        ValueError: an unknown cell or activation, a size smaller than 1, a dropout outside [0, 1), tied without an
-            embedding, an activation without a head, or a vocabulary of another size.
-    """
-
-    def __init__(
-        self,
-        cell: str,
-        num_items: int,
-        hidden_size: int,
-        k: int = 4,
-        num_layers: int = 1,
-        embedding_size: int | None = None,
-        dropout: float = 0.0,
-        tied: bool = False,
-        vocabulary: Vocabulary | None = None,
-        head_size: int | None = None,
-        activation: str = "none",
-    ) -> None:
-        require_positive("num_items", num_items)
-        if embedding_size is not None:
-            require_positive("embedding_size", embedding_size)
-        elif tied:
-            raise ValueError("tied needs an embedding to tie the scores to; give an embedding_size")
-        config = {
-            "cell": cell,
-            "num_items": num_items,
-            "hidden_size": hidden_size,
-            "k": k,
-            "num_layers": num_layers,
-            "embedding_size": embedding_size,
-            "dropout": require_dropout(dropout),
-            "tied": tied,
-            **_checked_head(head_size, activation),
-        }
-        cells = make_stack(cell, embedding_size or num_items, hidden_size, k, num_layers, dropout)
-        super().__init__(cells, num_items, vocabulary, config)
-        self.embedding = None if embedding_size is None else nn.Embedding(num_items, embedding_size)
-        self.cells = cells
-        self.dropout, self.activation = dropout, activation
-        self.head = None if head_size is None else nn.Linear(hidden_size, head_size)
-        self.linear = nn.Linear(head_size or hidden_size, embedding_size if tied and embedding_size else num_items)
-        self.register_parameter("bias", nn.Parameter(torch.zeros(num_items)) if tied else None)
-        if tied and self.embedding is not None:  # so that scores start as small as other models'
-            nn.init.normal_(self.embedding.weight, std=self.embedding.embedding_dim**-0.5)
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any], vocabulary: Vocabulary | None) -> "NextItemModel":
-        """Construct the model that has this `config` and vocabulary; raises as the constructor does."""
-        return cls(**config, vocabulary=vocabulary)
-
-    def without_inert(self) -> dict[str, Any]:
-        """Return `config` with the default dropout, and with the default k where the cell has no lanes."""
-        lanes = {} if CELLS[self.config["cell"]].has_lanes else {"k": 4}
-        return {**self.config, "dropout": 0.0, **lanes}
-
-    def forward(
-        self, items: Tensor, state: list[Tensor] | None = None, lengths: Tensor | None = None
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Score the next item after every position: items (B, S) -> logits (B, S, V), states; see `unroll`."""
-        return self.unroll(items, state, lengths)
-
-    @property
-    @no_type_check
-    def layers(self):  # noqa: ANN201
-        """The stack of cells."""
-        return self.cells
-
-    def embed(self, items: Tensor) -> Tensor:
-        """Return the items' embeddings (..., E), or one-hot vectors (..., V)."""
-        if self.embedding is not None:
-            return self.embedding(items)  # type: ignore[no-any-return]
-        return F.one_hot(items, self.num_items).to(self.linear.weight.dtype)
-
-    def score(self, h: Tensor) -> Tensor:
-        """Return the logits (..., V) for the highest layer's output (..., H)."""
-        if self.head is not None:
-            h = activate(self.activation, self.head(h))
-        scores = self.linear(F.dropout(h, self.dropout, self.training))
-        if self.bias is not None:  # tied
-            assert self.embedding is not None
-            assert isinstance(self.bias, Tensor)
-            scores = F.linear(scores, self.embedding.weight, self.bias)
-        return scores
-
-    def like(self) -> Tensor:
-        """Return a weight, for its dtype and device."""
-        return self.linear.weight
-
-
-def _checked_head(head_size: int | None, activation: str) -> dict[str, Any]:
-    """Return what a configuration says of the layer between cells and scores: nothing if there is none."""
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
-    if head_size is None:
-        if activation != "none":
-            raise ValueError(f"activation {activation!r} stands behind a head; give a head_size")
-        return {}
-    require_positive("head_size", head_size)
-    return {"head_size": head_size, "activation": activation}

@@ -111,6 +111,11 @@ class Stack(nn.ModuleDict):
             state.extend(cell.initial_state(batch, like))  # type: ignore[operator]
         return state
 
+    def learn_start(self) -> None:
+        """Let the layers learn what they start from; see `Cell.learn_start`."""
+        for cell in self.values():
+            cell.learn_start()  # type: ignore[operator]
+
 
 def make_stack(
     cell: str, input_size: int, hidden_size: int, k: int = 4, num_layers: int = 1, dropout: float = 0.0

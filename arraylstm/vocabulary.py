@@ -74,6 +74,11 @@ class Vocabulary:
         except ValueError as error:
             raise DataError(f"{path}: {one_line(error)}") from None
 
+    @property
+    def unknown_id(self) -> int | None:
+        """The id of the unknown item; None if there is none."""
+        return None if self.unknown is None else self._ids[self.unknown]
+
     def fields(self) -> dict[str, Any]:
         """Return the constructor's arguments, as checkpoints and bundles keep them."""
         return {"labels": self.labels, "unknown": self.unknown}

@@ -25,6 +25,7 @@ from rich.console import Console
 from arraylstm import CELLS, NextItemModel, Vocabulary, console
 from arraylstm.data import DataOptions, read_sessions, split
 from arraylstm.training import Metrics, Progress, TrainingOptions, evaluate, fit
+from arraylstm.training.recipes import settled
 
 app = App(name="comparison", result_action="return_value")
 
@@ -88,6 +89,7 @@ def main(
     sessions, _ = read_sessions(data, read)
     vocabulary = Vocabulary.from_sessions(sessions)
     parts = split([vocabulary.encode(session) for session in sessions], SPLIT, options.seed)
+    options, _ = settled(options, len(vocabulary), parts[0], parts[1])
     settings = {"sessions": _digest(parts), **asdict(sizes), **asdict(options)}
     runs = _read(output.with_suffix(".json"), settings)
     for seed in range(sizes.seeds):
@@ -173,9 +175,9 @@ def _read(path: Path, settings: dict[str, Any]) -> list[Run]:
         return []
     document: dict[str, Any] = json.loads(path.read_text())
     for name, value in settings.items():
-        if name != "seeds" and document["settings"][name] != value:
+        if name != "seeds" and document["settings"].get(name) != value:
             raise ValueError(
-                f"{path} holds runs with {name} {document['settings'][name]}, not {value}; name another file"
+                f"{path} holds runs with {name} {document['settings'].get(name)}, not {value}; name another file"
             )
     return [Run(**{**run, "held_out": Metrics(**run["held_out"])}) for run in document["runs"]]
 

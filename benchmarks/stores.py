@@ -30,7 +30,7 @@ from report import Row, Table, output, show, write_json
 
 from arraylstm_serve.stores.base import Change, Store
 from arraylstm_serve.stores.open import open_store
-from arraylstm_serve.stores.record import Record, Stamp, decode, encode, new_write
+from arraylstm_serve.stores.record import Record, decode, encode, new_write
 
 app = App(name="stores", help=__doc__, result_action="return_value")
 
@@ -105,7 +105,7 @@ class Sessions:
         before = self.records[place]
         after = replace(before, version=before.version + 1, writes=(new_write(), *before.writes[:15]))
         self.records[place] = after
-        return Change(after.key, Stamp(before.incarnation, before.version), encode(after))
+        return Change(after.key, before.stamp, encode(after))
 
 
 async def median_seconds(rounds: int, prepare: Callable[[], object], act: Callable[..., Awaitable[object]]) -> float:

@@ -15,6 +15,7 @@ cmake cmake the programs in C++
 /usr/include/nlohmann/json.hpp nlohmann-json3-dev the programs in C++
 redis-server redis-server the stores in Redis
 promtool prometheus the alerts
+faketime faketime the clocks that jump (make test-faults)
 strace strace what SQLite writes through to the disk
 /usr/include/zip.h libzip-dev the programs in C++
 END

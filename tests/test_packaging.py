@@ -65,8 +65,8 @@ def test_the_wheel_holds_the_configuration_of_nginx():
 
 
 def test_the_console_scripts_answer_with_one_version(run_program):
-    """The three programs are installed and agree on the distribution's version."""
-    for program in ("arraylstm-train", "arraylstm-export", "arraylstm-serve"):
+    """The four programs are installed and agree on the distribution's version."""
+    for program in ("arraylstm-train", "arraylstm-evaluate", "arraylstm-export", "arraylstm-serve"):
         done = run_program(program, "--version")
         assert (done.returncode, done.stdout.strip()) == (0, importlib.metadata.version("arraylstm-serving"))
 

@@ -102,8 +102,25 @@ class Cell(nn.Module, metaclass=_ReadsStateShapes):
         return output, following, diagnostics
 
     def initial_state(self, batch: int, like: Tensor) -> list[Tensor]:
-        """Return the state (B, *shape) that sequences start from: zeros, in the dtype and on the device of `like`."""
+        """Return the state (B, *shape) that sequences start from, the same for every row.
+
+        It is zeros, in the dtype and on the device of `like`; or the parameters that `learn_start` has made.
+        """
+        if hasattr(self, "learned_start"):
+            return [tensor.expand([batch] + list(tensor.shape)) for tensor in self.learned_start]
         return [like.new_zeros([batch] + sizes) for sizes in self.state_sizes]
+
+    def learn_start(self) -> None:
+        """Let the state that sequences start from be learned: parameters `learned_start.<number>`, zeros at first.
+
+        Raises:
+            ValueError: the class gives an `initial_state` of its own, which parameters would not change.
+        """
+        if type(self).initial_state is not Cell.initial_state:
+            raise ValueError(
+                f"the cell {type(self).__name__} gives an initial_state of its own; it needs a learn_start beside it"
+            )
+        self.learned_start = nn.ParameterList(nn.Parameter(torch.zeros(sizes)) for sizes in self.state_sizes)
 
     def prepare(self) -> None:
         """Reorder the weights for the fastest inference, where another order is faster; by default nothing is done.

@@ -126,7 +126,7 @@ class LanesFirst(RowsByLane, activate_alone_reads_rows=True):
         for method in ("forward", "initHidden"):
             if getattr(cls, method) is not getattr(LanesFirst, method):
                 raise ValueError(
-                    f"overrides {method}, which a model does not call: it hands states on itself, from zeros; "
+                    f"overrides {method}, which a model does not call: it hands states on itself; "
                     "override update_hidden, forward_cell or step"
                 )
 

@@ -36,6 +36,7 @@ def check_cell(name: str, cell: type[Cell]) -> None:
         _check_class(cell)
         with _undisturbed():
             _check_steps(cell)
+            _check_start(cell)
     except ValueError as error:
         raise ValueError(f"cell {name!r} {error}") from error.__cause__
 
@@ -112,6 +113,23 @@ def _check_steps(cell_class: type[Cell]) -> None:
     for name, whole, row in zip(_names(cell), results, alone):
         if not torch.allclose(whole[:1], row, rtol=1e-9, atol=1e-9):
             raise MisfitError(f"gives a row another {name} beside other rows than alone; rows must not mix")
+
+
+def _check_start(cell_class: type[Cell]) -> None:
+    """Raise MisfitError unless all rows start alike, always: a bundle tells one state for every session."""
+    cell = construct(cell_class, _INPUT, _HIDDEN, _LANES).double().eval()
+    like = torch.zeros(1, dtype=torch.float64)
+    try:
+        start, again = cell.initial_state(_ROWS, like), cell.initial_state(1, like)
+    except Exception as error:
+        raise MisfitError(f"fails in initial_state: {type(error).__name__}: {one_line(error)}") from error
+    if [list(tensor.shape) for tensor in start] != [[_ROWS, *sizes] for sizes in cell.state_sizes]:
+        shapes = [list(tensor.shape) for tensor in start]
+        raise MisfitError(
+            f"must give an initial_state of {[['B', *sizes] for sizes in cell.state_sizes]}, got {shapes}"
+        )
+    if not all(torch.equal(tensor, row.expand(tensor.shape)) for tensor, row in zip(start, again)):
+        raise MisfitError("gives rows or calls another initial_state each; every session must start alike")
 
 
 def _check_unwritten(tensors: Iterable[Tensor], before: Iterable[Tensor]) -> None:

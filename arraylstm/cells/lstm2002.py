@@ -104,6 +104,13 @@ class LSTM2002Layer(Cell):
         """Return the buffers `c_0` and `h_0` for every row of a batch."""
         return [self.c_0.expand(batch, -1, -1), self.h_0.expand(batch, -1)]
 
+    def learn_start(self) -> None:
+        """Make `c_0` and `h_0` parameters, which keep their names and values."""
+        for name in ("h_0", "c_0"):
+            start = getattr(self, name)
+            delattr(self, name)
+            self.register_parameter(name, nn.Parameter(start))
+
     def project(self, x: Tensor) -> Tensor:  # x (..., I)
         """Return W x + b of f, i, g and o side by side (..., 3 n_blk + D)."""
         return torch.cat([self.fc_x2fg(x), self.fc_x2ig(x), self.fc_x2mc_in(x), self.fc_x2og(x)], -1)

@@ -1,6 +1,6 @@
 """State dicts that other programs wrote: their keys and shapes tell which model they are.
 
-A state dict holds weights alone. What a network does without weights (an activation, a sum, a start other than zeros)
+A state dict holds weights alone. What a network does without weights (an activation, a sum, a start from ones)
 leaves no key in it, so compare the loaded model with the network once. What keys and shapes leave open is never
 guessed: it is refused, with the hint that settles it.
 """

@@ -21,9 +21,6 @@ DEEPEST = 2
 
 MOST_MATRICES = 3
 
-START = re.compile(r"(^|[._])(h|c|hx|cx|hidden|cell)_?(0|init|state|start)$|init(ial)?_?(h|c|state)")
-"""The names of states to start from."""
-
 
 class Ends(NamedTuple):
     """One way to read the matrices beside an LSTM."""
@@ -50,7 +47,6 @@ def find_ends(outside: Weights, recurrent: Recurrent, hints: Hints) -> Ends:
     Raises:
         CheckpointError: there is none, or there are several that differ.
     """
-    outside = _without_starts(outside)
     readings = [ends for ends in _readings(outside) if _fits(ends, outside, recurrent, hints)]
     asked = [ends for ends in readings if _as_asked(ends, hints)]
     if not readings:
@@ -66,18 +62,6 @@ def find_ends(outside: Weights, recurrent: Recurrent, hints: Hints) -> Ends:
             f"say so ({flag('tied')})"
         )
     return asked[0]
-
-
-def _without_starts(outside: Weights) -> Weights:
-    """Leave out states of zeros to start from, or raise CheckpointError for one that was learned."""
-    starts = {key: tensor for key, tensor in outside.items() if START.search(key)}
-    for key, tensor in starts.items():
-        if tensor.any():
-            raise CheckpointError(
-                f"starts from a state of its own, {key}; a session starts from zeros, so its answers would be others. "
-                f"Train it with zeros to start from, or leave the state out ({flag('ignore')})"
-            )
-    return {key: tensor for key, tensor in outside.items() if key not in starts}
 
 
 def _readings(outside: Weights) -> Iterator[Ends]:

@@ -27,6 +27,7 @@ class Recurrent:
         keys: the keys of all their weights.
         input_size: the width of the lowest layer's input.
         output_size: the width of the highest layer's output.
+        widths: the width of every layer's output.
         hidden_size: the width of the widest layer, which all layers get; units that are added stay zero.
     """
 
@@ -36,8 +37,8 @@ class Recurrent:
         self._layers = [layer for module in _in_order(weights, modules) for layer in module]
         self.keys = {key for layer in self._layers for key in layer.values()}
         self.input_size = weights[self._layers[0]["weight_ih"]].size(1)
-        self._sizes = [weights[layer["weight_hh"]].size(1) for layer in self._layers]
-        self.output_size, self.hidden_size = self._sizes[-1], max(self._sizes)
+        self.widths = [weights[layer["weight_hh"]].size(1) for layer in self._layers]
+        self.output_size, self.hidden_size = self.widths[-1], max(self.widths)
         self.num_layers = len(self._layers)
 
     def converted(self) -> list[dict[str, Tensor]]:
@@ -51,7 +52,7 @@ class Recurrent:
                     if key in self._weights
                 }
             )
-            for layer, size, width in zip(self._layers, self._sizes, widths, strict=True)
+            for layer, size, width in zip(self._layers, self.widths, widths, strict=True)
         ]
 
 

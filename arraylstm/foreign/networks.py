@@ -11,12 +11,14 @@ from arraylstm.errors import CheckpointError
 from arraylstm.foreign.described import Described, Hints, Weights, flag
 from arraylstm.foreign.ends import EMBEDDED, NUMBER, TIED, Ends, find_ends
 from arraylstm.foreign.lstms import Recurrent, widened_columns
+from arraylstm.foreign.starts import split_starts, start_weights
 
 
 def around_lstm(weights: Weights, hints: Hints) -> Described:
     """Describe a network around LSTMs: an embedding or none, and an output of one layer or two."""
     recurrent = Recurrent(weights)
-    outside = {key: tensor for key, tensor in weights.items() if key not in recurrent.keys}
+    beside = {key: tensor for key, tensor in weights.items() if key not in recurrent.keys}
+    outside, starts = split_starts(beside)
     ends = find_ends(outside, recurrent, hints)
     scored, head = _output(outside, ends, recurrent, hints)
     num_items = scored["linear.weight"].size(0)
@@ -29,8 +31,10 @@ def around_lstm(weights: Weights, hints: Hints) -> Described:
         "num_layers": recurrent.num_layers,
         "embedding_size": None if embedding is None else recurrent.input_size,
         **head,
+        **({"learned_start": True} if starts else {}),
     }
     renamed = {f"cells.{name}": tensor for name, tensor in numbered(recurrent.converted()).items()} | scored
+    renamed |= start_weights(starts, recurrent.widths)
     if embedding is not None:
         renamed["embedding.weight"] = embedding
     return Described("NextItemModel", config, renamed)

@@ -5,6 +5,7 @@ import re
 from arraylstm.cells import CELLS
 from arraylstm.errors import CheckpointError
 from arraylstm.foreign.described import Described, Hints, Weights, require_keys, sizes
+from arraylstm.foreign.starts import split_starts, start_weights
 
 # -- MyNetwork, of array-lstm's documentation -------------------------------------------------------------------
 
@@ -21,8 +22,12 @@ def my_network(weights: Weights, hints: Hints) -> Described:
         )
     k = rows // (4 * hidden_size)
     name = hints.cell or _cell_of(k, attention="lstm.i2a.weight" in weights)
-    renamed = {re.sub(r"^lstm\.", "cells.0.", key): tensor for key, tensor in weights.items()}
+    others, starts = split_starts(weights)
+    renamed = {re.sub(r"^lstm\.", "cells.0.", key): tensor for key, tensor in others.items()}
     config = {"cell": name, "num_items": num_items, "hidden_size": hidden_size, "k": k}
+    if starts:
+        config["learned_start"] = True
+        renamed |= start_weights(starts, [hidden_size], k)
     return Described("NextItemModel", config, renamed)
 
 
@@ -41,9 +46,6 @@ def _cell_of(k: int, attention: bool) -> str:
 def lstm2002(weights: Weights, hints: Hints) -> Described:
     """Describe a language model of peephole LSTM layers."""
     require_keys(weights, "LSTM2002", "emb.weight")
-    for key, tensor in weights.items():
-        if key.endswith((".h_0", ".c_0")) and tensor.any():
-            raise CheckpointError(f"{key} is not zero; a session starts from zeros, so the answers would be others")
     num_items, d_emb = sizes(weights, "emb.weight", 2)
     _, n_blk, d_blk = sizes(weights, "stack_rnn.0.pc_c2fg", 3)
     layers = {key.split(".")[1] for key in weights if key.startswith("stack_rnn.")}

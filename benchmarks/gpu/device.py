@@ -41,7 +41,10 @@ class Device:
         return event_seconds if self.is_cuda else cpu_seconds
 
     def captured(self, call: Callable[[], _Result]) -> Callable[[], _Result]:
-        """Return a replay of the CUDA graph of a call; every replay returns the same tensors with new contents."""
+        """Return a replay of the CUDA graph of a call; every replay returns the same tensors with new contents.
+
+        The replay keeps the call, and so the tensors that it reads and writes: the graph knows only their addresses.
+        """
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
@@ -52,7 +55,7 @@ class Device:
         with torch.cuda.graph(graph):
             result = call()
 
-        def replay() -> _Result:
+        def replay(_kept: object = call) -> _Result:
             graph.replay()
             return result
 

@@ -1,5 +1,6 @@
 """Time steps of the server's engine, and compare them with the card, torch and onnxruntime."""
 
+import gc
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,10 +19,6 @@ from timing import measure
 
 ENGINE = "engine"
 _TOLERANCE, _TF32_TOLERANCE = 1e-5, 1e-3  # of probabilities
-
-
-class DisagreementError(Exception):
-    """Two ways to take one step gave different numbers."""
 
 
 def tables(device: Device, ceilings: Ceilings, sizes: StepSizes, rounds: int) -> Iterator[Table]:
@@ -48,23 +45,27 @@ def subject(device: Device, sizes: StepSizes, hidden: int, lanes: int, most: int
 
 def _table(stepped: Subject, ceilings: Ceilings, sizes: StepSizes, rounds: int) -> Table:
     hidden, lanes = stepped.model.config["hidden_size"], stepped.model.config["k"]
+    left_out = sorted(NEEDS_CUDA & set(sizes.peers)) if not stepped.device.is_cuda else []
+    notes = [stepped.engine.device, *(f"{peer}: {NOT_RUN}" for peer in left_out)]
     rows = []
     for batch in sizes.batch:
         work = step_work(batch, hidden, lanes, sizes.num_items, sizes.embedding_size)
-        rows += compare(stepped, batch, ceilings, ceilings.floor(work), sizes, rounds)
-    left_out = sorted(NEEDS_CUDA & set(sizes.peers)) if not stepped.device.is_cuda else []
-    notes = [stepped.engine.device, *(f"{peer}: {NOT_RUN}" for peer in left_out)]
+        rows += compare(stepped, batch, ceilings, ceilings.floor(work), sizes, rounds, notes)
     return Table(f"One step, H={hidden} k={lanes} V={sizes.num_items}", rows, notes)
 
 
-def compare(stepped: Subject, batch: int, ceilings: Ceilings, floor: float, sizes: StepSizes, rounds: int) -> list[Row]:
-    """Check that all ways to take a step agree, then time a step of one batch in each way."""
+def compare(
+    stepped: Subject, batch: int, ceilings: Ceilings, floor: float, sizes: StepSizes, rounds: int, notes: list[str]
+) -> list[Row]:
+    """Time a step of one batch in every way that gives the engine's probabilities; the others are noted."""
     items = np.random.default_rng(0).integers(0, sizes.num_items, batch)
     steps: dict[str, Step] = {ENGINE: engine_step(stepped, items)}
     for peer in sizes.peers:
         if stepped.device.is_cuda or peer not in NEEDS_CUDA:
             steps[peer] = PEERS[peer](stepped, items)
-    _require_equal(steps, batch, _TF32_TOLERANCE if stepped.device.tf32 else _TOLERANCE)
+    steps = _agreeing(steps, batch, _TF32_TOLERANCE if stepped.device.tf32 else _TOLERANCE, notes)
+    gc.collect()
+    gc.freeze()  # as the server does: else the garbage collector goes through all of torch again and again
     seconds = measure(steps, rounds, stepped.device.stopwatch)
     rows = []
     for name, took in seconds.items():
@@ -75,13 +76,13 @@ def compare(stepped: Subject, batch: int, ceilings: Ceilings, floor: float, size
     return [*rows, *(Row(f"B={batch} {peer}") for peer in sizes.peers if peer not in steps)]
 
 
-def _require_equal(steps: dict[str, Step], batch: int, tolerance: float) -> None:
-    """Take three steps in every way; raise unless all give the same probabilities."""
-    for number in range(3):
+def _agreeing(steps: dict[str, Step], batch: int, tolerance: float, notes: list[str]) -> dict[str, Step]:
+    """Take three steps in every way; return those that give the engine's probabilities, and note the others."""
+    largest = dict.fromkeys(steps, 0.0)
+    for _ in range(3):
         found = {name: step() for name, step in steps.items()}
         for name, probabilities in found.items():
-            difference = float(np.abs(probabilities - found[ENGINE]).max())
-            if not difference <= tolerance:
-                raise DisagreementError(
-                    f"{name} and the {ENGINE} differ by {difference:.1e} in step {number + 1} at B={batch}"
-                )
+            largest[name] = max(largest[name], float(np.abs(probabilities - found[ENGINE]).max()))
+    wrong = {name: gap for name, gap in largest.items() if not gap <= tolerance}
+    notes += [f"{name}: left out at B={batch}, {gap:.1e} from the {ENGINE}" for name, gap in wrong.items()]
+    return {name: step for name, step in steps.items() if name not in wrong}

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Peer = Literal["torch eager", "torch.compile", "torch CUDA graph", "onnxruntime"]
+Peer = Literal["engine, arrays", "torch eager", "torch.compile", "torch CUDA graph", "onnxruntime"]
 Variant = Literal["compiled step", "CUDA graph", "CUDA graph of compiled step", "compiled whole"]
 
 
@@ -32,8 +32,8 @@ class StepSizes:
     """V, items to choose from."""
     embedding_size: int = 64
     """E, width of the item embedding."""
-    peers: tuple[Peer, ...] = ("torch eager", "torch.compile", "torch CUDA graph", "onnxruntime")
-    """Other ways to take a step that are measured too."""
+    peers: tuple[Peer, ...] = ("engine, arrays", "torch eager", "torch.compile", "torch CUDA graph", "onnxruntime")
+    """Other ways to take a step that are measured too; `engine, arrays` is the engine without lists for answers."""
     bundles: Path | None = None
     """Folder that keeps the exported models for the next run; exporting the largest takes a minute."""
 

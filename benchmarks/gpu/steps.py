@@ -20,6 +20,7 @@ from torch import Tensor
 from arraylstm import NextItemModel
 from arraylstm_serve.bundle.load import Bundle
 from arraylstm_serve.engine.base import Engine
+from arraylstm_serve.engine.gpu.engine import DeviceEngine
 from arraylstm_serve.engine.open import open_engine
 from arraylstm_serve.engine.slots import INITIAL
 from arraylstm_serve.settings import Settings
@@ -54,7 +55,7 @@ class Subject:
     def engine(self) -> Engine:
         """The server's engine with the bundle, warmed up."""
         settings = Settings(device=self.device.device, tf32=self.device.tf32, max_batch=self.most)
-        opened = open_engine(Bundle.load(self.served.bundle), settings, FIRST + self.most)
+        opened = open_engine(Bundle.load(self.served.bundle), settings, FIRST + 2 * self.most)
         opened.warm_up(self.most)
         return opened
 
@@ -84,6 +85,20 @@ def engine_step(subject: Subject, items: Integers) -> Step:
         taken = subject.engine.step(sources, targets, items, reaches)
         sources[:] = targets
         return np.array([ranking.probabilities for ranking in taken.rankings], np.float32)
+
+    return step
+
+
+def arrays_step(subject: Subject, items: Integers) -> Step:
+    """Return a step of the server's engine on a GPU that leaves what it found in arrays, as torch does."""
+    engine = subject.engine
+    assert isinstance(engine, DeviceEngine)
+    sources, targets = np.full(len(items), INITIAL), FIRST + subject.most + np.arange(len(items))
+
+    def step() -> Floats:
+        found = engine.advance(sources, targets, items)
+        sources[:] = targets
+        return np.exp(found["tops"][:, :TOP])
 
     return step
 
@@ -158,5 +173,6 @@ PEERS: dict[Peer, Callable[[Subject, Integers], Step]] = {
     "torch.compile": lambda subject, items: torch_step(subject, items, compiled=True),
     "torch CUDA graph": graphed_step,
     "onnxruntime": onnxruntime_step,
+    "engine, arrays": arrays_step,
 }
-NEEDS_CUDA = {"torch CUDA graph"}
+NEEDS_CUDA = {"torch CUDA graph", "engine, arrays"}

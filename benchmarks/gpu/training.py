@@ -12,7 +12,6 @@ from cells import FLOOR, PEERS, disagreement, lanes, peer_of, run
 from cells import Sizes as CellSizes
 from gpu.ceilings import Ceilings, training_work
 from gpu.device import NOT_RUN, Device
-from gpu.engine import DisagreementError
 from gpu.sizes import TrainingSizes, Variant
 from report import Row, Table
 from timing import measure
@@ -53,14 +52,16 @@ def _table(name: str, device: Device, ceilings: Ceilings, sizes: TrainingSizes, 
             passes[variant] = VARIANTS[variant](cell, x, device)
         else:
             notes.append(f"{variant}: {NOT_RUN}")
-    notes += _compare(passes, _TF32_TOLERANCE if device.tf32 else _TOLERANCE)
+    passes, wrong = _agreeing(passes, _TF32_TOLERANCE if device.tf32 else _TOLERANCE)
+    notes += wrong
     if name in PEERS:
         peer = peer_of(name, cell).to(device.device)
         with torch.device(device.device):
             difference = disagreement(cell, peer, shape)
-        if not difference <= _EXACT:
-            raise DisagreementError(f"{name} and array-lstm differ by {difference:.1e} in float64")
-        passes[PEER] = run(peer.train(), x)
+        if difference <= _EXACT:
+            passes[PEER] = run(peer.train(), x)
+        else:
+            notes.append(f"{PEER}: left out, {difference:.1e} from {name} in float64")
     lstm = nn.LSTM(shape.input_size, shape.hidden_size, batch_first=True)
     passes[FLOOR] = run(lstm.to(device.device), x)
     work = training_work(shape.batch, shape.steps, shape.input_size, shape.hidden_size, lanes(cell))
@@ -79,16 +80,18 @@ def _rows(seconds: Mapping[str, float], floor: float, k: int) -> list[Row]:
     ]
 
 
-def _compare(passes: Mapping[str, Pass], tolerance: float) -> list[str]:
-    """Raise unless every pass has the eager one's gradients; return a note if the cell draws its lanes each time."""
+def _agreeing(passes: dict[str, Pass], tolerance: float) -> tuple[dict[str, Pass], list[str]]:
+    """Return the passes that have the eager one's gradients, and a note on each other.
+
+    Passes of a cell that draws its lanes each time are not compared.
+    """
     expected, again = (passes[EAGER]() for _ in range(2))
     if _difference(expected, again) > tolerance:
-        return ["lanes are drawn: the ways to run it were not compared"]
-    for name, one in passes.items():
-        difference = _difference(one(), expected)
-        if not difference <= tolerance:
-            raise DisagreementError(f"gradients of {name} and {EAGER} differ by {difference:.1e} of the largest")
-    return []
+        return passes, ["lanes are drawn: the ways to run it were not compared"]
+    differences = {name: _difference(one(), expected) for name, one in passes.items()}
+    wrong = {name: difference for name, difference in differences.items() if not difference <= tolerance}
+    notes = [f"{name}: left out, its gradients are {difference:.1e} off" for name, difference in wrong.items()]
+    return {name: one for name, one in passes.items() if name not in wrong}, notes
 
 
 def _difference(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> float:

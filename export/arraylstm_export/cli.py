@@ -199,8 +199,10 @@ def _console() -> Console:
 def _with_progress(work: Callable[[OnStage], CheckedBundle]) -> CheckedBundle:
     """Run the work with a progress bar on stderr, if that is a terminal."""
     console = Console(stderr=True)
+    if not console.is_terminal:  # some versions of rich end even a bar that is not shown with an empty line
+        return work(lambda stage, done, total: None)
     columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=None)
         return work(lambda stage, done, total: bar.update(task, description=f"{stage:20}", completed=done, total=total))
 

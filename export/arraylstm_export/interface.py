@@ -1,12 +1,20 @@
 """The inputs and outputs of a model's graphs, stated once: for graphs, parity checks, test vectors and the manifest."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
+
+import numpy as np
 
 from arraylstm import ItemModel
+from arraylstm_export.arrays import Array
+from arraylstm_export.errors import ExportError
 
 Dim = int | str
 METADATA = "arraylstm."
 """The prefix of our keys in a graph's metadata."""
+ZEROS = "zeros"
+"""What the manifest says of a state that starts from zeros; of another one it has the numbers."""
 
 
 @dataclass(frozen=True)
@@ -20,12 +28,34 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class State:
-    """One recurrent state tensor: its name, and the shape of one row of it."""
+    """One recurrent state tensor: its name, the shape of one row of it, and what every session starts from.
+
+    Raises:
+        ExportError: `initial` is neither `ZEROS` nor as many finite float32 numbers as a row has.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str = "float32"
-    initial: str = "zeros"
+    initial: str | tuple[float, ...] = ZEROS
+    """`ZEROS`, or the numbers of one row, the last axis first to move."""
+
+    def __post_init__(self) -> None:
+        """Refuse a start that is not one."""
+        if isinstance(self.initial, str):
+            if self.initial != ZEROS:
+                raise ExportError(f"state {self.name} starts from {self.initial!r}; {ZEROS!r} or numbers are known")
+        elif len(self.initial) != prod(self.shape):
+            raise ExportError(
+                f"state {self.name} starts from {len(self.initial)} numbers; {list(self.shape)} has {prod(self.shape)}"
+            )
+        elif not np.isfinite(_as_float32(self.initial)).all():
+            raise ExportError(f"state {self.name} starts from a number that is not finite in float32")
+
+    def start(self, batch: int) -> Array:
+        """Return what sessions start from, for each row of a batch: (B, *shape)."""
+        row = np.zeros(self.shape) if isinstance(self.initial, str) else np.reshape(self.initial, self.shape)
+        return np.broadcast_to(row.astype(self.dtype), (batch, *self.shape)).copy()
 
     @property
     def input(self) -> TensorSpec:
@@ -65,13 +95,22 @@ class Interface:
     @classmethod
     def of(cls, model: ItemModel, with_diagnostics: bool = False) -> "Interface":
         """Return the model's interface, with its states in the order in which its `step` takes them."""
-        states = zip(model.state_names, map(tuple, model.state_shapes), strict=True)
+        states = zip(model.state_names, map(tuple, model.state_shapes), model.initial_state(1), strict=True)
         diagnostics = zip(model.diagnostic_names, map(tuple, model.diagnostic_shapes), strict=True)
         return cls(
             model.num_items,
-            tuple(State(*row) for row in states),
+            tuple(State(name, shape, initial=_initial(start.detach().cpu().numpy())) for name, shape, start in states),
             tuple(Diagnostic(*row) for row in diagnostics) if with_diagnostics else (),
         )
+
+    @property
+    def starts_from_zeros(self) -> bool:
+        """Whether all states of a session are zeros at first."""
+        return all(state.initial == ZEROS for state in self.states)
+
+    def start(self, batch: int) -> list[Array]:
+        """Return what sessions start from: an array (B, *shape) per state."""
+        return [state.start(batch) for state in self.states]
 
     @property
     def step(self) -> Signature:
@@ -104,3 +143,13 @@ class Interface:
             (*inputs, *(state.input for state in self.states)),
             (logits, *(state.output for state in self.states), *diagnostics),
         )
+
+
+def _initial(start: Array) -> str | tuple[float, ...]:
+    """Return what the manifest says of the state (1, *shape) that sessions start from."""
+    return tuple(_as_float32(start).ravel().tolist()) if start.any() else ZEROS
+
+
+def _as_float32(numbers: Array | Sequence[float]) -> Array:
+    with np.errstate(over="ignore"):  # what becomes infinite is refused
+        return np.asarray(numbers).astype(np.float32)

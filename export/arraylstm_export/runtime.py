@@ -4,6 +4,7 @@ import os
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
+from arraylstm.errors import one_line
 from arraylstm_export.errors import ExportError
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -29,7 +30,17 @@ def _installed(name: str) -> bool:
 
 
 def session(graph: Path | bytes) -> onnxruntime.InferenceSession:
-    """Load a graph from a file, or from the bytes of one."""
+    """Load a graph from a file, or from the bytes of one.
+
+    Raises:
+        ExportError: onnxruntime cannot load it, perhaps because it is older than the graph's operator set.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # several sessions and torch, each with spinning threads, starve each other
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exception classes share no narrower base
+        name = graph.name if isinstance(graph, Path) else "a graph"
+        raise ExportError(
+            f"onnxruntime {onnxruntime.__version__} cannot load {name}: {one_line(error)}. A lower --opset may help"
+        ) from error

@@ -1,7 +1,7 @@
 """The tables that the command line prints: of an export's files and differences, and of what a bundle is."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import starmap
 from pathlib import Path
 
@@ -11,11 +11,11 @@ from rich.table import Table
 
 from arraylstm.console import make_table
 from arraylstm_export.bundle.checked import CheckedBundle
-from arraylstm_export.bundle.manifest import Manifest, read_manifest, signature_from
+from arraylstm_export.bundle.manifest import Manifest, read_manifest, signature_from, state_from
 from arraylstm_export.errors import ExportError
 from arraylstm_export.formats.registry import FORMATS, form_file
 from arraylstm_export.formats.timing import seconds_per_step
-from arraylstm_export.interface import METADATA, Signature
+from arraylstm_export.interface import METADATA, ZEROS, Signature, State
 from arraylstm_export.parity.accuracy import Accuracy
 from arraylstm_export.parity.render import HEADINGS, cells
 from arraylstm_export.parity.report import Report
@@ -78,6 +78,7 @@ def _of_bundle(manifest: Manifest) -> list[Table]:
         **manifest.model,
         "fingerprint": manifest.fingerprint,
         "precision": manifest.precision,
+        "a session starts from": _starts(manifest.interface.states),
         "ONNX": _versions(opset, ir_version),
         "parity": f"largest difference {manifest.reached:.1e}, {manifest.allowed:g} allowed",
         "written by": ", ".join(f"{name} {version}" for name, version in manifest.versions.items()),
@@ -93,6 +94,7 @@ def _of_graph(path: Path) -> list[Table]:
             **json.loads(own["model"]),
             "fingerprint": own["fingerprint"],
             "precision": own["precision"],
+            "a session starts from": _starts(tuple(map(state_from, json.loads(own["states"])))),
             "ONNX": _versions(model.opset_import[0].version, model.ir_version),
         }
         signature = signature_from({kind: json.loads(own[kind]) for kind in ("inputs", "outputs")})
@@ -101,6 +103,14 @@ def _of_graph(path: Path) -> list[Table]:
         raise ExportError(f"{path}: cannot be read: {error.strerror or error}") from None
     except Exception:  # a strange file can make the parser fail in any way
         raise ExportError(f"{path}: is not a graph from arraylstm-export") from None
+
+
+def _starts(states: Sequence[State]) -> str:
+    """Return what states start from, in words; the numbers of one are in the manifest and in a graph's metadata."""
+    learned = [
+        f"{s.name} of {min(s.initial):.3g} to {max(s.initial):.3g}" for s in states if not isinstance(s.initial, str)
+    ]
+    return "; ".join(learned) + (f"; {ZEROS} in the others" if len(learned) < len(states) else "") if learned else ZEROS
 
 
 def _versions(opset: int, ir_version: int) -> str:

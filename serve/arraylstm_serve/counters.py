@@ -79,7 +79,7 @@ class Counters:
         queue_seconds: seconds from each walk's request to its first step.
         evicted: sessions that the server closed by itself, by reason.
         changes: changes of sessions, by what made them.
-        unknown_items: items of answered requests that the model has no label for, and took as its unknown item.
+        unknown_items: items of answered requests that the model has no label for.
         replays: remembered answers sent again for a repeated idempotency key.
         conflicts: requests refused because of their expected_step.
         rewound: sessions of which the store had lost acknowledged steps.

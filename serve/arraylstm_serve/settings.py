@@ -91,7 +91,8 @@ class Settings:
     this where servers share the store."""
 
     store_timeout: Seconds = 2.0
-    """Seconds after which a call to Redis or Valkey has failed; its requests are answered 503."""
+    """Seconds after which a call to Redis or Valkey has failed; its requests are answered 503. SQLite's disk has five
+    times as long."""
 
     replicas: Annotated[int, Parameter(validator=Number(gte=1, lte=MOST_REPLICAS))] = 1
     """Servers to start, at most 64, on one store that servers can share; one that ends is started again. They listen
@@ -161,9 +162,9 @@ class Settings:
     """Most requests a second of one client, each event of a bulk request and each message of a stream counted as one;
     further ones are answered 429. It may save up one second's. Without this setting there is no such bound."""
 
-    unknown_items: Literal["model", "reject"] = "model"
+    unknown_items: Literal["model", "reject", "skip"] = "model"
     """How to treat an item that the model has no label for: model takes it for the model's unknown item, and refuses it
-    if there is none; reject always refuses it."""
+    if there is none; reject always refuses it; skip leaves it out, as if it had not been sent."""
 
     max_connections: Count = 1024
     """Most connections open at once; further ones are answered 503 and closed."""

@@ -1,11 +1,11 @@
 """A small model of every cell and its bundle, exported once for all processes that run the suite together."""
 
-import fcntl
 import os
 import pickle
 from functools import cache
 
 import pytest
+from filelock import FileLock  # torch needs it too
 
 import arraylstm
 import arraylstm_export
@@ -24,8 +24,7 @@ def bundles(tmp_path_factory):
     def bundle(cell):
         """Export the cell's model, or take what another process of this run has exported."""
         model, target, report = make_model(cell), folder / cell, folder / f"{cell}.report"
-        with (folder / f"{cell}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with FileLock(folder / f"{cell}.lock"):
             if not report.exists():
                 report.write_bytes(pickle.dumps(arraylstm_export.export(model, target, QUICK)))
         return model, target, pickle.loads(report.read_bytes())

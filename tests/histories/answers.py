@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from .history import Ask, Call
+from .inference import tensors_fault
 from .replay import Floats, Life, Replay, ReplayError, probabilities
-from .rules import DECIDED_BY_THE_SESSION, Due, Refusal, Stand
+from .rules import DECIDED_BY_THE_SESSION, REWOUND, Due, Refusal, Stand
 
 
 class Fault(NamedTuple):
@@ -36,19 +37,29 @@ def answer_fault(replay: Replay, due: Due, call: Call) -> Fault | None:
     found = call.content
     if not isinstance(found, dict):
         return Fault("wrong answer", "The answer is not a JSON object.")
-    if found.get("session_id") != call.sent.session:
+    if due.ask.do == "infer":
+        return _inference_fault(replay, due, call)
+    if due.ask.do != "predict" and found.get("session_id") != call.sent.session:
         return Fault("mixed", f"The answer is one of session {found.get('session_id')}.")
     if found.get("model") != replay.fingerprint:
         return Fault("another model", f"The answer is by {found.get('model')}; the bundle is {replay.fingerprint}.")
-    if _typed(found.get("step")) != (int, due.after.step):
+    if due.ask.do != "predict" and _typed(found.get("step")) != (int, due.after.step):
         return _step_fault(due, found.get("step"))
     if due.ask.do in ("inspect", "restore"):
         same = found.get("recent") == list(due.after.recent)
         return None if same else Fault("wrong items", "`recent` does not have the session's last items.")
-    if found.get("state") != due.state:
+    if due.ask.do != "predict" and found.get("state") != due.state:
         text = f"The answer calls the session {found.get('state')!r}; it is {due.state!r}."
         return Fault("lost session" if found.get("state") == "new" else "wrong state", text)
     wrong = numbers_fault(replay, due.ask, due.after, found)
+    return None if wrong is None else Fault("wrong numbers", wrong)
+
+
+def _inference_fault(replay: Replay, due: Due, call: Call) -> Fault | None:
+    """Return what is wrong with an answer of /v2, which has neither a name nor a state."""
+    if call.told != due.after.step:
+        return _step_fault(due, call.told)
+    wrong = tensors_fault(replay, due.ask, due.after, call.content)
     return None if wrong is None else Fault("wrong numbers", wrong)
 
 
@@ -65,7 +76,7 @@ def numbers_fault(replay: Replay, ask: Ask, after: Life, found: dict[str, Any]) 
 
 
 def _observed_fault(replay: Replay, ask: Ask, after: Life, found: list[dict[str, Any]]) -> str | None:
-    items = ask.items if ask.do == "advance" else ()
+    items = ask.items if ask.do in ("advance", "predict") else ()
     if [_typed(entry["item"]) for entry in found] != [_typed(item) for item in items]:
         return "`observed` does not have the items sent."
     for entry, seen in zip(found, after.seen):
@@ -128,7 +139,7 @@ def _step_fault(due: Due, found: Any) -> Fault:
     text = f"The answer is at step {found}; the session's items lead to step {due.after.step}"
     if not isinstance(found, int) or found > due.after.step:
         return Fault("doubled", f"{text}: something was applied twice, too early, or unasked.")
-    if due.ask.do == "advance":
+    if due.ask.do in ("advance", "infer"):
         return Fault("lost", f"{text}: acknowledged items are not in it.")
     return Fault("stale read", f"{text}: what was acknowledged before is not in it.")
 
@@ -151,6 +162,8 @@ def _refusal(stand: Stand, due: Refusal, call: Call) -> Fault | None:
         return _conflict(stand, call)
     if due.code == "step_conflict" and call.code == "session_gone":
         return Fault("lost session", f"It was refused as if the session at step {due.step} did not exist.")
+    if call.code == REWOUND:
+        return rewound(stand, call)
     if call.code != due.code:
         return Fault("wrong refusal", f"It was refused with {call.code!r}; due is {due.code!r}.")
     if due.code == "step_conflict" and call.content.get("step") != due.step:
@@ -167,9 +180,17 @@ def _conflict(stand: Stand, call: Call) -> Fault:
     return Fault(kind, f"The refusal says that the session is at step {found}; it is at step {step}.")
 
 
+def rewound(stand: Stand, call: Call) -> Fault:
+    """Return the fault of a session of which acknowledged steps are gone, as the refusal says."""
+    text = f"The server says that the store has lost steps, and that the session stands at step {call.told}; "
+    return Fault("rewound", f"{text}it stood at step {stand.life.step}.")
+
+
 def _refused(stand: Stand, due: Due, call: Call) -> Fault:
     """Return the fault of a refusal where an answer was due."""
     code, step = call.code, stand.life.step
+    if code == REWOUND:
+        return rewound(stand, call)
     if call.sent.key is not None and stand.due(call.sent.key) is not None:
         return Fault("key forgotten", f"It was refused with {code!r}; its key had been answered before.")
     if code in ("unknown_session", "session_gone"):

@@ -14,6 +14,7 @@ A verdict begins with what went wrong:
     restarted in silence    the session began again, and the answer does not say `new`
     lost session            the session is not there any more: `new`, 404 or 410
     stale read              a read tells less than what was acknowledged before it
+    rewound                 the server says that the store has lost steps; --may-rewind allows and counts it
     delete ignored          the session goes on after its deletion or end
     key answered differently, key forgotten, key confused
                             a repeat got another answer, was refused, or two requests were taken for one
@@ -35,7 +36,7 @@ from pathlib import Path
 
 from .explain import explain
 from .history import Call, HistoryError, read
-from .order import Search
+from .order import Losses, Search
 from .replay import Replay, ReplayError
 
 
@@ -61,22 +62,43 @@ class Verdict:
         return f"Session {self.session}, step {self.step}, {self.call.lines}: {self.kind}. {self.text}"
 
 
-def check(replay: Replay, sessions: Mapping[str, Sequence[Call]], *, forgetful: bool = False) -> list[Verdict]:
+def check(
+    replay: Replay,
+    sessions: Mapping[str, Sequence[Call]],
+    *,
+    forgetful: bool = False,
+    losses: dict[str, Losses] | None = None,
+) -> list[Verdict]:
     """Return a verdict for each session that a right server cannot have served so, in the order of the file.
 
     Args:
         replay: the model that the server has.
         sessions: the calls of each session, see `history.read`.
         forgetful: whether the server may let sessions go by itself.
+        losses: if it is given, the store may lose the last steps of sessions. It gets those that went back, by session.
     """
     verdicts = []
     for name, calls in sessions.items():
-        stuck = Search(replay, calls, forgetful).run()
+        search = Search(replay, calls, forgetful, rewinding=losses is not None)
+        stuck = search.run()
         if stuck is not None:
             fault = explain(replay, stuck, sessions)
             verdicts.append(Verdict(name, stuck.stand.life.step, stuck.call, *fault))
+        elif losses is not None and any(search.losses):
+            losses[name] = search.losses
         replay.forget()
     return sorted(verdicts, key=lambda verdict: verdict.call.at)
+
+
+def went_back(losses: Mapping[str, Losses]) -> str:
+    """Return how many sessions went back, in a line."""
+    total = Losses()
+    for one in losses.values():
+        total = total.and_(one)
+    return (
+        f"{len(losses)} sessions went back, by {total.steps} steps in all: "
+        f"{total.told} times the server said so, {total.untold} times it did not."
+    )
 
 
 def summary(sessions: Mapping[str, Sequence[Call]], verdicts: Sequence[Verdict]) -> str:
@@ -98,16 +120,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--may-forget", action="store_true", help="the server may let sessions go: one of its bounds was reached"
     )
+    parser.add_argument(
+        "--may-rewind", action="store_true", help="the store may lose a session's last steps; it is counted how often"
+    )
     options = parser.parse_args(arguments)
     try:
         sessions = read(options.file)
-        verdicts = check(Replay(options.bundle, options.tolerance), sessions, forgetful=options.may_forget)
+        losses: dict[str, Losses] | None = {} if options.may_rewind else None
+        replay = Replay(options.bundle, options.tolerance)
+        verdicts = check(replay, sessions, forgetful=options.may_forget, losses=losses)
     except (HistoryError, ReplayError) as error:
         print(error, file=sys.stderr)
         return 2
     for verdict in verdicts:
         print(verdict)
     print(summary(sessions, verdicts))
+    if losses is not None:
+        print(went_back(losses))
     return 1 if verdicts else 0
 
 

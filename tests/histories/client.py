@@ -6,6 +6,7 @@ import base64
 from asyncio import wait_for
 from collections.abc import Sequence
 from itertools import count
+from time import monotonic
 from typing import Any, NamedTuple
 
 import httpx
@@ -14,17 +15,24 @@ import websockets.asyncio.client as websockets
 from msgspec import Raw
 from websockets.exceptions import WebSocketException
 
-from .history import Ask, Known, Outcome, Recorder
+from . import inference
+from .history import Ask, Item, Known, Outcome, Recorder, Via
 
 PROBLEM = "urn:arraylstm:problem:"
+SESSION = "/v1/sessions/{session}"
 PATHS = {
-    "advance": ("POST", "/events"),
-    "predictions": ("GET", "/predictions"),
-    "inspect": ("GET", ""),
-    "delete": ("DELETE", ""),
-    "save": ("GET", "/state"),
-    "restore": ("PUT", "/state"),
+    "advance": ("POST", f"{SESSION}/events"),
+    "predictions": ("GET", f"{SESSION}/predictions"),
+    "inspect": ("GET", SESSION),
+    "delete": ("DELETE", SESSION),
+    "save": ("GET", f"{SESSION}/state"),
+    "restore": ("PUT", f"{SESSION}/state"),
+    "infer": ("POST", inference.PATH),
+    "predict": ("POST", "/v1/predict"),
 }
+
+Judged = tuple[Known, int, str, str]
+"""What became of a call: its outcome, the status, the text of the answer, and why nobody knows more."""
 
 
 class Event(NamedTuple):
@@ -48,10 +56,13 @@ class Client:
         recorder: records the calls.
         urls: the servers, such as `http://127.0.0.1:8080`.
         timeout: how many seconds to wait for an answer.
+        labels: the items that the model knows, in their order.
     """
 
-    def __init__(self, recorder: Recorder, urls: Sequence[str], timeout: float) -> None:
+    def __init__(self, recorder: Recorder, urls: Sequence[str], timeout: float, labels: Sequence[Item] = ()) -> None:
         self._recorder = recorder
+        self._labels = labels
+        self._sent: dict[int, float] = {}
         self._urls = [url.rstrip("/") for url in urls]
         self._timeout = timeout
         self._turns = count()
@@ -64,9 +75,22 @@ class Client:
     async def single(self, event: Event) -> Outcome:
         """Send a call as a request of its own."""
         server = self._server()
-        session, ask, key = event
+        ask = event.ask
         method, path = PATHS[ask.do]
-        call = self._recorder.sent(session, ask, key, "single", self._recorder.channel(), server)
+        call = self._begin(event, "single", self._recorder.channel(), server)
+        url = self._urls[server] + path.format(session=event.session)
+        try:
+            response = await self._http.request(method, url, **self._options(event))
+        except httpx.HTTPError as error:
+            return self._end(call, _unanswered(error))
+        body = response.content
+        text = base64.b64encode(body).decode() if ask.do == "save" and response.is_success else _text(body)
+        judged = _judged(response.status_code, text, of_v2=ask.do == "infer")
+        return self._end(call, judged, response.headers.get("Retry-After", ""))
+
+    def _options(self, event: Event) -> dict[str, Any]:
+        """Return what a request has besides its path."""
+        session, ask, key = event
         options: dict[str, Any] = {"headers": {"Idempotency-Key": key} if key else {}}
         if ask.do == "advance":
             options["content"] = msgspec.json.encode(_body(ask))
@@ -74,25 +98,23 @@ class Client:
             options["content"] = base64.b64decode(ask.file)
         elif ask.do == "predictions":
             options["params"] = {"top_k": ask.top_k}
-        url = f"{self._urls[server]}/v1/sessions/{session}{path}"
-        try:
-            response = await self._http.request(method, url, **options)
-        except httpx.HTTPError as error:
-            return self._recorder.outcome(call, *_unanswered(error))
-        body = response.content
-        text = base64.b64encode(body).decode() if ask.do == "save" and response.is_success else _text(body)
-        return self._recorder.outcome(call, *_judged(response.status_code, text))
+        elif ask.do == "infer":
+            options["content"] = inference.body_of(session, ask, self._labels)
+        elif ask.do == "predict":
+            content = {"items": ask.items, "top_k": ask.top_k, "exclude": ask.exclude}
+            options["content"] = msgspec.json.encode(content)
+        return options
 
     async def bulk(self, events: Sequence[Event]) -> list[Outcome]:
         """Send events in one bulk request."""
         server, channel = self._server(), self._recorder.channel()
-        calls = [self._recorder.sent(*event, "bulk", channel, server) for event in events]
+        calls = [self._begin(event, "bulk", channel, server) for event in events]
         body = msgspec.json.encode({"events": [_message(event) for event in events]})
         try:
             response = await self._http.post(f"{self._urls[server]}/v1/events", content=body)
             results = msgspec.json.decode(response.content, type=Results).results if response.is_success else None
         except httpx.HTTPError as error:
-            return [self._recorder.outcome(call, *_unanswered(error)) for call in calls]
+            return [self._end(call, _unanswered(error)) for call in calls]
         except msgspec.MsgspecError:
             results = []
         if results is None:
@@ -100,7 +122,8 @@ class Client:
         else:  # a result that is not there is an empty answer, which no checker takes
             texts = [_text(bytes(result)) for result in results] + [""] * len(calls)
             judged = [_judged(*_result(text)) for text, _ in zip(texts, calls)]
-        return [self._recorder.outcome(call, *outcome) for call, outcome in zip(calls, judged)]
+        later = response.headers.get("Retry-After", "")
+        return [self._end(call, outcome, later) for call, outcome in zip(calls, judged)]
 
     async def stream(self, events: Sequence[Event]) -> list[Outcome]:
         """Send events over one WebSocket, all before the first answer is read; those not sent have no outcome."""
@@ -114,15 +137,26 @@ class Client:
                 url, proxy=None, open_timeout=self._timeout, close_timeout=1, max_size=None
             ) as stream:
                 for event in events:
-                    calls.append(self._recorder.sent(*event, "stream", channel, server))
+                    calls.append(self._begin(event, "stream", channel, server))
                     await stream.send(msgspec.json.encode(_message(event)).decode())
                 for call in calls:
                     text = _text(await wait_for(stream.recv(decode=False), self._timeout))
-                    outcomes.append(self._recorder.outcome(call, *_judged(*_result(text))))
+                    outcomes.append(self._end(call, _judged(*_result(text))))
         except (OSError, WebSocketException, TimeoutError) as error:
             why = f"{type(error).__name__}: {error}"
         unanswered = calls[len(outcomes) :]
-        return outcomes + [self._recorder.outcome(call, "unknown", 0, "", why) for call in unanswered]
+        return outcomes + [self._end(call, ("unknown", 0, "", why)) for call in unanswered]
+
+    def _begin(self, event: Event, via: Via, channel: int, server: int) -> int:
+        """Record that a call is about to be sent; return its number."""
+        call = self._recorder.sent(*event, via, channel, server)
+        self._sent[call] = monotonic()
+        return call
+
+    def _end(self, call: int, judged: Judged, retry_after: str = "") -> Outcome:
+        """Record what came of a call."""
+        seconds = round(monotonic() - self._sent.pop(call), 3)
+        return self._recorder.outcome(Outcome(call, *judged, seconds, retry_after))
 
     def _server(self) -> int:
         return next(self._turns) % len(self._urls)
@@ -150,18 +184,19 @@ def _result(text: str) -> tuple[int, str]:
     return (status if isinstance(status, int) else 200), text
 
 
-def _judged(status: int, text: str) -> tuple[Known, int, str, str]:
+def _judged(status: int, text: str, *, of_v2: bool = False) -> Judged:
     """Return what an answer makes of a call: only the server's own refusals say that it was not applied."""
     if 200 <= status < 300:
         return "ok", status, text, ""
-    if not str(_fields(text).get("type")).startswith(PROBLEM):
+    fields = _fields(text)
+    if not (inference.is_refusal(fields) if of_v2 else str(fields.get("type")).startswith(PROBLEM)):
         return "unknown", status, text, "the refusal is not the server's own"
-    if _fields(text).get("code") == "stopping":
-        return "unknown", status, text, "the server stopped"
+    if "may have been applied" in str(fields.get("error" if of_v2 else "detail")):
+        return "unknown", status, text, "the refusal says that it may have been applied"
     return "refused", status, text, ""
 
 
-def _unanswered(error: httpx.HTTPError) -> tuple[Known, int, str, str]:
+def _unanswered(error: httpx.HTTPError) -> Judged:
     """Return what an error makes of a call: one that has had no connection was not sent."""
     unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
     return "refused" if unsent else "unknown", 0, "", f"{type(error).__name__}: {error}"

@@ -10,17 +10,21 @@ the outcome `unknown`. A last line that does not end is left out.
      "via": "single", "channel": 1, "server": 0}
     {"line": "outcome", "call": 1, "outcome": "ok", "status": 200, "body": "{\\"session_id\\": ...}"}
 
-`do` is `advance` (items, top_k, expected_step, exclude, end), `predictions` (top_k), `inspect`, `delete`, `save` or
-`restore` (file). `via` is `single`, `bulk` or `stream`. A `channel` is one bulk request or one stream: its calls apply
+`do` is `advance` (items, top_k, expected_step, exclude, end), `predictions` (top_k), `inspect`, `delete`, `save`,
+`restore` (file), `infer` (items, top_k, start, end: a request of `/v2`, the session being its sequence) or `predict`
+(items, top_k, exclude: no session, so that `session` is a name of the workload's own). `via` is `single`, `bulk` or
+`stream`. A `channel` is one bulk request or one stream: its calls apply
 in the order of their lines if they are of one session. `server` is the place of the address in the first line. `body`
 is the text of the answer, byte for byte; for a state file it is base64, as in `restore`.
 
 The outcome is `ok` (the call was applied and answered), `refused` (it was not applied) or `unknown` (it may have been
-applied, may be applied later, or never: a timeout, a connection cut, 503 `stopping`); `why` tells why it is unknown.
+applied, may be applied later, or never: a timeout, a connection cut, a refusal that says so); `why` tells why it is
+unknown. `seconds` is how long it took, and `retry_after` what the header of that name said.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,9 +38,16 @@ NEVER = 2**62
 """The line of an outcome that is not there: later than all others."""
 
 Item = int | str
-Do = Literal["advance", "predictions", "inspect", "delete", "save", "restore"]
+Do = Literal["advance", "predictions", "inspect", "delete", "save", "restore", "infer", "predict"]
 Via = Literal["single", "bulk", "stream"]
 Known = Literal["ok", "refused", "unknown"]
+
+SAID_BY_V2 = {
+    "must specify the START flag": "unknown_session",
+    "was sent before with another request": "idempotency_key_reused",
+    "has lost steps": "session_rewound",
+}
+"""The codes of the refusals of `/v2`, which have none, by what they say."""
 
 
 class HistoryError(Exception):
@@ -53,6 +64,7 @@ class Ask(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     exclude: tuple[Item, ...] = ()
     end: bool = False
     file: str = ""
+    start: bool = False
 
 
 class Header(Struct, frozen=True, tag_field="line", tag="history"):
@@ -83,6 +95,8 @@ class Outcome(Struct, frozen=True, omit_defaults=True, tag_field="line", tag="ou
     status: int = 0
     body: str = ""
     why: str = ""
+    seconds: float = 0.0
+    retry_after: str = ""
 
 
 Line = Header | Sent | Outcome
@@ -125,7 +139,24 @@ class Call:
     def code(self) -> str:
         """The code of a refusal; empty if it has none."""
         content = self.content
-        return str(content.get("code", "")) if isinstance(content, dict) else ""
+        if not isinstance(content, dict):
+            return ""
+        if self.ask.do == "infer":
+            said = str(content.get("error", ""))
+            code = next((code for words, code in SAID_BY_V2.items() if words in said), "")
+            return "internal" if self.outcome.status == 500 else code
+        return str(content.get("code", ""))
+
+    @property
+    def told(self) -> int | None:
+        """The step that the answer tells; None if it tells none. A state file tells it inside."""
+        content = self.content
+        if not isinstance(content, dict):
+            return None
+        step = content.get("step")
+        if self.ask.do == "infer":
+            step = _step_of_v2(content, self.code)
+        return step if isinstance(step, int) else None
 
     @property
     def lines(self) -> str:
@@ -152,15 +183,25 @@ class Recorder:
         self._write(Sent(self._calls, session, ask, key, via, channel, server))
         return self._calls
 
-    def outcome(self, call: int, known: Known, status: int = 0, body: str = "", why: str = "") -> Outcome:
+    def outcome(self, outcome: Outcome) -> Outcome:
         """Record what came of a call."""
-        outcome = Outcome(call, known, status, body, why)
         self._write(outcome)
         return outcome
 
     def _write(self, line: Line) -> None:
         self._file.write(msgspec.json.encode(line).decode() + "\n")
         self._file.flush()
+
+
+def _step_of_v2(content: dict[str, Any], code: str) -> int | None:
+    """Return the step in an answer of /v2, or in its refusal."""
+    if code == "session_rewound":
+        found = re.search(r"stands at step (\d+) now", str(content["error"]))
+        return int(found[1]) if found else None
+    try:
+        return int(next(output["data"][0] for output in content["outputs"] if output["name"] == "step"))
+    except (KeyError, IndexError, TypeError, ValueError, StopIteration):
+        return None
 
 
 def read(path: Path) -> dict[str, list[Call]]:

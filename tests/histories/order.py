@@ -4,6 +4,9 @@ The order keeps what is known of time: a call that was over before another was s
 channel keep their order. A call of unknown outcome has a place in it or none. An answer tells the session's step, so
 there is nearly always one call that can be next, and the search is one pass. Only where that pass ends early does it
 go back, and try calls of unknown outcome or another order of calls that overlapped.
+
+Where a store may lose steps, a session may go back to an earlier point of its own: the server says so, or it does not.
+Both are counted.
 """
 
 from __future__ import annotations
@@ -13,8 +16,8 @@ from typing import NamedTuple
 
 from .answers import Fault, judge
 from .history import NEVER, Call
-from .replay import Replay
-from .rules import DECIDED_BY_THE_SESSION, Due, Stand, can_take, serve
+from .replay import Replay, ReplayError
+from .rules import DECIDED_BY_THE_SESSION, REWOUND, Due, Stand, can_take, serve
 
 MOST_PLACES = 20_000
 """How many places the search visits for one session, on top of ten for each call, before it gives up."""
@@ -22,6 +25,32 @@ MOST_PLACES = 20_000
 
 PASSING = (429, 503)
 """Refusals of calls that may be sent again. Later events of the session in a bulk request are refused too."""
+
+
+class Losses(NamedTuple):
+    """How often a session went back: `told`, the server said so; `untold`, it did not; and the steps that were lost."""
+
+    told: int = 0
+    untold: int = 0
+    steps: int = 0
+
+    def and_(self, other: Losses) -> Losses:
+        """Return the sum."""
+        return Losses(*(one + more for one, more in zip(self, other, strict=True)))
+
+
+class Trail(NamedTuple):
+    """Where a session stood before, and the rest of its way."""
+
+    stand: Stand
+    before: Trail | None
+
+    @staticmethod
+    def back(trail: Trail | None) -> Iterator[Trail]:
+        """Yield the places of a way, the latest first."""
+        while trail is not None:
+            yield trail
+            trail = trail.before
 
 
 class Place(NamedTuple):
@@ -32,12 +61,16 @@ class Place(NamedTuple):
         ahead: further calls of known outcome that are done.
         guessed: calls of unknown outcome that are taken to be applied.
         stand: where the session stands.
+        trail: where it stood before; kept only where it may go back.
+        losses: how often it went back.
     """
 
     low: int
     ahead: frozenset[int]
     guessed: frozenset[int]
     stand: Stand
+    trail: Trail | None = None
+    losses: Losses = Losses()
 
     @property
     def done(self) -> int:
@@ -70,11 +103,17 @@ class Search:
         replay: the model.
         calls: the session's calls, in the order in which they were sent.
         forgetful: whether the server may let a session go by itself, because it expired or a bound was reached.
+        rewinding: whether the store may lose the last steps of a session.
+
+    Attributes:
+        losses: how often the session went back, once an order is found.
     """
 
-    def __init__(self, replay: Replay, calls: Sequence[Call], forgetful: bool = False) -> None:
+    def __init__(self, replay: Replay, calls: Sequence[Call], forgetful: bool = False, rewinding: bool = False) -> None:
+        self.losses = Losses()
         self._replay = replay
         self._forgetful = forgetful
+        self._rewinding = rewinding
         telling = [call for call in calls if _tells(call)]
         self._known = [call for call in telling if call.known]
         self._unknown = [call for call in telling if not call.known and can_take(replay, call)]
@@ -102,6 +141,7 @@ class Search:
             if place is None:
                 path.pop()
             elif place.done == len(self._known):
+                self.losses = place.losses
                 return None
             elif place.identity not in seen:
                 seen.add(place.identity)
@@ -137,6 +177,8 @@ class Search:
         stuck = []
         for index in ready:
             call = self._known[index]
+            if self._rewinding and call.code == REWOUND:
+                yield from self._told(place, index)
             after, due = serve(self._replay, place.stand, call)
             fault = judge(self._replay, place.stand, due, call)
             if fault is not None:
@@ -147,7 +189,10 @@ class Search:
             yield self._advanced(place, index, after)
         if stuck and place.done > self._furthest[0]:
             self._furthest = place.done, stuck
-        yield from self._guesses(place, [self._known[index] for index in ready])
+        waiting = [self._known[index] for index in ready]
+        yield from self._guesses(place, waiting)
+        if self._rewinding:
+            yield from self._untold(place, waiting)
         if self._forgetful and (place.stand.begun or place.stand.keys):
             yield place._replace(stand=Stand(self._replay.fresh))
 
@@ -172,22 +217,71 @@ class Search:
         while low in ahead:
             ahead -= {low}
             low += 1
-        return Place(low, ahead, place.guessed, stand)
+        return self._standing(place, stand)._replace(low=low, ahead=ahead)
+
+    def _standing(self, place: Place, stand: Stand) -> Place:
+        """Return the same place with the session further on its way."""
+        moved = self._rewinding and stand is not place.stand
+        return place._replace(stand=stand, trail=Trail(place.stand, place.trail) if moved else place.trail)
+
+    def _told(self, place: Place, index: int) -> Iterator[Place]:
+        """Yield the places to which a refusal leads that says that the store has lost steps."""
+        told = self._known[index].told
+        if place.stand.life.step == told:  # the session went back before, unnoticed, or nobody had the lost steps
+            yield self._advanced(place, index, place.stand)
+        for earlier in self._earlier(place, told):
+            yield self._advanced(self._gone_back(place, earlier, Losses(told=1)), index, earlier.stand)
+
+    def _untold(self, place: Place, waiting: Sequence[Call]) -> Iterator[Place]:
+        """Yield the earlier places of the session from which a call that waits can go on."""
+        for step in {
+            self._wanted(call) for call in waiting
+        }:  # perhaps the same one, with other keys or another way to it
+            for earlier in self._earlier(place, step):
+                yield self._gone_back(place, earlier, Losses(untold=1))
+
+    def _earlier(self, place: Place, step: int | None) -> Iterator[Trail]:
+        """Yield where the session stood at a step before, the latest first."""
+        yield from (earlier for earlier in Trail.back(place.trail) if earlier.stand.life.step == step)
+        if step == 0:
+            yield Trail(Stand(self._replay.fresh), None)
+
+    def _gone_back(self, place: Place, earlier: Trail, losses: Losses) -> Place:
+        steps = max(0, place.stand.life.step - earlier.stand.life.step)
+        lost = place.losses.and_(losses).and_(Losses(steps=steps))
+        return place._replace(stand=earlier.stand, trail=earlier.before, losses=lost)
 
     def _guesses(self, place: Place, ready: Sequence[Call]) -> Iterator[Place]:
         """Yield the places to which calls of unknown outcome lead, if they can help a call that waits."""
         bound = min((call.done for call in ready), default=NEVER)
-        wanted = max((_wanted(call) for call in ready), default=NEVER)
+        wanted = max((self._wanted(call) for call in ready), default=NEVER)
         for index, call in enumerate(self._unknown):
             if call.at > bound:
                 break
             if index in place.guessed or self._overtaken(place, call):
                 continue
-            if call.ask.do == "advance" and not call.ask.end and place.stand.life.step + len(call.ask.items) > wanted:
+            moves = call.ask.do in ("advance", "infer") and not call.ask.end and not call.ask.start
+            if moves and place.stand.life.step + len(call.ask.items) > wanted:
                 continue
             after, _ = serve(self._replay, place.stand, call)
             if after != place.stand:
-                yield place._replace(guessed=place.guessed | {index}, stand=after)
+                yield self._standing(place, after)._replace(guessed=place.guessed | {index})
+
+    def _wanted(self, call: Call) -> int:
+        """Return the step at which the session must stand for a call; NEVER if the call does not tell."""
+        if call.code in ("unknown_session", "session_gone"):
+            return 0
+        if call.ask.do == "save" and call.ok and self._rewinding:
+            return self._step_of(call.outcome.body)
+        if call.told is None or call.ask.do == "restore" or call.ask.start:
+            return NEVER
+        return call.told - len(call.ask.items) if call.ok else call.told
+
+    def _step_of(self, file: str) -> int:
+        try:
+            return self._replay.restored(file).step
+        except ReplayError:
+            return NEVER
 
     def _overtaken(self, place: Place, call: Call) -> bool:
         """Return whether a later call of the same channel is done, so that this one has no place any more."""
@@ -201,11 +295,3 @@ class Search:
 def _tells(call: Call) -> bool:
     """Return whether the place of a call matters: it was or may have been applied, or its refusal names a step."""
     return call.outcome.outcome != "refused" or call.code in (*DECIDED_BY_THE_SESSION, "internal")
-
-
-def _wanted(call: Call) -> int:
-    """Return the step at which the session must stand for a call; NEVER if the call does not tell."""
-    step = call.content.get("step") if isinstance(call.content, dict) else None
-    if not isinstance(step, int) or call.ask.do == "restore":
-        return NEVER
-    return step - len(call.ask.items) if call.ok else step

@@ -79,7 +79,7 @@ class Replay:
             manifest = json.loads((bundle / "manifest.json").read_bytes())
             vocabulary = json.loads((bundle / "vocabulary.json").read_bytes())
             self.fingerprint: str = manifest["fingerprint"]
-            shapes = {state["name"]: state["shape"] for state in manifest["states"]}
+            starts = {state["name"]: _start(state) for state in manifest["states"]}
             self.labels: Sequence[Item] = vocabulary["labels"] or range(manifest["model"]["num_items"])
             self._unknown: Item | None = vocabulary["unknown"]
             self._session = _open(bundle / "step.onnx")
@@ -88,7 +88,7 @@ class Replay:
         except Exception as error:  # onnxruntime's exception classes share no narrower base
             raise ReplayError(f"{bundle} is not a bundle that can be replayed: {error!r}.") from None
         self._ids = {label: index for index, label in enumerate(self.labels)}
-        self.fresh = Life(0, {name: np.zeros(shape, np.float32) for name, shape in shapes.items()})
+        self.fresh = Life(0, starts)
         self._restored: dict[str, Life] = {}
 
     def knows(self, item: Item) -> bool:
@@ -153,6 +153,13 @@ class Replay:
             return Life(int(facts["step"]), states, tensors["logits"], recent)
         except (binascii.Error, ValueError, KeyError, IndexError, safetensors.SafetensorError) as error:
             raise ReplayError(f"the body is not a state file: {error!r}") from None
+
+
+def _start(state: dict[str, Any]) -> Floats:
+    """Return what every session's state starts from: zeros, or the manifest's numbers."""
+    if state["initial"] == "zeros":
+        return np.zeros(state["shape"], np.float32)
+    return np.array(state["initial"], np.float32).reshape(state["shape"])
 
 
 def _open(graph: Path) -> Any:

@@ -13,8 +13,15 @@ from .replay import Life, Replay, ReplayError
 
 KEYS_REMEMBERED = 16
 
-DECIDED_BY_THE_SESSION = ("step_conflict", "session_gone", "unknown_session", "idempotency_key_reused")
+REWOUND = "session_rewound"
+"""The refusal that says that the store has lost steps of a session, and where it stands now."""
+
+DECIDED_BY_THE_SESSION = ("step_conflict", "session_gone", "unknown_session", "idempotency_key_reused", REWOUND)
 """Refusals that say where the session stands. Others (a full queue, an unknown item) can come at any time."""
+
+
+CONSUMING = ("advance", "infer", "predict")
+"""What consumes items, of a session or of none."""
 
 
 class Refusal(NamedTuple):
@@ -95,17 +102,23 @@ class Served(NamedTuple):
 def serve(replay: Replay, stand: Stand, call: Call) -> Served:
     """Return what a right server does with a call to a session."""
     ask, key = call.ask, call.sent.key
+    if ask.do == "predict":
+        return Served(stand, Due(ask, replay.fresh, replay.after(replay.fresh, ask.items), "new"))
     known = stand.due(key)
     if known is not None:
         return Served(stand, known if known.ask == ask else Refusal("idempotency_key_reused"))
     if ask.do == "advance":
         return _advance(replay, stand, ask, key)
+    if ask.do == "infer" and ask.start:
+        return _advance(replay, stand._replace(life=replay.fresh, restored=False), ask, key)
     if ask.do == "restore":
         life = replay.restored(ask.file)
         due = Due(ask, stand.life, life, "restored")
         return Served(Stand(life, True, stand.keys).remembering(key, due), due)
     if not stand.begun:
         return Served(stand, Refusal("unknown_session"))
+    if ask.do == "infer":
+        return _advance(replay, stand, ask, key)
     due = Due(ask, stand.life, stand.life, stand.state)
     if ask.do == "delete":
         return Served(Stand(replay.fresh, ended=stand.life).remembering(key, due), due)
@@ -125,7 +138,7 @@ def _advance(replay: Replay, stand: Stand, ask: Ask, key: str | None) -> Served:
 def can_take(replay: Replay, call: Call) -> bool:
     """Return whether a right server can apply a call at all: it can read what was sent."""
     ask = call.ask
-    if ask.do == "advance":
+    if ask.do in CONSUMING:
         return bool(ask.items) and all(map(replay.knows, ask.items))
     return ask.do != "restore" or _readable(replay, ask.file)
 

@@ -39,11 +39,11 @@ class Simulated:
     def handle(self, name: str, ask: Ask, key: str | None) -> Answer:
         """Apply a call; return the status and body of its answer."""
         session = self.sessions.setdefault(name, Session(self.replay.fresh))
-        if key in session.keys:
+        if key in session.keys and ask.do != "predict":
             first, body = session.keys[key]
             return (200, body) if first == ask else refusal("idempotency_key_reused", 422)
         status, body = getattr(self, ask.do)(name, session, ask)
-        if key and status < 300 and ask.do in ("advance", "delete", "restore"):
+        if key and status < 300 and ask.do in ("advance", "delete", "infer", "restore"):
             session.keys[key] = ask, body
             while len(session.keys) > 16:
                 del session.keys[next(iter(session.keys))]
@@ -82,6 +82,41 @@ class Simulated:
         session.life, session.restored = self.replay.fresh, False
         session.keys.clear()
         return 204, ""
+
+    def infer(self, name: str, session: Session, ask: Ask) -> Answer:
+        """Consume items of a sequence of /v2."""
+        if not ask.start and not session.life.step:
+            said = (
+                "inference request for sequence x to model 'arraylstm' must specify the START flag on the first request"
+            )
+            return 400, dumped({"error": said})
+        life = self.replay.after(self.replay.fresh if ask.start else session.life, ask.items)
+        session.life, session.restored = (self.replay.fresh if ask.end else life), False
+        return self.tensors(life, ask)
+
+    def predict(self, name: str, session: Session, ask: Ask) -> Answer:
+        """Tell what may come after some items, without a session."""
+        life = self.replay.after(self.replay.fresh, ask.items)
+        observed = [
+            {"item": item, "probability": one and one[0], "rank": one and one[1]}
+            for item, one in zip(ask.items, life.seen)
+        ]
+        status, body = self.answer(name, life, "new", ask, observed)
+        whole = msgspec.json.decode(body)
+        return status, dumped({field: whole[field] for field in ("model", "predictions", "observed")})
+
+    def tensors(self, life: Life, ask: Ask) -> Answer:
+        """Write an answer of /v2."""
+        assert life.logits is not None
+        chances = probabilities(life.logits).astype(np.float32)
+        order = np.argsort(-life.logits, kind="stable")[: ask.top_k]
+        data = {
+            "step": [life.step],
+            "predictions": [str(self.replay.labels[index]) for index in order],
+            "probabilities": [float(chances[index]) for index in order],
+            "logits": life.logits.tolist(),
+        }
+        return 200, dumped({"outputs": [{"name": name, "data": values} for name, values in data.items()]})
 
     def save(self, name: str, session: Session, ask: Ask) -> Answer:
         """Give the state."""

@@ -92,8 +92,12 @@ def asks(files: list[str]) -> st.SearchStrategy[Ask]:
         Ask, st.just("advance"), items, st.just(3), expected, st.just(()), st.integers(0, 5).map((0).__eq__)
     )
     others = st.sampled_from([Ask("inspect"), Ask("predictions", top_k=3), Ask("save"), Ask("delete")])
+    sequences = st.builds(
+        Ask, st.just("infer"), items, st.just(3), end=st.integers(0, 5).map((0).__eq__), start=st.booleans()
+    )
+    stateless = st.builds(Ask, st.just("predict"), items, st.just(3))
     moves = [st.builds(lambda file: Ask("restore", file=file), st.sampled_from(files))] if files else []
-    return st.one_of(events, events, others, *moves)
+    return st.one_of(events, events, others, sequences, stateless, *moves)
 
 
 SETTINGS = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=100)
@@ -120,7 +124,7 @@ def test_any_answer_with_another_step_or_number_is_found(replay: Replay, data: s
         script.call(
             data.draw(st.sampled_from("xy")), data.draw(asks([])), data.draw(st.sampled_from([None, "k1", "k2"]))
         )
-    answers = [line for line in script.lines if isinstance(line, Outcome) and '"predictions"' in line.body]
+    answers = [line for line in script.lines if isinstance(line, Outcome) and '"state":' in line.body]
     if not answers:
         return
     line = data.draw(st.sampled_from(answers))

@@ -1,9 +1,9 @@
 """Drive servers and record a history: `python -m tests.histories.workload BUNDLE URL... -o FILE`.
 
 Workers play sessions of their own for some seconds: single events, bulk requests, streams, with keys and without, with
-the right expected step and with a wrong one, calls at once, repeats of answered keys, reads, moves of a state, ends and
-deletions. A worker goes on through refused connections, 503 and timeouts, and sends a call with a key again until it is
-answered. The sessions' names are new in every run.
+the right expected step and with a wrong one, calls at once, repeats of answered keys, reads, moves of a state, ends,
+deletions, sequences of `/v2` and predictions without a session. A worker goes on through refused connections, 503 and
+timeouts, and sends a call with a key again until it is answered. The sessions' names are new in every run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from time import monotonic
 import msgspec
 
 from .client import Client, Event
-from .history import Ask, Item, Outcome, Recorder
+from .history import Ask, Call, Item, Outcome, Recorder, Sent
 
 TRIES = 40
 """How often a call is sent at most."""
@@ -63,6 +63,7 @@ class Worker:
         self._client = client
         self._labels = labels
         self._players = {name: Player(name) for name in names}
+        self._nameless = Player(f"{names[0]}-without-session")
         self._chance = chance
         self._until = until
         self._keys = count(1)
@@ -116,6 +117,18 @@ class Worker:
             other = self._chance.choice(list(self._players))
             await self._send(Event(other, Ask("restore", file=saved.body), self._key()))
 
+    async def infer(self, player: Player) -> None:
+        """Send an event of a session by `/v2`; it may begin the session anew, and end it."""
+        chance = self._chance
+        start = player.step == 0 or chance.random() < 0.05
+        ask = Ask("infer", self._items(), chance.choice([3, 5]), start=start, end=chance.random() < 0.03)
+        await self._send(Event(player.name, ask, self._key() if chance.random() < 0.6 else None))
+
+    async def predict(self, player: Player) -> None:
+        """Ask what follows some items, without a session."""
+        ask = Ask("predict", self._items(), self._chance.choice([3, 5]))
+        await self._send(Event(self._nameless.name, ask))
+
     async def delete(self, player: Player) -> None:
         """Delete a session."""
         await self._send(Event(player.name, Ask("delete"), self._key() if self._chance.random() < 0.5 else None))
@@ -165,14 +178,14 @@ class Worker:
 
     def _note(self, event: Event, outcome: Outcome) -> None:
         """Note what an outcome tells of a session: its step, and a key that can be repeated."""
-        player = self._players[event.session]
+        player = self._players.get(event.session, self._nameless)
         if outcome.outcome == "unknown":
             player.step = None
         elif outcome.outcome == "ok" and (event.ask.do == "delete" or event.ask.end):
             player.step = 0
         elif event.ask.do != "save" and outcome.body:
-            step = msgspec.json.decode(outcome.body).get("step")
-            player.step = step if isinstance(step, int) else player.step
+            told = Call(Sent(outcome.call, event.session, event.ask), outcome, 0, 0).told
+            player.step = player.step if told is None else told
         if outcome.outcome == "ok" and event.key is not None:
             player.answered.append(event)
 
@@ -185,6 +198,8 @@ ACTIONS = {
     Worker.repeat: 4,
     Worker.conflict: 2,
     Worker.read: 4,
+    Worker.infer: 4,
+    Worker.predict: 2,
     Worker.move: 1,
     Worker.delete: 1,
 }
@@ -194,7 +209,7 @@ ACTIONS = {
 def _worthwhile(event: Event, outcome: Outcome) -> bool:
     """Return whether to send a call again: it was not applied for now, or nobody knows and it has a key or reads."""
     if outcome.outcome == "unknown":
-        return event.key is not None or event.ask.do in ("predictions", "inspect", "save")
+        return event.key is not None or event.ask.do in ("predictions", "inspect", "save", "predict")
     return outcome.outcome == "refused" and outcome.status in (0, 429, 503)
 
 
@@ -223,7 +238,7 @@ async def drive(
     """
     until, run = monotonic() + seconds, secrets.token_hex(3)
     with file.open("w", encoding="utf-8") as lines:
-        client = Client(Recorder(lines, seed, urls), urls, timeout)
+        client = Client(Recorder(lines, seed, urls), urls, timeout, labels)
         playing = []
         for number in range(workers):
             names = [f"{run}-{number}-{session}" for session in range(sessions)]
@@ -240,9 +255,8 @@ def labels_of(bundle: Path) -> list[Item]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Drive the servers that the command line names; return the exit status, 2 for bad input."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.histories.workload", description=__doc__.partition("\n\n")[2]
-    )
+    text = __doc__.partition("\n\n")[2]
+    parser = argparse.ArgumentParser(prog="python -m tests.histories.workload", description=text)
     parser.add_argument("bundle", type=Path, help="the folder of the bundle that is served")
     parser.add_argument("urls", nargs="+", type=_url, metavar="URL", help="a server, such as http://127.0.0.1:8080")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the file of the history")

@@ -131,7 +131,8 @@ class TestEveryCell:
         outputs, (h, c) = cell.to(dtype)(x)
         assert {outputs.dtype, h.dtype, c.dtype} == {dtype}
         exact, _ = cell.double()(x.double())
-        torch.testing.assert_close(outputs.double(), exact, atol=64 * torch.finfo(dtype).eps, rtol=0)
+        near = (outputs.double() - exact).abs() <= 64 * torch.finfo(dtype).eps
+        assert near.double().mean() >= (1 if dtype == torch.float64 else 0.98)  # rounded, it may choose another lane
 
     def test_autocast_stays_close_to_float32(self, cell):
         """Under bfloat16 autocast the outputs are near float32's, except where another lane is chosen."""

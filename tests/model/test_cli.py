@@ -9,9 +9,10 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import torch
 
 import arraylstm
-from arraylstm import saving
+from arraylstm import saving, training
 from arraylstm.cli import app, main
 
 from ..devices import Chosen
@@ -43,7 +44,7 @@ def test_without_data_it_trains_on_the_generated_log(run_here, tmp_path):
     [
         (["-o", "model.onnx"], "--output must end in .pt or .safetensors, got 'model.onnx'"),
         (["-o", "nowhere/model.pt"], "there is no folder 'nowhere'"),
-        (["-o", "there.pt"], "exists; training resumes nothing: pass --overwrite to replace it, or --output FILE"),
+        (["-o", "there.pt"], "exists: pass --overwrite to replace it, or --output FILE"),
         (["missing.txt", "-o", "model.pt"], "missing.txt: No such file"),
         (["-o", "model.pt", "--cell", "gru"], "unknown cell 'gru'; known cells: lstm, array"),
         (["-o", "folder.pt", "--overwrite"], "--output 'folder.pt' is a folder; name a file in it"),
@@ -53,7 +54,7 @@ def test_without_data_it_trains_on_the_generated_log(run_here, tmp_path):
         (["-o", "model.pt", "--seed", "-1"], "seed must be at least 0 and below 2**63, got -1"),
         (["-o", "model.pt", "--epochs", "0"], "epochs must be an integer of at least 1, got 0"),
         (["-o", "model.pt", "--device", "cuda:99"], "--device 'cuda:99' cannot be used"),
-        (["-o", "model.pt", "--holdout", "1.5"], "holdout must lie between 0 and 1, got 1.5"),
+        (["-o", "model.pt", "--holdout", "1.5"], "holdout must be a file or lie between 0 and 1, got 1.5"),
         (["-o", "model.pt", "--epochs", "many"], "unable to convert"),
         (["missing.txt"], "missing.txt: No such file"),
         (["--session-column", "user"], "--session-column describes an event file: give one, or leave it out"),
@@ -106,7 +107,7 @@ def test_without_a_name_the_model_is_model_pt_here_and_replaces_nothing(run_here
     before = (tmp_path / "model.pt").read_bytes()
     refused = run_here(main, *SMALL, "--seed", 1)
     assert refused.returncode == 2
-    assert "'model.pt' exists; training resumes nothing: pass --overwrite to replace it, or --output" in refused.stderr
+    assert "'model.pt' exists: pass --overwrite to replace it, or --output" in refused.stderr
     assert (tmp_path / "model.pt").read_bytes() == before
     assert run_here(main, *SMALL, "--seed", 1, "--overwrite").returncode == 0
     assert (tmp_path / "model.pt").read_bytes() != before
@@ -139,6 +140,63 @@ def test_held_out_sessions_without_predictions_are_refused_before_the_training(r
     done = run_here(main, "log.txt")
     assert done.returncode == 2
     assert "none of 5 sessions has a second item to predict" in done.stderr
+
+
+def test_an_interrupted_training_keeps_the_best_epoch_and_can_be_resumed(run_here, tmp_path, monkeypatch):
+    """It says so, with the status of an interrupt; resumed, it writes the file that it would have written."""
+    command = ("--epochs", 3, "--hidden-size", 8, "--generated-sessions", 60)
+    assert run_here(main, *command, "-o", "whole.pt").returncode == 0
+    snapshots, measure = training.loop.Snapshots, training.loop.evaluate
+    monkeypatch.setattr("arraylstm.cli.Snapshots", lambda path, resume: snapshots(path, 0.0, resume))
+    measured = []
+
+    def interrupt(*arguments):
+        measured.append(arguments)
+        if len(measured) == 2:
+            raise KeyboardInterrupt
+        return measure(*arguments)
+
+    monkeypatch.setattr(training.loop, "evaluate", interrupt)
+    done = run_here(main, *command)
+    assert done.returncode == 130, done.stderr
+    assert "Interrupted after epoch 1 of 3: the model has the weights of epoch 1; the same command with --resume" in (
+        " ".join(done.stdout.split())
+    )
+    assert arraylstm.load(tmp_path / "model.pt").num_items > 20
+    refused = run_here(main, *command, "--resume", "--bptt", 5)
+    assert "Going on from model.pt.resume" in refused.stdout
+    assert refused.returncode == 2
+    assert "model.pt.resume: is of another training, with bptt 128, not 5" in refused.stderr
+    done = run_here(main, *command, "--resume")
+    assert (done.returncode, done.stderr) == (0, "")
+    weights = [arraylstm.load(tmp_path / name).state_dict() for name in ("whole.pt", "model.pt")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.pt", "whole.pt"]
+
+
+def test_parts_may_be_files(run_here, tmp_path):
+    """What is in them is measured; events of items that the training file lacks are left out, and counted."""
+    for name, text in {"log": "a b c\n" * 9, "valid": "a b c\nb c\n", "test": "a b x c\na\nb c x\n"}.items():
+        (tmp_path / f"{name}.txt").write_text(text)
+    done = run_here(main, "log.txt", "--validation", "valid.txt", "--test", "test.txt", "--epochs", 1)
+    assert (done.returncode, done.stderr) == (0, "")
+    printed = " ".join(done.stdout.split())
+    assert "14 sessions (9 train, 2 validation, 3 held out)" in printed
+    assert "3 items; 2 events left out, whose items the training file lacks" in printed
+    assert set(arraylstm.load(tmp_path / "model.pt").vocabulary.labels) == {"a", "b", "c"}
+
+
+def test_defaults_suit_the_number_of_items_and_are_printed_with_the_reason(run_here, tmp_path):
+    """What the user gives is not among them."""
+    sessions = [f"{at} {at + 1} {at}" for at in range(0, 1100, 2)]
+    (tmp_path / "log.txt").write_text("\n".join(sessions))
+    few = ("--epochs", 1, "--hidden-size", 8, "--embedding-size", 8, "--negatives", 8)
+    done = run_here(main, "log.txt", "--format", "lines", *few)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "1,000 items or more, most of them rare: k 2, tied True, dropout 0.2" in done.stdout
+    assert "rare: batch_size 128, learning_rate 0.005, loss sampled, keep_by mrr@20" in done.stdout
+    config = arraylstm.load(tmp_path / "model.pt").config
+    assert (config["tied"], config["scale"], config["hidden_size"]) == (True, 16.0, 8)
 
 
 @pytest.mark.parametrize("kind", ["a full disk", "a closed pipe"])

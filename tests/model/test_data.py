@@ -93,6 +93,25 @@ def test_files_that_are_no_sessions_are_refused_with_the_place(read, content, op
         read(content, **options)
 
 
+@pytest.mark.parametrize(
+    "content", ["5 22\n\n9\n", "SessionId,ItemId\n1,5\n2,9\n1,22\n", "ItemId;SessionId;Time\n22;1;3\n9;2;9\n5;1;2\n"]
+)
+def test_an_end_is_the_last_item_of_every_session(read, content):
+    """Whatever the form of the file and the order of its rows."""
+    assert read(content, session_end="[end]") == [["5", "22", "[end]"], ["9", "[end]"]]
+
+
+def test_an_end_that_is_an_item_already_is_refused(read):
+    """What stands within sessions would be taken for their end; the message has the session and the item."""
+    with pytest.raises(DataError, match="session 2 has the item 'x': give --session-end an item that no session has"):
+        read("a b\nx c\n", session_end="x")
+    with pytest.raises(DataError, match="--session-end marks the end of sessions, and --format text has none"):
+        read("abc", session_end="x", format="text")
+    for nothing in ("", " \t"):
+        with pytest.raises(ValueError, match="session_end must be an item"):
+            DataOptions(session_end=nothing)
+
+
 def test_a_missing_file_is_refused(tmp_path):
     """The error names the file."""
     with pytest.raises(DataError, match="nothing.txt: No such file"):

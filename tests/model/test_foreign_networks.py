@@ -266,12 +266,114 @@ def test_a_head_that_cannot_be_is_refused(arguments, message):
 # -- a state to start from -------------------------------------------------------------------------------------------
 
 
+class Started(nn.Module):
+    """An LSTM over one-hot items whose first state is learned, under two names and in one of the usual shapes."""
+
+    def __init__(self, names=("h0", "c0"), shape=(2, 1, H), layers=2):
+        super().__init__()
+        self.lstm = nn.LSTM(V, H, layers, batch_first=True)
+        self.fc = nn.Linear(H, V)
+        self.names = names
+        for name in names:
+            self.register_parameter(name, nn.Parameter(torch.randn(shape)))
+
+    def forward(self, items):
+        layers, batch = self.lstm.num_layers, items.size(0)
+        h, c = (getattr(self, name).reshape(layers, 1, H).expand(layers, batch, H) for name in self.names)
+        x = F.one_hot(items, V).to(self.fc.weight.dtype)
+        return self.fc(self.lstm(x, (h.contiguous(), c.contiguous()))[0])
+
+
+class StartedCells(nn.Module):
+    """LSTMCells of two widths on each other, each with a first state of its own in a ParameterList."""
+
+    def __init__(self):
+        super().__init__()
+        self.cells = nn.ModuleList([nn.LSTMCell(V, H), nn.LSTMCell(H, H - 2)])
+        self.hidden_init = nn.ParameterList(nn.Parameter(torch.randn(1, n)) for n in (H, H - 2))
+        self.cell_init = nn.ParameterList(nn.Parameter(torch.randn(n)) for n in (H, H - 2))
+        self.fc = nn.Linear(H - 2, V)
+
+    def forward(self, items):
+        state = [(h.expand(len(items), -1), c.expand(len(items), -1)) for h, c in zip(self.hidden_init, self.cell_init)]
+        logits = []
+        for item in items.unbind(1):
+            x = F.one_hot(item, V).to(self.fc.weight.dtype)
+            for layer, cell in enumerate(self.cells):
+                state[layer] = cell(x, state[layer])
+                x = state[layer][0]
+            logits.append(self.fc(x))
+        return torch.stack(logits, 1)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Started,
+        lambda: Started(("init_hidden", "init_cell"), (2, H)),
+        lambda: Started(("initial_h", "initial_c"), (1, 1, H), 1),
+        lambda: Started(("hx_init", "cx_init"), (H,), 1),
+        lambda: Started(("rnn_c_0", "rnn_h_0")[::-1], (1, H), 1),
+        StartedCells,
+    ],
+)
+def test_a_start_that_was_learned_is_read(saved, make):
+    """The model starts where the network does, whatever the start's shape and name; saved again, it still does."""
+    from arraylstm import save
+
+    torch.manual_seed(9)
+    network = make()
+    path = saved(network.state_dict())
+    model = load(path)
+    assert model.config["learned_start"]
+    save(model, path)
+    assert_same(model, network)
+    again = load(path).double()
+    items = torch.randint(0, V, (3, 4))
+    torch.testing.assert_close(again(items)[0], network(items), rtol=0, atol=1e-6)
+
+
+def test_a_start_of_an_array_network_is_read(saved):
+    """array-lstm's states have the axis of lanes first."""
+    from arraylstm import ArrayLSTM
+
+    torch.manual_seed(9)
+    cell, linear = ArrayLSTM(V, H, 3).double(), nn.Linear(H, V).double()
+    h, c = torch.randn(1, 1, H).double(), torch.randn(3, 1, H).double()
+    parts = {f"lstm.{key}": tensor for key, tensor in cell.state_dict().items()}
+    parts |= {f"linear.{key}": tensor for key, tensor in linear.state_dict().items()}
+    model = load(saved({**parts, "h_0": h, "c_0": c}), cell="array")
+    items = torch.randint(0, V, (2, 6))
+    x = F.one_hot(items, V).double()
+    outputs, _ = cell(x, (h.expand(1, 2, H), c.expand(3, 2, H)))
+    torch.testing.assert_close(model(items)[0], linear(outputs), rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", ["h0", "c_0", "hidden_init", "init_state", "rnn_h0"])
-def test_a_start_that_was_learned_is_refused_with_the_ways_out(saved, name):
-    """A session starts from zeros; without that start the network can still be loaded, if its user says so."""
+def test_half_a_start_is_refused_with_the_ways_out(saved, name):
+    """What the other state starts from has no weights; without the start the network can still be loaded."""
     network = Fed()
     weights = {**network.state_dict(), name: torch.randn(2, 1, H)}
-    with pytest.raises(CheckpointError, match=rf"starts from a state of its own, {name}; .*--ignore"):
+    with pytest.raises(CheckpointError, match=rf"starts from a state of its own, {name}, .*--ignore"):
         load(saved(weights))
     assert_same(load(saved(weights), ignore=[name]), network)
     assert_same(load(saved({**weights, name: torch.zeros(2, 1, H)})), network)
+
+
+@pytest.mark.parametrize(
+    ("starts", "message"),
+    [
+        ({"h0": (2, 4, H), "c0": (2, 4, H)}, rf"h0 must be \[2, {H}\] or \[2, 1, {H}\] .* got \[2, 4, {H}\]"),
+        ({"h0": (1, 1, H), "c0": (1, 1, H)}, r"h0 must be .* got \[1, 1, 5\]"),
+        ({"h0": (2, 1, H)}, "nothing tells what c starts from; save that too, as c_0, even if it is 0"),
+        ({"h0": (2, H), "c0": (2, H), "init_state": (2, H)}, "names do not tell which is h and which is c"),
+        ({"h0": (2, H), "init_h": (2, H), "c0": (2, H)}, "several of them for h"),
+        ({"h0.0": (H,), "h0.1": (H,), "h0.2": (H,), "c0": (2, H)}, "3 of them for h; 2 layers"),
+    ],
+)
+def test_a_start_that_cannot_be_every_sessions_is_refused(saved, starts, message):
+    """By the shape or name seen and what is allowed."""
+    torch.manual_seed(9)
+    weights = {**Fed().state_dict(), **{name: torch.randn(shape) for name, shape in starts.items()}}
+    with pytest.raises(CheckpointError, match=rf"starts from a state of its own, {next(iter(starts))}.*{message}"):
+        load(saved(weights))

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import arraylstm_export
+from arraylstm import NextItemModel
 from arraylstm_export import Options
 from tests.export.helpers import QUICK, SMALL, make_model
 
@@ -21,7 +22,9 @@ CELLS = {
     "lstm": QUICK,
     "markov": Options(diagnostics=True, coverage=SMALL),
     "toy": QUICK,
+    "started": QUICK,
 }
+"""Cells, and one that starts from numbers of its own."""
 UNREACHABLE = re.compile("ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENETUNREACH|ERR_SOCKET_TIMEOUT")
 INSTALL = ["npm", "install", "--ignore-scripts", "--no-package-lock", "--no-audit", "--no-fund"]
 HEADERS = {"nlohmann/json.hpp": "nlohmann-json3-dev", "zip.h": "libzip-dev"}
@@ -43,7 +46,7 @@ def bundle_of(tmp_path_factory):
 
     def bundle(cell):
         if not (folder / cell).exists():
-            arraylstm_export.export(make_model(cell), folder / cell, CELLS[cell])
+            arraylstm_export.export(started() if cell == "started" else make_model(cell), folder / cell, CELLS[cell])
         return folder / cell
 
     return bundle
@@ -80,6 +83,17 @@ def spoiled_bundle(copied_bundle):
         return copied_bundle
 
     return spoil
+
+
+def started():
+    """Return a model whose sessions start from random numbers."""
+    torch.manual_seed(4)
+    model = NextItemModel("array", 7, 6, k=3, num_layers=2, embedding_size=5, learned_start=True).eval()
+    with torch.no_grad():
+        for cell in model.cells.values():
+            for start in cell.learned_start:
+                start.normal_()
+    return model
 
 
 # -- programs ---------------------------------------------------------------------------------------------------------

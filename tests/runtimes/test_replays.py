@@ -91,7 +91,7 @@ def test_no_vectors(replay, copied_bundle):
 def test_a_bundle_of_another_time(replay, copied_bundle):
     """A manifest whose fields may mean something else is refused."""
     change_manifest(copied_bundle, lambda manifest: manifest.update(schema_version=7))
-    assert_bad_input(replay(copied_bundle), "manifest.json", "schema_version 7", "reads 1")
+    assert_bad_input(replay(copied_bundle), "manifest.json", "schema_version 7", "reads 1 and 2")
 
 
 @pytest.mark.parametrize(("field", "value", "known"), [("dtype", "float16", "float32"), ("initial", "ones", "zeros")])
@@ -99,6 +99,19 @@ def test_a_state_of_another_kind(replay, copied_bundle, field, value, known):
     """A state that the program would not start or keep rightly is refused."""
     change_manifest(copied_bundle, lambda manifest: manifest["states"][1].update({field: value}))
     assert_bad_input(replay(copied_bundle), "c_l0", value, known)
+
+
+def test_a_start_of_another_size(replay, copied_bundle):
+    """A row of the state needs as many numbers as it has."""
+    change_manifest(copied_bundle, lambda manifest: manifest["states"][1].update(initial=[0.5] * 17))
+    assert_bad_input(replay(copied_bundle), "c_l0", "17", "18")
+
+
+def test_a_program_that_starts_elsewhere_finds_a_difference(replay, bundle_of, tmp_path):
+    """It takes the start from the bundle, so that another start is seen; TorchScript has its own."""
+    copied = shutil.copytree(bundle_of("started"), tmp_path / "started")
+    change_manifest(copied, lambda manifest: manifest["states"][1].update(initial="zeros"))
+    assert replay(copied).returncode == (0 if replay.name == "libtorch" else 1)
 
 
 @pytest.fixture(scope="session", params=["libtorch", "openvino"])

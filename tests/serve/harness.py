@@ -16,8 +16,8 @@ from arraylstm_serve.application import Application
 from arraylstm_serve.arrays import Floats, Integers
 from arraylstm_serve.bundle.load import Bundle
 from arraylstm_serve.engine.base import Step
-from arraylstm_serve.engine.gpu.binding import Place
 from arraylstm_serve.engine.gpu.engine import DeviceEngine, cuda_place
+from arraylstm_serve.engine.gpu.memory import Place
 from arraylstm_serve.engine.host import HostEngine
 from arraylstm_serve.engine.ranking import NOTHING
 from arraylstm_serve.engine.step_graph import open_graph
@@ -50,7 +50,9 @@ class OnHost(Hooks, HostEngine):
     def __init__(self, bundle: Bundle, slots: int) -> None:
         Hooks.__init__(self)
         graph = open_graph(bundle, 1)
-        HostEngine.__init__(self, graph, slots, bundle.manifest.states, len(bundle.vocabulary))
+        HostEngine.__init__(
+            self, graph, slots, bundle.manifest.states, len(bundle.vocabulary), bundle.vocabulary.unknown
+        )
         run = graph.run
 
         def poisoned(items: Integers, states: Sequence[Floats]) -> tuple[Floats, list[Floats]]:

@@ -28,6 +28,7 @@ from arraylstm_serve.server.open_files import SPARE_FILES
 from arraylstm_serve.settings import ADMIN_CONNECTIONS, Settings
 
 from ..servers import ServerProcess, Start
+from .admin_listener import admin_port, admin_url
 from .answers import check
 from .bundles import write_bundle
 from .commands import Refusal, run
@@ -39,18 +40,6 @@ from .test_tls import trust as trust
 
 PROBES = ("/healthz", "/readyz", "/metrics")
 DOCUMENT = Path(__file__).parents[2] / "docs" / "openapi-admin.json"
-
-
-def admin_port(server: ServerProcess) -> int:
-    """The port that the greeting names."""
-    match = re.search(r"^  admin     https?://127\.0\.0\.1:(\d+), API keys ", server.greeting, re.MULTILINE)
-    assert match, server.greeting
-    return int(match[1])
-
-
-def admin_url(server: ServerProcess) -> str:
-    """The URL of a server's admin listener."""
-    return f"http://127.0.0.1:{admin_port(server)}"
 
 
 def to_admin(server: ServerProcess, source: str = "127.0.0.1") -> socket.socket:

@@ -207,6 +207,18 @@ def test_a_file_of_keys_that_cannot_be_read_is_a_fault_at_the_start(bundle_path:
             Keys(path)
 
 
+def test_windows_tells_no_writers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There the bits of every file say that everybody can write it."""
+    path = tmp_path / "keys"
+    path.write_text(make_key("shop")[1])
+    path.chmod(0o666)
+    monkeypatch.setattr("sys.platform", "win32")
+    Keys(path)
+    assert not caplog.records
+
+
 @pytest.mark.parametrize(("mode", "writers"), [(0o600, ""), (0o644, ""), (0o660, "its group"), (0o666, "everybody")])
 def test_a_file_that_others_can_write_is_warned_of(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int, writers: str

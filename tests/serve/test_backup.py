@@ -12,10 +12,10 @@ from arraylstm_serve.admin import AdminApplication
 from arraylstm_serve.http.auth import Keys
 
 from ..servers import Start
+from .admin_listener import admin_url
 from .answers import check
 from .harness import Harness
 from .keys import ALICE, BOB, bearer, line
-from .test_admin import admin_url
 from .test_durable import Store, server
 
 

@@ -77,9 +77,12 @@ def test_the_manifests_checksum_is_what_sha256sum_reads(bundle_path: Path) -> No
     subprocess.run(["sha256sum", "-c", "manifest.sha256"], cwd=bundle_path, check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("name", ["/etc/passwd", "../bundle/step.onnx", "a/../step.onnx", "a\0b", "a\nb"])
+@pytest.mark.parametrize(
+    "name",
+    ["/etc/passwd", "../bundle/step.onnx", "a/../step.onnx", "a\0b", "a\nb", "C:x", r"\x", r"a\..\..\x", r"\\host\x"],
+)
 def test_a_bundle_lists_no_files_of_others(bundle_path: Path, name: str) -> None:
-    """A file listed outside the bundle, or under no printable name, is refused before it is looked at."""
+    """A file listed outside the bundle on any system, or under no printable name, is refused before it is looked at."""
     edit(bundle_path, files=listed(bundle_path) | {name: describe(bundle_path / "step.onnx")})
     with pytest.raises(BundleError, match=r"every file must lie inside the bundle"):
         opened(bundle_path)
@@ -139,7 +142,7 @@ def test_every_listed_file_is_verified(bundle_path: Path) -> None:
         (b"{}", "missing required field `schema_version`"),
         (b'{"schema_version": 1}', "missing required field `fingerprint`"),
         (b'{"schema_version": "1"}', "Expected `int`, got `str`"),
-        (b'{"schema_version": 2, "all": "new"}', "has schema_version 2; this server reads 1"),
+        (b'{"schema_version": 3, "all": "new"}', "has schema_version 3; this server reads 1 and 2"),
     ],
 )
 def test_a_manifest_of_another_kind_is_refused(bundle_path: Path, content: bytes, message: str) -> None:
@@ -160,6 +163,10 @@ def test_a_manifest_of_another_kind_is_refused(bundle_path: Path, content: bytes
         ({"states": STATES[:1]}, r"does not have the inputs of the manifest: .*state_m"),
         ({"states": STATES[::-1]}, "carries the states .* the manifest says"),
         ({"states": [STATES[0] | {"initial": "ones"}, STATES[1]]}, "state h as float32, initially ones"),
+        ({"states": [STATES[0] | {"initial": [0.5] * 4}, STATES[1]]}, "initially 4 numbers; .* the 5 finite numbers"),
+        ({"states": [STATES[0] | {"initial": [1e39] * 5}, STATES[1]]}, "initially 5 numbers; .* finite numbers"),
+        ({"states": [STATES[0] | {"initial": ["x"] * 5}, STATES[1]]}, "Expected `float`, got `str`"),
+        ({"states": [STATES[0] | {"initial": [0.5] * 5}, STATES[1]]}, "carries the states .* the manifest says"),
         ({"graphs": {"step.onnx": signature() | {"outputs": []}}}, "does not have the outputs"),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,10 @@ from arraylstm_serve.bundle.load import Bundle
 from arraylstm_serve.engine.gpu import binding as device_binding
 from arraylstm_serve.engine.gpu import engine as device_engine
 from arraylstm_serve.engine.gpu import graphs as device_graphs
-from arraylstm_serve.engine.gpu.binding import BoundGraph, Place
+from arraylstm_serve.engine.gpu.binding import BoundGraph
 from arraylstm_serve.engine.gpu.engine import DeviceEngine, cuda_place, open_cuda
 from arraylstm_serve.engine.gpu.graphs import TOP
+from arraylstm_serve.engine.gpu.memory import Memory, Place
 from arraylstm_serve.engine.host import HostEngine
 from arraylstm_serve.engine.open import open_engine
 from arraylstm_serve.engine.runtime import onnxruntime as ort
@@ -138,7 +138,8 @@ def test_a_row_without_finite_logits_is_told(tmp_path: Path, weight: str, bad: f
 
 def test_rows_that_are_not_stepped_in_place_are_an_error(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If a step in place differs from a step on a copy of the rows, the engine refuses to start."""
-    monkeypatch.setattr(BoundGraph, "run_apart", lambda self, rows, feed: [rows])
+    unchanged = lambda self, rows, feeds: {f"next_{name}": values for name, values in rows.items()}  # noqa: E731
+    monkeypatch.setattr(BoundGraph, "run_apart", unchanged)
     with pytest.raises(StartupError, match="does not step 1 sessions in place; use --device cpu"):
         on_device(bundle_path)
 
@@ -194,11 +195,13 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[Any], dict[str, st
         opened.append((providers, entries))
         return open_session(model, [CPU], threads)
 
-    def empty(self: Place, shape: Sequence[int], dtype: Any) -> Any:
-        return ort.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype, "cpu", 0)
+    memory = Place._memory
+
+    def on_the_host(self: Place, shape: tuple[int, ...], dtype: Any, *, on_host: bool) -> Memory:
+        return memory(self._replace(kind="cpu"), shape, dtype, on_host=on_host)
 
     monkeypatch.setattr(device_binding, "open_session", record)
-    monkeypatch.setattr(Place, "empty", empty)
+    monkeypatch.setattr(Place, "_memory", on_the_host)
     monkeypatch.setattr(device_engine, "card", lambda: "a card")
     monkeypatch.setattr(ort, "get_available_providers", lambda: [CUDA])
     return opened
@@ -211,7 +214,7 @@ def test_what_a_gpu_is_asked_for(bundle_path: Path, asked: list[tuple[list[Any],
     options = {"use_tf32": "1", "arena_extend_strategy": "kSameAsRequested"}
     small = (CUDA, options | {"enable_cuda_graph": "0"})
     step = (CUDA, options | {"enable_cuda_graph": "1", "gpu_mem_limit": "1000000000"})
-    assert [providers for providers, _ in asked] == [[small]] * 2 + [[step]]
+    assert [providers for providers, _ in asked] == [[small]] * 3 + [[step]]
     assert all(entries["session.disable_cpu_ep_fallback"] == "1" for _, entries in asked)
     assert engine.device.startswith("a card, onnxruntime for CUDA")
     assert engine.device.endswith("TF32 on, CUDA graphs on")
@@ -223,13 +226,13 @@ def test_capturing_moves_no_session(bundle_path: Path, monkeypatch: pytest.Monke
     captured: set[tuple[BoundGraph, int]] = set()
     run = BoundGraph.run
 
-    def capture(bound: BoundGraph, feed: Any, values: Any = None) -> Any:
-        size = feed.shape[1]
+    def capture(bound: BoundGraph, feeds: Any, wanted: int) -> Any:
+        size = len(next(iter(feeds.values())))
         if bound.captured and (bound, size) not in captured:
             captured.add((bound, size))
             for _ in range(2):
-                run(bound, feed, values)
-        return run(bound, feed, values)
+                run(bound, feeds, wanted)
+        return run(bound, feeds, wanted)
 
     monkeypatch.setattr(BoundGraph, "run", capture)
     engine = open_cuda(Bundle.load(bundle_path), Settings(device="cuda", max_batch=LARGEST), SLOTS)
@@ -248,10 +251,10 @@ def test_a_graph_that_cannot_be_captured_runs_as_it_is(
     """If onnxruntime cannot capture the step graph, the log says so, and the graph runs node by node."""
     run = BoundGraph.run
 
-    def refuse(bound: BoundGraph, feed: Any, values: Any = None) -> Any:
+    def refuse(bound: BoundGraph, feeds: Any, wanted: int) -> Any:
         if bound.captured:
             raise RuntimeError("operation not permitted when stream is capturing")
-        return run(bound, feed, values)
+        return run(bound, feeds, wanted)
 
     monkeypatch.setattr(BoundGraph, "run", refuse)
     engine = open_cuda(Bundle.load(bundle_path), Settings(device="cuda", max_batch=2), SLOTS)

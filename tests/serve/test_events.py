@@ -80,7 +80,7 @@ async def test_predicting_without_a_session_equals_a_session(harness: Harness) -
 
 
 async def test_a_deleted_session_begins_again(harness: Harness) -> None:
-    """After DELETE a session is unknown, and its next event starts from zero state."""
+    """After DELETE a session is unknown, and its next event starts from the initial state."""
     first = (await harness.send("u", "a")).json()
     assert (await harness.client.delete("/v1/sessions/u")).status_code == 204
     assert (await harness.client.get("/v1/sessions/u")).status_code == 404

@@ -9,10 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
-from arraylstm_serve.sessions.commands import Advance
 from arraylstm_serve.sessions.management import Remove, Restore
 from arraylstm_serve.sessions.queue import digest
 from arraylstm_serve.sessions.rendering import render_session
+from arraylstm_serve.sessions.walking import Advance
 
 from .harness import Harness
 from .test_auth import ALICE, BOB, bearer

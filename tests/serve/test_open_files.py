@@ -7,10 +7,14 @@ import subprocess
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
+from unittest.mock import Mock
 
 import httpx
+import pytest
 
-from arraylstm_serve.server.open_files import SPARE_FILES
+from arraylstm_serve.errors import StartupError
+from arraylstm_serve.server.open_files import SPARE_FILES, allow_files
+from arraylstm_serve.settings import Settings
 
 from ..servers import ServerProcess, Start
 from .sockets import HEALTH, answer_to, connect
@@ -53,3 +57,14 @@ def test_a_hard_limit_that_is_too_low_is_a_fault_at_the_start(
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     for words in ("--max-connections 137", f"needs {137 + SPARE_FILES} open files", "at most 200", "ulimit -Hn"):
         assert words in done.stderr
+
+
+@pytest.mark.parametrize("error", [ValueError("current limit exceeds maximum limit"), OSError(22, "Invalid argument")])
+def test_a_limit_that_cannot_be_raised_is_a_fault_at_the_start(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """macOS says that there is no hard limit, and has one: the message says what to do."""
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (256, resource.RLIM_INFINITY))
+    monkeypatch.setattr(resource, "setrlimit", Mock(side_effect=error))
+    with pytest.raises(StartupError, match=r"the limit of 256 cannot be raised .*; give --max-connections 192, or"):
+        allow_files(Settings(max_connections=20_000))

@@ -27,10 +27,10 @@ from arraylstm_serve.server.renewal import Renewal
 from arraylstm_serve.server.tls import server_context
 
 from ..servers import ServerProcess, Start
+from .admin_listener import admin_port, admin_url
 from .keys import ALICE, BOB, bearer, line, write
 from .sockets import BODY, HEAD, accepts, rest
 from .sockets import connect as tcp
-from .test_admin import admin_port, admin_url
 from .test_tls import OPENSSL
 from .test_tls import folder as folder
 

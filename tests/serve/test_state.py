@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from arraylstm_serve.sessions.commands import Advance, Caller, Command
+from arraylstm_serve.sessions.commands import Caller, Command
 from arraylstm_serve.sessions.management import Remove, Restore
 from arraylstm_serve.sessions.rendering import render_session
 from arraylstm_serve.sessions.session import RECENT
+from arraylstm_serve.sessions.walking import Advance
 
 from ..devices import same_bits
 from .bundles import FINGERPRINT, LABELS, LANES, H, V, expected_predictions, step_model, write_bundle

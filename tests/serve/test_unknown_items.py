@@ -10,13 +10,15 @@ import pytest
 import safetensors.numpy
 from websockets.asyncio.client import connect
 
+from arraylstm_serve.api.schemas import Item
+
 from .answers import check
 from .bundles import LABELS, write_bundle
 from .harness import Harness, listening
 
 pytestmark = pytest.mark.anyio
 
-DIGITS: list[str | int] = ["<unk>", "5", "6", "7", 8, 9, "9"]
+DIGITS: list[Item] = ["<unk>", "5", "6", "7", 8, 9, "9"]
 """A vocabulary as `arraylstm-train --min-count 2` makes it of digits, and three integers; 9 and "9" are two items."""
 
 
@@ -66,7 +68,7 @@ async def test_an_event_with_the_other_type_means_the_label(digits: Harness, sen
 async def test_what_is_excluded_may_have_the_other_type(digits: Harness, sent: list[Any], meant: list[Any]) -> None:
     """The labels that read like the excluded items are left out."""
     answer = (await digits.send("u", "7", exclude=sent)).json()
-    assert {entry["item"] for entry in answer["predictions"]} == set(DIGITS) - set(meant)
+    assert {entry["item"] for entry in answer["predictions"]} == set(DIGITS) - set(meant) - {"<unk>"}
 
 
 async def infer(harness: Harness, kind: str, data: list[Any], **parameters: Any) -> dict[str, Any]:
@@ -137,6 +139,112 @@ async def test_a_state_file_has_the_unknown_items_id(digits: Harness) -> None:
     assert safetensors.numpy.load(file)["recent"].tolist() == ids
     restored = await digits.client.put("/v1/sessions/v/state", content=file)
     assert restored.json()["recent"] == ["<unk>", "5", 8]
+
+
+UNKNOWN_FIRST: list[Item] = ["<unk>", "b", "c", "d", "e", "f", "g"]
+UNKNOWN_LAST: list[Item] = [1, 2, 3, 4, 5, 6, 0]
+
+
+@pytest.mark.host_only("the device's ranks count the unknown item")
+@pytest.mark.parametrize(("labels", "name"), [(UNKNOWN_FIRST, "<unk>"), (UNKNOWN_LAST, 0), (DIGITS, 8)])
+async def test_the_unknown_item_is_never_predicted_and_takes_no_place(
+    tmp_path: Path, labels: list[Item], name: Item
+) -> None:
+    """Whatever the route and the depth, known items are predicted; an item's rank is its place among these."""
+    harness = Harness(write_bundle(tmp_path / "unknown", labels=labels, unknown=name))
+    known = [label for label in labels if label != name]
+    before: list[Item] = []
+    for step, item in enumerate([*known, "zebra", name, *reversed(known)]):
+        answer = (await harness.send("u", item, top_k=step % 9)).json()
+        alone = (await harness.client.post("/v1/predict", json={"items": [item], "top_k": 99})).json()
+        peeked = (await harness.client.get("/v1/sessions/u/predictions?top_k=99")).json()
+        for each in (answer, alone, peeked):
+            assert name not in [entry["item"] for entry in each["predictions"]]
+        assert len(answer["predictions"]) == min(step % 9, 6)
+        assert len(alone["predictions"]) == len(peeked["predictions"]) == 6
+        if before:
+            rank = answer["observed"][0]["rank"]
+            assert rank == (1 + before.index(item) if item in known else len(labels))
+        before = [entry["item"] for entry in peeked["predictions"]]
+
+
+async def test_an_inference_never_predicts_the_unknown_item(digits: Harness) -> None:
+    """Predictions of /v2 are known items, whatever is excluded or asked for."""
+    asked = {"outputs": [{"name": "predictions"}, {"name": "probabilities"}]}
+    items = {"name": "items", "datatype": "BYTES", "shape": [2], "data": ["zebra", "5"]}
+    body = {"inputs": [items], "parameters": {"top_k": 50}, **asked}
+    answer = (await digits.client.post("/v2/models/arraylstm/infer", json=body)).json()
+    labels, probabilities = (output["data"] for output in answer["outputs"])
+    assert sorted(labels) == sorted(str(label) for label in DIGITS if label != "<unk>")
+    assert len(probabilities) == 6
+
+
+async def test_an_unknown_item_is_not_predicted_where_it_is_refused(tmp_path: Path) -> None:
+    """--unknown-items says what may be sent; it makes nothing of the unknown item."""
+    for policy in ("reject", "skip"):
+        harness = Harness(write_bundle(tmp_path / policy, labels=DIGITS, unknown="<unk>"), unknown_items=policy)
+        answer = (await harness.send("u", "5", exclude=["6", 9])).json()
+        assert {entry["item"] for entry in answer["predictions"]} == {"5", "7", 8, "9"}
+
+
+@pytest.fixture(params=[None, "<unk>"])
+def skipping(request: pytest.FixtureRequest, tmp_path: Path) -> Harness:
+    """A server that leaves items without a label out, over a model with and without an unknown item."""
+    return Harness(write_bundle(tmp_path / "skip", labels=DIGITS, unknown=request.param), unknown_items="skip")
+
+
+async def test_a_skipped_item_is_as_if_it_had_not_been_sent(skipping: Harness) -> None:
+    """Steps, predictions and what was expected of the others are those of the known items alone."""
+    plain = (await skipping.send("plain", "5", "6", "7")).json()
+    mixed = (await skipping.send("mixed", "zebra", "5", 10, "6", "05", "7", "x")).json()
+    alone = (await skipping.client.post("/v1/predict", json={"items": ["5", "no", "6", "7"]})).json()
+    assert (mixed["step"], mixed["predictions"]) == (3, plain["predictions"])
+    assert alone["predictions"] == plain["predictions"]
+    assert [each for each in mixed["observed"] if "unknown" not in each] == plain["observed"]
+    assert unknown(mixed) == ["zebra", 10, "05", "x"]
+    last = 7 if skipping.service.model.vocabulary.unknown is not None else 8
+    told = [(each["probability"], each["rank"]) for each in mixed["observed"] if "unknown" in each]
+    assert told == [(None, None), *[(None, last)] * 3]
+    assert (await skipping.client.get("/v1/sessions/mixed")).json()["recent"] == ["5", "6", "7"]
+
+
+async def test_a_request_of_unknown_items_alone_moves_nothing(skipping: Harness) -> None:
+    """Its predictions are those that the session had; a session does not begin with it."""
+    nothing = (await skipping.send("u", "zebra", 10)).json()
+    assert (nothing["step"], nothing["state"], nothing["predictions"]) == (0, "new", [])
+    assert nothing["observed"] == [
+        {"item": item, "probability": None, "rank": None, "unknown": True} for item in ("zebra", 10)
+    ]
+    assert (await skipping.client.get("/v1/sessions/u")).status_code == 404
+    first = (await skipping.send("u", "5", top_k=3)).json()
+    stays = (await skipping.send("u", "zebra", top_k=3, expected_step=1)).json()
+    assert (stays["step"], stays["state"]) == (1, "continued")
+    assert stays["predictions"] == first["predictions"]
+    assert skipping.service.counters.unknown_items == 3
+    check(await skipping.send("u", "zebra", expected_step=7), "step_conflict")
+    check(await skipping.send("u", "zebra", exclude=["no such"]), "unknown_item")
+
+
+async def test_a_repeat_of_a_skipped_request_gets_the_first_answer(skipping: Harness) -> None:
+    """Also where nothing was consumed and the session has moved since, or had not begun."""
+    begun = await skipping.send("new", "zebra", key="k")
+    await skipping.send("new", "5")
+    assert (await skipping.send("new", "zebra", key="k")).content == begun.content
+    stays = await skipping.send("new", "zebra", key="l")
+    await skipping.send("new", "6")
+    assert (await skipping.send("new", "zebra", key="l")).content == stays.content
+    assert (await skipping.client.get("/v1/sessions/new")).json()["step"] == 2
+
+
+async def test_a_session_may_end_with_a_skipped_item(skipping: Harness) -> None:
+    """The end applies although no item is left; so does the beginning that /v2 asks for."""
+    await skipping.send("u", "5")
+    assert (await skipping.send("u", "zebra", end=True)).json()["step"] == 1
+    assert (await skipping.client.get("/v1/sessions/u")).status_code == 404
+    await skipping.send("7", "5", "6")
+    again = await infer(skipping, "BYTES", ["zebra"], sequence_id=7, sequence_start=True)
+    assert (again["outputs"][0]["shape"], again["parameters"]) == ([1, 0], {"unknown_items": 1})
+    assert (await skipping.client.get("/v1/sessions/7")).status_code == 404
 
 
 async def test_digits_are_ids_where_there_are_no_labels(tmp_path: Path) -> None:

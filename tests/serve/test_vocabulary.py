@@ -47,7 +47,7 @@ def test_the_places_of_unlisted_items_are_told() -> None:
     vocabulary = Vocabulary(3, ["a", "0", "b"], "0")
     items: list[Item] = ["a", "zebra", "0", 0, 7, "b"]
     assert vocabulary.unlisted(items, vocabulary.encode(items)) == {1, 4}
-    assert vocabulary.strict().unlisted(["a"], [0]) == frozenset()
+    assert vocabulary.under("reject").unlisted(["a"], [0]) == frozenset()
 
 
 def test_labels_of_unlisted_items_are_bounded() -> None:

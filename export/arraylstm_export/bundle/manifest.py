@@ -12,7 +12,8 @@ from arraylstm_export.errors import ExportError
 from arraylstm_export.formats.registry import FORMATS
 from arraylstm_export.interface import Diagnostic, Interface, Signature, State, TensorSpec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSIONS = (1, 2)
+"""Version 2 may have numbers as a state's `initial`; a program that knows version 1 alone would start from zeros."""
 MANIFEST, MANIFEST_HASH = "manifest.json", "manifest.sha256"
 
 
@@ -20,9 +21,14 @@ def write_manifest(folder: Path, content: Mapping[str, Any]) -> "Manifest":
     """Write the manifest of all other files in the folder, and the manifest's own hash; return the manifest."""
     files = {name: _file_entry(folder / name) for name in files_in(folder)}
     text = json.dumps({**content, "files": files}, indent=1) + "\n"
-    (folder / MANIFEST).write_text(text, encoding="utf-8")
+    (folder / MANIFEST).write_text(text, encoding="utf-8", newline="\n")
     (folder / MANIFEST_HASH).write_bytes(_hash_line(folder))
     return Manifest(json.loads(text))
+
+
+def schema_version(interface: Interface) -> int:
+    """Return the lowest version that says all of an interface, so that older programs read what they can."""
+    return 1 if interface.starts_from_zeros else 2
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ class Manifest:
     @property
     def interface(self) -> Interface:
         """What the bundle's forms take and return."""
-        states = (State(str(s["name"]), _shape(s), str(s["dtype"]), str(s["initial"])) for s in self.content["states"])
+        states = map(state_from, self.content["states"])
         diagnostics = (Diagnostic(str(t["name"]), _shape(t)) for t in self.content["diagnostics"])
         return Interface(index(self.model["num_items"]), tuple(states), tuple(diagnostics))
 
@@ -115,18 +121,28 @@ def read_manifest(folder: Path) -> Manifest:
         content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         manifest = Manifest(content)
         found = content["schema_version"]
-        if found == SCHEMA_VERSION:
+        if found in SCHEMA_VERSIONS:
             _read_through(manifest)
     except OSError as error:
         raise ExportError(f"{folder}: is not a bundle: {MANIFEST}: {error.strerror or error}") from None
+    except ExportError as error:
+        raise ExportError(f"{folder / MANIFEST}: {error}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ExportError(f"{folder}: is not a bundle: {MANIFEST} is not from arraylstm-export ({error!r})") from None
-    if found != SCHEMA_VERSION:
-        raise ExportError(f"{folder}: has schema version {found!r}; this program reads {SCHEMA_VERSION}")
+    if found not in SCHEMA_VERSIONS:
+        known = " and ".join(map(str, SCHEMA_VERSIONS))
+        raise ExportError(f"{folder}: has schema version {found!r}; this program reads {known}")
     for name in manifest.formats:
         if name not in FORMATS:
             raise ExportError(f"{folder}: is written in the unknown format {name!r}; known: {', '.join(FORMATS)}")
     return manifest
+
+
+def state_from(fields: Mapping[str, Any]) -> State:
+    """Return a state from its fields in JSON; raises what `State` does."""
+    initial = fields["initial"]
+    start = tuple(map(float, initial)) if isinstance(initial, list) else str(initial)
+    return State(str(fields["name"]), _shape(fields), str(fields["dtype"]), start)
 
 
 def signature_from(fields: Mapping[str, Any]) -> Signature:

@@ -25,7 +25,7 @@ _POOL = 256
 def write_vectors(
     reference: Reference, forms: Collection[Runner], tolerance: float, folder: Path, seed: int = 1
 ) -> None:
-    """Write vectors of the step graph (zero and random state) and of the sequence graph (full and ragged lengths).
+    """Write vectors of the step graph (from the start and a random state) and of the sequence graph (full and ragged).
 
     Only rows without undecidable ties are kept, so that every runtime must reproduce them. Where too few are left, rows
     are cut before their first tie.
@@ -33,14 +33,14 @@ def write_vectors(
     interface = reference.interface
     states, num_items = interface.states, interface.num_items
     rng = np.random.default_rng(seed)
-    for number, scale in enumerate((0.0, 1.0)):
+    for number, scale in enumerate((None, 1.0)):
         drawn = make_scenario("step", num_items, states, np.ones(3, int), rng, scale)
         one = _decided(reference, forms, tolerance, drawn, rng)
         (logits, *diagnostics), following = reference(one)
         outputs = [logits[:, 0], *following, *(diagnostic[:, 0] for diagnostic in diagnostics)]
         _write(folder / "step", number, interface.step, [one.items[:, 0], *one.state], outputs)
     for number, lengths in enumerate(([7, 7], [4, 0, 7])):
-        scale = float(number > 0)
+        scale = 1.0 if number else None
         drawn = make_scenario("sequence", num_items, states, np.array(lengths), rng, scale)
         many = _decided(reference, forms, tolerance, drawn, rng)
         (logits, *diagnostics), following = reference(many)

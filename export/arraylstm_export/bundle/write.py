@@ -11,7 +11,7 @@ from arraylstm import ItemModel, __version__
 from arraylstm_export.arrays import Array
 from arraylstm_export.bundle.checked import CheckedBundle, OnStage
 from arraylstm_export.bundle.folder import check_target, put_in_place, scratch_beside
-from arraylstm_export.bundle.manifest import SCHEMA_VERSION, Manifest, write_manifest
+from arraylstm_export.bundle.manifest import Manifest, schema_version, write_manifest
 from arraylstm_export.bundle.model import fingerprint, frozen, vocabulary_fields
 from arraylstm_export.bundle.vectors import write_vectors
 from arraylstm_export.errors import ExportError
@@ -54,9 +54,9 @@ def export(
 
     Raises:
         ExportError: onnxruntime is installed twice; the folder holds something other than a bundle, or cannot be
-            written; the model has no diagnostics to export, starts from another state than zeros, or cannot be written
-            in a format or precision; `held_out` is missing, holds something other than item ids, or has no sequence of
-            two items.
+            written; the model has no diagnostics to export, starts from a number that is not finite, or cannot be
+            written in a format or precision; `held_out` is missing, holds something other than item ids, or has no
+            sequence of two items.
     """
     return write_bundle(model, directory, options, held_out, on_stage).report
 
@@ -85,8 +85,6 @@ def write_bundle(
 
 
 def _check_model(model: ItemModel, diagnostics: bool) -> None:
-    if any(tensor.any() for tensor in model.initial_state(1)):
-        raise ExportError("the model starts from another state than zeros, which users of a bundle would not know")
     if diagnostics and not model.diagnostic_names:
         raise ExportError(f"the cell {model.config['cell']!r} has no diagnostics to export")
 
@@ -104,7 +102,7 @@ def _graph_builder(model: ItemModel, options: Options) -> GraphBuilder:
     model = frozen(model)
     interface = Interface.of(model, options.diagnostics)
     description = {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": schema_version(interface),
         "fingerprint": fingerprint(model),
         "model": model.config,
         "precision": options.precision,
@@ -149,7 +147,8 @@ def _compare(
         return report
     on_stage("accuracy", 0, 1)
     first = next(iter(forms.values()))
-    return replace(report, accuracy=compare(eager["pytorch"], first, interface, held_out))
+    unknown = None if model.vocabulary is None else model.vocabulary.unknown_id
+    return replace(report, accuracy=compare(eager["pytorch"], first, interface, held_out, unknown))
 
 
 def _write_reports(model: ItemModel, report: Report, folder: Path) -> None:
@@ -159,7 +158,7 @@ def _write_reports(model: ItemModel, report: Report, folder: Path) -> None:
         ("parity.json", as_json(report)),
         ("parity.md", as_markdown(report)),
     ):
-        (folder / name).write_text(text, encoding="utf-8")
+        (folder / name).write_text(text, encoding="utf-8", newline="\n")
 
 
 def _write_manifest(graphs: GraphBuilder, options: Options, report: Report, folder: Path) -> Manifest:

@@ -18,7 +18,7 @@ _WARM_UP = 3  # TorchScript profiles and compiles in its first calls
 def seconds_per_step(run: Runner, interface: Interface) -> float:
     """Return the median time of a step of one row, alone or within a sequence, as the form is meant to be used."""
     steps = 1 if isinstance(run, StepRunner) else _STEPS
-    state = [np.zeros((1, *state.shape), np.float32) for state in interface.states]
+    state = interface.start(1)
     items, lengths = np.zeros((1, steps), np.int64), np.array([steps])
 
     def call() -> object:

@@ -67,7 +67,7 @@ class ScriptedModel(nn.Module):
 
     @torch.jit.export
     def initial_state(self, batch: int) -> list[Tensor]:
-        """Return the zero state for a batch."""
+        """Return the state that sessions start from, for a batch."""
         return self.model.initial_state(batch)
 
 

@@ -13,11 +13,13 @@ from arraylstm_export.errors import ExportError
 from arraylstm_export.formats.onnx import StepGraph
 from arraylstm_export.formats.runner import Runner
 from arraylstm_export.graph.build import GraphBuilder
-from arraylstm_export.interface import Interface, State, TensorSpec
+from arraylstm_export.interface import ZEROS, Interface, State, TensorSpec
 
 _NAME = "arraylstm"
 MODEL = f"{_NAME}/1/model.onnx"
 """The graph within the repository."""
+_STARTS = f"{_NAME}/initial_state"
+"""Where Triton looks for the files that sequences start from."""
 FOLDER = "triton"
 FILES = (f"{FOLDER}/{MODEL}",)
 _TYPES = {"float32": "TYPE_FP32", "int64": "TYPE_INT64"}
@@ -45,7 +47,7 @@ _STATE = """
       output_name: "{output}"
       data_type: {type}
       dims: [ {dims} ]
-      initial_state {{ name: "zeros of {input}" data_type: {type} dims: [ {dims} ] zero_data: true }}
+      initial_state {{ name: "start of {input}" data_type: {type} dims: [ {dims} ] {start} }}
     }}"""
 
 
@@ -62,6 +64,8 @@ def load(folder: Path, interface: Interface) -> dict[str, Runner]:
 def write_repository(step: ModelProto, interface: Interface, folder: Path) -> None:
     """Write `arraylstm/config.pbtxt` and `arraylstm/1/model.onnx`; Triton then serves the model `arraylstm`.
 
+    What a state starts from, if that is not zeros, is in `arraylstm/initial_state/<input>`, as little-endian float32.
+
     Args:
         step: the step graph.
         interface: its signature.
@@ -72,8 +76,12 @@ def write_repository(step: ModelProto, interface: Interface, folder: Path) -> No
     """
     config = repository_config(interface)
     (folder / MODEL).parent.mkdir(parents=True)
-    (folder / _NAME / "config.pbtxt").write_text(config, encoding="utf-8")
+    (folder / _NAME / "config.pbtxt").write_text(config, encoding="utf-8", newline="\n")
     onnx.save(step, folder / MODEL)
+    for state in interface.states:
+        if state.initial != ZEROS:
+            (folder / _STARTS).mkdir(exist_ok=True)
+            (folder / _STARTS / state.input.name).write_bytes(state.start(1).astype("<f4").tobytes())
 
 
 def repository_config(interface: Interface) -> str:
@@ -121,8 +129,9 @@ def _tensor(tensor: TensorSpec) -> str:
 
 
 def _state(state: State) -> str:
+    start = "zero_data: true" if state.initial == ZEROS else f'data_file: "{state.input.name}"'
     return _STATE.format(
-        input=state.input.name, output=state.output.name, type=_TYPES[state.dtype], dims=_dims(state.shape)
+        input=state.input.name, output=state.output.name, type=_TYPES[state.dtype], dims=_dims(state.shape), start=start
     )
 
 

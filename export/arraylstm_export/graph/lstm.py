@@ -25,7 +25,11 @@ def is_plain_lstm(model: ItemModel) -> TypeGuard[NextItemModel]:
 def lstm_sequence_graph(model: NextItemModel, interface: Interface) -> ModelProto:
     """Export whole sequences of a plain LSTM, with the inputs and outputs that `sequence_graph` has."""
     batch, steps = torch.export.Dim("B", min=1), torch.export.Dim("S", min=1)
-    example = (torch.zeros(2, 3, dtype=torch.int64), torch.tensor([3, 2]), *model.initial_state(2))
+    example = (
+        torch.zeros(2, 3, dtype=torch.int64),
+        torch.tensor([3, 2]),
+        *(torch.zeros(2, *state.shape) for state in interface.states),
+    )
     dynamic = ({0: batch, 1: steps}, {0: batch}, tuple({0: batch} for _ in interface.states))
     exported = export_graph("sequence", Traceable(_Sequence(model), example, dynamic), interface.sequence)
     exported.graph.ClearField("value_info")  # torch states the shapes of padded tensors wrongly
@@ -48,13 +52,14 @@ class _Sequence(nn.Module):
         missing = _missing_rows(lengths)
         counts = _pad(lengths.clamp(0, items.shape[1]).to(torch.int32), missing)
         beyond = past(items, lengths)
-        x = self.model.embed(_pad(items.masked_fill(beyond, 0), missing)).transpose(0, 1)
+        read = _pad(items.masked_fill(beyond, 0), missing)
+        x = self.model.embed(read).transpose(0, 1)
         following: list[Tensor] = []
         for number, layer in enumerate(self.layers):
             before = list(state[2 * number : 2 * number + 2])
             x, after = layer(x, counts, [_pad(tensor, missing) for tensor in before])
             following += hold(after, before, lengths > 0)  # the operator zeroes the state of rows without steps
-        return (self.model.score(x.transpose(0, 1)).masked_fill(beyond.unsqueeze(2), 0), *following)
+        return (self.model.score(x.transpose(0, 1), read).masked_fill(beyond.unsqueeze(2), 0), *following)
 
 
 class _Layer(nn.Module):

@@ -31,7 +31,7 @@ def prepared(model: ItemModel) -> ItemModel:
     """Return a copy that computes the same with its weights laid out for the fastest step; see `Cell.prepare`."""
     model = copy.deepcopy(model)
     for module in model.modules():
-        if isinstance(module, Cell):
+        if isinstance(module, Cell | ItemModel):
             module.prepare()
     return model
 

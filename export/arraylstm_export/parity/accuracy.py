@@ -56,16 +56,19 @@ class Accuracy:
         ]
 
 
-def compare(before: Runner, after: Runner, interface: Interface, sequences: Sequence[Array]) -> Accuracy:
-    """Run two forms over sequences, each from the zero state, and compare what they predict.
+def compare(
+    before: Runner, after: Runner, interface: Interface, sequences: Sequence[Array], unknown: int | None = None
+) -> Accuracy:
+    """Run two forms over sequences, each from the initial state, and compare what they predict.
 
     Args:
         before: the model.
         after: the form to judge.
         interface: what both take and return.
         sequences: item ids (S) int64 each, S at least 2; see `checked_sequences`.
+        unknown: the id of the unknown item, which is never a hit; None if there is none.
     """
-    sums = _Sums()
+    sums = _Sums(unknown)
     for scenario, following in _batches(sequences, interface):
         states = [scenario.state] * 2
         for start, end in pieces(scenario, interface.num_items):
@@ -104,7 +107,8 @@ def _check_items(name: str, sequence: Array, num_items: int) -> None:
 class _Sums:
     """Running sums over steps, so that the logits need not be kept."""
 
-    def __init__(self) -> None:
+    def __init__(self, unknown: int | None) -> None:
+        self.unknown = unknown
         self.steps = self.values = 0
         self.largest = 0.0
         self.total = np.zeros(9)
@@ -114,7 +118,7 @@ class _Sums:
         error = np.abs(one - other)
         first, second = _highest(one), _highest(other)
         shared = (first[:, :, None] == second[:, None, :]).any(2).mean(1)
-        parts = [*_quality(one, following), *_quality(other, following)]
+        parts = [*_quality(one, following, self.unknown), *_quality(other, following, self.unknown)]
         parts += [first[:, 0] == second[:, 0], shared, (error**2).sum(1)]
         self.total += [part.sum() for part in parts]
         self.steps, self.values = self.steps + len(one), self.values + one.size
@@ -142,16 +146,18 @@ def _highest(logits: Array) -> Array:
     return best
 
 
-def _quality(logits: Array, following: Array) -> tuple[Array, Array, Array]:
+def _quality(logits: Array, following: Array, unknown: int | None) -> tuple[Array, Array, Array]:
     """Return, per step, whether the next item came first, whether it was among the ten, and its surprise in nats."""
-    rank = ranks(torch.from_numpy(logits), torch.from_numpy(following)).numpy()
+    rank = ranks(torch.from_numpy(logits), torch.from_numpy(following), unknown).numpy()
+    if unknown is not None:
+        rank = np.where(following == unknown, _TOP + 1, rank)
     top = logits.max(1)
     nats = top + np.log(np.exp(logits - top[:, None]).sum(1)) - logits[np.arange(len(logits)), following]
     return rank <= 1, rank <= _TOP, nats
 
 
 def _batches(sequences: Iterable[Array], interface: Interface) -> Iterator[tuple[Scenario, Array]]:
-    """Yield batches from the zero state, each with the items (B, S) that follow; similar lengths go together."""
+    """Yield batches from the initial state, each with the items (B, S) that follow; similar lengths go together."""
     waiting = sorted(sequences, key=len)
     while waiting:
         rows = max(1, steps_at_once(interface.num_items) // (len(waiting[-1]) - 1))
@@ -160,5 +166,4 @@ def _batches(sequences: Iterable[Array], interface: Interface) -> Iterator[tuple
         for row, sequence in enumerate(batch):
             items[row, : len(sequence)] = sequence
         lengths = np.array([len(sequence) - 1 for sequence in batch])
-        state = [np.zeros((len(batch), *state.shape), np.float32) for state in interface.states]
-        yield Scenario("held out", items[:, :-1], lengths, state), items[:, 1:]
+        yield Scenario("held out", items[:, :-1], lengths, interface.start(len(batch))), items[:, 1:]

@@ -1,10 +1,10 @@
 """Proof that every exported form computes what the model computes: compared with the model in float64 PyTorch.
 
-The scenarios have batches and lengths other than the example's, zero and random states, ragged lengths, every item, and
-a long horizon; schedules compare one call with random chunks, and a row alone with the row in a batch. Differences are
-absolute below 1 and relative above: |a - b| / max(1, |b|). A row over the tolerance fails, unless float32 cannot follow
-the reference from some step on; `verdicts` says how such a row is judged. A form that promises it must give a row the
-same bits in every batch, and in one call as step by step.
+The scenarios have batches and lengths other than the example's, initial and random states, ragged lengths, every item,
+and a long horizon; schedules compare one call with random chunks, and a row alone with the row in a batch. Differences
+are absolute below 1 and relative above: |a - b| / max(1, |b|). A row over the tolerance fails, unless float32 cannot
+follow the reference from some step on; `verdicts` says how such a row is judged. A form that promises it must give a
+row the same bits in every batch, and in one call as step by step.
 """
 
 from collections.abc import Callable, Iterable, Iterator

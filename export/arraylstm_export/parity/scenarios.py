@@ -66,7 +66,7 @@ def all_scenarios(
         for steps in coverage.lengths:
             if _fits(batch, steps, num_items):
                 full = np.full(batch, steps)
-                yield make_scenario("zero state", num_items, states, full, rng, scale=0.0)
+                yield make_scenario("initial state", num_items, states, full, rng, scale=None)
                 yield make_scenario("random state", num_items, states, full, rng)
     rows, steps = max(coverage.batches), max(coverage.ragged[0])
     large = np.full(rows, max(1, min(steps, steps_at_once(num_items) // rows)))
@@ -78,7 +78,7 @@ def all_scenarios(
             yield _junk_beyond_lengths(ragged, [np.iinfo(np.int64).max, -1, num_items])
     longest = max(max(coverage.lengths), _MOST_HORIZON_LOGITS // (_HORIZON_ROWS * num_items))
     long = np.full(_HORIZON_ROWS, min(coverage.horizon, longest))
-    yield make_scenario("horizon", num_items, states, long, rng, scale=0.0)
+    yield make_scenario("horizon", num_items, states, long, rng, scale=None)
 
 
 def make_scenario(
@@ -87,12 +87,13 @@ def make_scenario(
     states: Sequence[State],
     lengths: Array,
     rng: np.random.Generator,
-    scale: float = 1.0,
+    scale: float | None = 1.0,
 ) -> Scenario:
-    """Draw items for rows of the given lengths, and states uniform in (-scale, scale)."""
+    """Draw items for rows of the given lengths, and states uniform in (-scale, scale), or None for the initial ones."""
     batch = len(lengths)
     items = rng.integers(0, num_items, (batch, max(lengths)))
-    state = [(scale * rng.uniform(-1, 1, (batch, *s.shape))).astype(np.float32) for s in states]
+    drawn = [rng.uniform(-1, 1, (batch, *s.shape)) for s in states]  # always, so that items do not depend on it
+    state = [s.start(batch) if scale is None else (scale * d).astype(np.float32) for s, d in zip(states, drawn)]
     return Scenario(name, items, lengths, state)
 
 

@@ -15,17 +15,16 @@ function that reads the bundle's files, and knows neither Node nor the browser.
     }
 */
 
-const SCHEMA_VERSION = 1;
+const SCHEMA_VERSIONS = [1, 2];
 const ARRAYS = { float32: Float32Array, float64: Float64Array };
 
 export class Model {
   /** Open the bundle whose files `await read(name)` returns as bytes; `ort` is any of onnxruntime's npm packages. */
   static async open(ort, read) {
     const manifest = await readJson(read, "manifest.json");
-    if (manifest?.schema_version !== SCHEMA_VERSION) {
-      throw new Error(
-        `manifest.json has schema_version ${manifest?.schema_version}; this program reads ${SCHEMA_VERSION}`,
-      );
+    if (!SCHEMA_VERSIONS.includes(manifest?.schema_version)) {
+      const known = SCHEMA_VERSIONS.join(" and ");
+      throw new Error(`manifest.json has schema_version ${manifest?.schema_version}; this program reads ${known}`);
     }
     manifest.states.forEach(checkState);
     const vocabulary = await readJson(read, "vocabulary.json");
@@ -47,9 +46,11 @@ export class Model {
   /** The state of `rows` sessions that have seen nothing: tensors by the name of the graph's input. */
   start(rows = 1) {
     return Object.fromEntries(
-      this.manifest.states.map(({ name, shape, dtype }) => {
-        const zeros = new ARRAYS[dtype](shape.reduce((product, size) => product * size, rows));
-        return [`state_${name}`, new this.ort.Tensor(dtype, zeros, [rows, ...shape])];
+      this.manifest.states.map(({ name, shape, dtype, initial }) => {
+        const size = sizeOf(shape);
+        const numbers = new ARRAYS[dtype](rows * size);
+        if (initial !== "zeros") for (let row = 0; row < rows; row += 1) numbers.set(initial, row * size);
+        return [`state_${name}`, new this.ort.Tensor(dtype, numbers, [rows, ...shape])];
       }),
     );
   }
@@ -118,11 +119,21 @@ async function readJson(read, name) {
   }
 }
 
-function checkState({ name, dtype, initial }) {
-  if (!(dtype in ARRAYS) || initial !== "zeros") {
-    const known = Object.keys(ARRAYS).join(" or ");
-    throw new Error(`state ${name} is ${dtype}, initially ${initial}; this program keeps ${known}, initially zeros`);
+/** A state starts from zeros, or from the numbers of one row, which the manifest lists. */
+function checkState({ name, dtype, shape, initial }) {
+  if (!(dtype in ARRAYS)) {
+    throw new Error(`state ${name} is ${dtype}; this program keeps ${Object.keys(ARRAYS).join(" or ")}`);
   }
+  if (initial === "zeros") return;
+  const size = sizeOf(shape);
+  if (!Array.isArray(initial) || initial.length !== size || !initial.every(Number.isFinite)) {
+    const given = Array.isArray(initial) ? `${initial.length} values` : initial;
+    throw new Error(`state ${name} is initially ${given}; this program starts from zeros or the ${size} numbers of a row`);
+  }
+}
+
+function sizeOf(shape) {
+  return shape.reduce((product, size) => product * size, 1);
 }
 
 function logSumExp(scores) {

@@ -37,8 +37,9 @@ async function replayGraph(ort, session, { inputs, outputs }, largest) {
 
 /** A sequence as an application meets it: each row alone, one item after the other, up to the row's length. */
 async function replayItems(model, { inputs: { items, lengths, ...states }, outputs }, largest) {
+  const alike = startAlike(states);
   for (const [row, length] of lengths.data.entries()) {
-    let state = mapValues(states, (all) => oneRow(model.ort, part(all, row)));
+    let state = alike ? model.start() : mapValues(states, (all) => oneRow(model.ort, part(all, row)));
     for (let step = 0; step < length; step += 1) {
       const answer = await model.step(state, [Number(part(items, row).data[step])]);
       state = answer.state;
@@ -104,6 +105,14 @@ class Largest {
 function part({ dtype, data, dims: [, ...dims] }, index) {
   const size = dims.reduce((product, length) => product * length, 1);
   return { dtype, dims, data: data.subarray(index * size, (index + 1) * size) };
+}
+
+/** Whether the rows, two at least, all start alike, as sessions do: then it is the model's to say where. */
+function startAlike(states) {
+  return Object.values(states).every((all) => {
+    const { data: first } = part(all, 0);
+    return all.dims[0] > 1 && all.data.every((value, index) => value === first[index % first.length]);
+  });
 }
 
 function oneRow(ort, { dtype, data, dims }) {

@@ -5,6 +5,7 @@ Exit status: 0 within the manifest's tolerance, 1 beyond it, 2 bad input. Needs 
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,7 +44,7 @@ class Model:
 
     def initial_state(self, batch: int) -> Arrays:
         """Return the state a session starts from: by name, arrays (B, ...)."""
-        return {s["name"]: np.zeros((batch, *s["shape"]), s["dtype"]) for s in self.manifest["states"]}
+        return {state["name"]: start_of(state, batch) for state in self.manifest["states"]}
 
     def step(self, items: Array, state: Arrays) -> tuple[Arrays, Arrays]:
         """Consume one item per row: items (B) int64 -> the logits (B, V) and diagnostics by name, the next state."""
@@ -82,8 +83,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise BadBundleError(f"{path.parent}: is no bundle, for it has no manifest.json")
     with reading(path):
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if manifest["schema_version"] != 1:
-            raise ValueError(f"it has schema_version {manifest['schema_version']}; this program reads 1")
+        if manifest["schema_version"] not in (1, 2):
+            raise ValueError(f"it has schema_version {manifest['schema_version']}; this program reads 1 and 2")
         for state in manifest["states"]:
             check_state(state)
     return manifest
@@ -91,9 +92,21 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 def check_state(state: dict[str, Any]) -> None:
     """Refuse a state that the program would not start or keep rightly."""
-    for field, known in (("dtype", "float32"), ("initial", "zeros")):
-        if state[field] != known:
-            raise ValueError(f"state {state['name']} has {field} {state[field]}; this program knows {known} only")
+    name, dtype, initial, size = state["name"], state["dtype"], state["initial"], math.prod(state["shape"])
+    if dtype != "float32":
+        raise ValueError(f"state {name} has dtype {dtype}; this program knows float32 only")
+    if initial != "zeros" and not isinstance(initial, list):
+        raise ValueError(
+            f"state {name} has initial {initial}; this program knows zeros, or the {size} numbers of a row"
+        )
+    if initial != "zeros" and len(initial) != size:
+        raise ValueError(f"state {name} has {len(initial)} numbers as initial; a row of it has {size}")
+
+
+def start_of(state: dict[str, Any], batch: int) -> Array:
+    """Return what a state starts from, for each row of a batch: zeros, or the manifest's numbers."""
+    row = np.zeros(state["shape"]) if state["initial"] == "zeros" else np.reshape(state["initial"], state["shape"])
+    return np.repeat(row[np.newaxis].astype(state["dtype"]), batch, axis=0)
 
 
 def read_graph(path: Path) -> onnx.ModelProto:
@@ -153,9 +166,11 @@ def full_rows(sequences: dict[str, Arrays]) -> dict[str, Arrays]:
 
 
 def first_state(model: Model, vector: Arrays) -> Arrays:
-    """Return the state a vector starts from; where that is none, it is the model's to say."""
+    """Return the state a vector starts from. If its rows all start alike, as sessions do, it is the model's to say."""
     state = {name: vector[f"state_{name}"].copy() for name in model.states}
-    return state if any(array.any() for array in state.values()) else model.initial_state(len(vector["items"]))
+    rows = len(vector["items"])
+    alike = rows > 1 and all((array == array[:1]).all() for array in state.values())
+    return model.initial_state(rows) if alike else state
 
 
 def item_by_item(model: Model, vector: Arrays) -> tuple[Arrays, Arrays]:

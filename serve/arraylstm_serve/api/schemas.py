@@ -109,14 +109,20 @@ class Prediction(Struct, gc=False):
 
 
 class Observation(Struct, omit_defaults=True, gc=False):
-    """What the model expected of an item before it saw it; null for a session's first item."""
+    """What the model expected of an item before it saw it; null where it had seen nothing yet."""
 
     item: Item
     probability: Probability | None
-    rank: Annotated[int, Meta(ge=1, description="1 + the number of items that were more likely.", examples=[1])] | None
+    rank: (
+        Annotated[int, Meta(ge=1, description="1 + the number of known items that were more likely.", examples=[1])]
+        | None
+    )
     unknown: Annotated[
         bool,
-        Meta(description="Whether the model has no such label, so that the item was scored as its unknown item."),
+        Meta(
+            description="Whether the model has no such label. It scored the item as its unknown item; or the item "
+            "was left out, and its probability is null. Its rank is behind all items that can be predicted."
+        ),
     ] = False
 
 
@@ -186,7 +192,8 @@ class Stats(Struct):
     steps_total: Annotated[int, Meta(description="Items stepped, over all runs.")]
     busy_seconds_total: Annotated[float, Meta(description="Time spent in runs of the model.")]
     unknown_items_total: Annotated[
-        int, Meta(description="Items that the model has no label for, and took as its unknown item.")
+        int,
+        Meta(description="Items that the model has no label for: taken as its unknown item, or left out."),
     ]
     replays_total: Annotated[int, Meta(description="Earlier answers given again for a repeated Idempotency-Key.")]
     conflicts_total: Annotated[int, Meta(description="Requests refused for their expected_step.")]
@@ -227,10 +234,13 @@ class BulkAnswer(Struct):
     results: list[Result]
 
 
+Unready = Literal["draining", "store unavailable"]
+
+
 class Health(Struct):
     """Whether the server is alive, or ready."""
 
-    status: Annotated[Literal["ok", "ready", "draining", "store unavailable"], Meta(examples=["ready"])]
+    status: Annotated[Literal["ok", "ready", Unready], Meta(examples=["ready"])]
 
 
 BACKUP_PATH = r"/[^\x00-\x1f\x7f]{1,4000}"

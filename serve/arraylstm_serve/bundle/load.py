@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
-from pathlib import Path
+from math import prod
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from stat import S_ISREG
 from typing import Self, TypeVar
 
@@ -19,13 +20,15 @@ from arraylstm_serve.bundle.external_data import external_files
 from arraylstm_serve.bundle.manifest import (
     CHECKSUM,
     MANIFEST,
-    SCHEMA_VERSION,
+    SCHEMA_VERSIONS,
     STEP_GRAPH,
     VOCABULARY,
+    ZEROS,
     FileEntry,
     Graph,
     Manifest,
     SchemaVersion,
+    State,
     VocabularyFile,
 )
 from arraylstm_serve.bundle.vocabulary import Vocabulary
@@ -36,6 +39,9 @@ Decoded = TypeVar("Decoded")
 
 LARGEST_MANIFEST = 2**24
 """Most bytes of manifest.json and of its checksum file. No hash is known for these two before they are read."""
+
+LARGEST_FLOAT = (2 - 2**-23) * 2.0**127
+"""The largest finite number in float32."""
 
 MODEL_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 """How the files are called that hold a model before its export."""
@@ -78,8 +84,9 @@ class Bundle:
                 raise BundleError(f"{path} is not a directory; expected a bundle written by arraylstm-export.")
         raw = _read(path / MANIFEST, LARGEST_MANIFEST)
         version = _decode(raw, SchemaVersion, path / MANIFEST).schema_version
-        if version != SCHEMA_VERSION:
-            raise BundleError(f"{path / MANIFEST} has schema_version {version}; this server reads {SCHEMA_VERSION}.")
+        if version not in SCHEMA_VERSIONS:
+            known = " and ".join(map(str, SCHEMA_VERSIONS))
+            raise BundleError(f"{path / MANIFEST} has schema_version {version}; this server reads {known}.")
         _verify_manifest(path, raw)
         manifest = _decode(raw, Manifest, path / MANIFEST)
         _verify_contents(path, manifest)
@@ -196,15 +203,23 @@ def _verify_contents(path: Path, manifest: Manifest) -> None:
     for name in manifest.graphs:
         _verify_weights(path, name, manifest)
     for state in manifest.states:
-        if (state.dtype, state.initial) != ("float32", "zeros"):
+        if state.dtype != "float32" or not _can_start(state):
+            initial = state.initial if isinstance(state.initial, str) else f"{len(state.initial)} numbers"
             raise BundleError(
-                f"{path / MANIFEST} declares state {state.name} as {state.dtype}, initially {state.initial}; "
-                "this server keeps float32 states that start from zeros."
+                f"{path / MANIFEST} declares state {state.name} as {state.dtype}, initially {initial}; this server "
+                f"keeps float32 states that start from zeros, or from the {prod(state.shape)} finite numbers of a row."
             )
 
 
+def _can_start(state: State) -> bool:
+    """Return whether the server knows what a session starts from: zeros, or as many float32 numbers as a row has."""
+    if isinstance(state.initial, str):
+        return state.initial == ZEROS
+    return len(state.initial) == prod(state.shape) and all(abs(number) <= LARGEST_FLOAT for number in state.initial)
+
+
 def _verify_file(folder: Path, name: str, entry: FileEntry) -> None:
-    if Path(name).is_absolute() or ".." in Path(name).parts or not name.isprintable():
+    if _leaves(PurePosixPath(name)) or _leaves(PureWindowsPath(name)) or not name.isprintable():
         raise BundleError(
             f"{folder / MANIFEST} lists {shown(name)} in files; "
             "every file must lie inside the bundle and have a printable name."
@@ -216,6 +231,11 @@ def _verify_file(folder: Path, name: str, entry: FileEntry) -> None:
         seen = hashlib.file_digest(file, "sha256").hexdigest()
     if seen != entry.sha256:
         raise BundleError(f"{path} has sha256 {seen[:12]}...; the manifest says {entry.sha256[:12]}...")
+
+
+def _leaves(name: PurePath) -> bool:
+    """Return whether a name in a folder may lead out of it; on Windows a drive or a first backslash does."""
+    return bool(name.anchor) or ".." in name.parts
 
 
 def _verify_weights(folder: Path, name: str, manifest: Manifest) -> None:

@@ -8,7 +8,9 @@ from msgspec import Meta, Struct
 
 from arraylstm_serve.api.schemas import Item
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSIONS = (1, 2)
+"""Version 2 may have numbers as a state's `initial`."""
+ZEROS = "zeros"
 MANIFEST = "manifest.json"
 CHECKSUM = "manifest.sha256"
 VOCABULARY = "vocabulary.json"
@@ -27,12 +29,12 @@ class ModelConfig(Struct):
 
 
 class State(Struct, frozen=True):
-    """A recurrent state; each session has one array of `shape`."""
+    """A recurrent state; each session has one array of `shape`, which starts from zeros or from the given numbers."""
 
     name: Name
     shape: Annotated[tuple[Size, ...], Meta(examples=[[4, 128]])]
     dtype: Dtype
-    initial: Annotated[str, Meta(examples=["zeros"])]
+    initial: Annotated[str, Meta(examples=[ZEROS])] | tuple[float, ...]
 
 
 class Tensor(Struct, frozen=True):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
+from typing import Literal
 
 from arraylstm_serve.api.problems import UNKNOWN_ITEM, Problem
 from arraylstm_serve.api.schemas import Item
@@ -16,6 +18,10 @@ UNLISTED_BYTES = 4096
 """Most bytes that a session's last items take if the vocabulary does not list them: 35 UUIDs, for example."""
 
 NOWHERE: frozenset[int] = frozenset()
+
+Policy = Literal["model", "reject", "skip"]
+"""How to treat an item that is not listed. model: it is the unknown item, or is refused if there is none; reject: it is
+refused; skip: it is left out."""
 
 
 class Numbers(Mapping[Item, int]):
@@ -52,19 +58,19 @@ def _size(item: Item) -> int:
 
 
 class Vocabulary:
-    """Maps labels to ids 0..num_items-1 and back.
+    """Maps labels to ids 0..num_items-1 and back, and treats items that are not listed by a policy, at first `model`.
 
     The integer 5 and the text "5" mean the same item if only one of them is a label. If both are, each means itself.
 
     Args:
         num_items: how many items the model has.
         labels: the label of each id; None if the ids themselves are the labels.
-        unknown: the label that stands for every item not listed; None if unlisted items are refused.
+        unknown: the label that stands for every item not listed; None if there is none.
 
     Attributes:
         labels: the label of each id; the ids if they are the labels.
         unlabelled: whether the ids themselves are the labels.
-        has_unknown: whether an item stands for those not listed.
+        unknown: the id of the item that stands for every item not listed; None if there is none. It is never predicted.
 
     Raises:
         ValueError: there are not num_items labels, one is listed twice, or unknown is not a label.
@@ -82,29 +88,47 @@ class Vocabulary:
             raise ValueError("a label is listed twice")
         if unknown is not None and unknown not in self._ids:
             raise ValueError(f"the unknown item {shown(unknown)} is not a label")
-        self.has_unknown = unknown is not None
-        self._unknown = None if unknown is None else self._ids[unknown]
+        self.unknown = None if unknown is None else self._ids[unknown]
+        self._policy: Policy = "model"
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def strict(self) -> Vocabulary:
-        """Return a vocabulary with the same labels that refuses items not listed."""
-        return self if self._unknown is None else Vocabulary(len(self), self.labels)
+    @property
+    def stand_in(self) -> int | None:
+        """The id that items not listed get; None if they are refused or left out."""
+        return self.unknown if self._policy == "model" else None
+
+    @property
+    def last_rank(self) -> int:
+        """The rank of an item that is not listed: behind all items that can be predicted."""
+        return len(self) + (1 if self.unknown is None else 0)
+
+    def under(self, policy: Policy) -> Vocabulary:
+        """Return the same vocabulary under another policy."""
+        other = copy(self)
+        other._policy = policy
+        return other
 
     def encode(self, items: Sequence[Item]) -> list[int]:
-        """Return the ids of items. An item that is not listed becomes the unknown item.
+        """Return the ids of items; those not listed are treated by the policy, which may leave them out.
 
         Raises:
-            Problem: `unknown_item`: an item is not listed, and the vocabulary has no unknown item.
+            Problem: `unknown_item`: an item is not listed, and the policy refuses it.
         """
-        if self._unknown is None:
-            return self.encode_known(items)
-        ids, unknown = self._ids, self._unknown
+        ids = self._ids
         try:
             return [ids[item] for item in items]
         except KeyError:
-            return [unknown if index is None else index for index in map(self._id, items)]
+            return self._encode_unlisted(items)
+
+    def _encode_unlisted(self, items: Sequence[Item]) -> list[int]:
+        if self._policy == "skip":
+            return [index for index in map(self._id, items) if index is not None]
+        unknown = self.stand_in
+        if unknown is None:
+            return [self._known(item) for item in items]
+        return [unknown if index is None else index for index in map(self._id, items)]
 
     def unlisted(self, items: Sequence[Item], ids: Sequence[int]) -> frozenset[int]:
         """Return the places of the items that are not listed.
@@ -113,12 +137,9 @@ class Vocabulary:
             items: the items.
             ids: what `encode` returned for them.
         """
-        unknown = self._unknown
-        if unknown is None or unknown not in ids:
+        if len(ids) == len(items) and self.stand_in not in ids:
             return NOWHERE
-        return frozenset(
-            place for place, index in enumerate(ids) if index == unknown and self._id(items[place]) is None
-        )
+        return frozenset(place for place, item in enumerate(items) if self._id(item) is None)
 
     def bounded(self, items: Sequence[Item]) -> tuple[Item, ...]:
         """Return labels of items, but the unknown item for those not listed that are beyond UNLISTED_BYTES.
@@ -126,9 +147,9 @@ class Vocabulary:
         Args:
             items: labels that are listed, or that mean none of these; the newest are at the end, and are kept.
         """
-        if self._unknown is None:
+        if self.stand_in is None:
             return tuple(items)
-        unknown, left = self.labels[self._unknown], UNLISTED_BYTES
+        unknown, left = self.labels[self.stand_in], UNLISTED_BYTES
         kept: list[Item] = []
         for item in reversed(items):
             size = 0 if item in self._ids else _size(item)

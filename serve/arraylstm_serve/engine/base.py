@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from math import prod
 from typing import NamedTuple, Protocol
 
+import numpy as np
+
 from arraylstm_serve.arrays import Doubles, Flags, Floats, Integers
-from arraylstm_serve.bundle.manifest import State
+from arraylstm_serve.bundle.manifest import ZEROS, State
 from arraylstm_serve.engine.ranking import Ranking
 
 LOGITS = "logits"
@@ -19,8 +21,8 @@ class Step(NamedTuple):
     Attributes:
         probabilities: (B,) float64, the probability that each source row gave to its item. It means nothing if the
             source is the initial row.
-        ranks: (B,) int64, the rank that each source row gave to its item; 1 is the most likely. It means nothing if the
-            source is the initial row.
+        ranks: (B,) int64, the rank that each source row gave to its item; 1 is the most likely, and the unknown item
+            comes behind all others (see `ranking.observe`). It means nothing if the source is the initial row.
         finite: (B,) bool, whether the new logits are finite; if not, the target row holds garbage.
         rankings: the most likely next items of each row.
     """
@@ -72,6 +74,15 @@ class Engine(Protocol):
 def row_shapes(states: Sequence[State], num_items: int) -> dict[str, tuple[int, ...]]:
     """Return the shape of each tensor of an engine's row, by name."""
     return {f"state_{state.name}": state.shape for state in states} | {LOGITS: (num_items,)}
+
+
+def initial_row(states: Sequence[State], num_items: int) -> dict[str, Floats]:
+    """Return the tensors (1, *shape) that a session starts from, by name; its logits are zeros, which nobody reads."""
+    row = {name: np.zeros((1, *shape), np.float32) for name, shape in row_shapes(states, num_items).items()}
+    for state in states:
+        if state.initial != ZEROS:
+            row[f"state_{state.name}"][:] = np.reshape(state.initial, state.shape)
+    return row
 
 
 def row_bytes(shapes: dict[str, tuple[int, ...]]) -> int:

@@ -8,8 +8,9 @@ import numpy as np
 
 from arraylstm_serve.arrays import Floats, Integers
 from arraylstm_serve.bundle.manifest import State
-from arraylstm_serve.engine.base import LOGITS, Step, row_shapes
+from arraylstm_serve.engine.base import LOGITS, Step, initial_row, row_shapes
 from arraylstm_serve.engine.ranking import Ranking, log_sum_exp, observe, rank, rank_each
+from arraylstm_serve.engine.slots import INITIAL
 from arraylstm_serve.engine.step_graph import StepGraph
 
 
@@ -23,10 +24,14 @@ class HostEngine:
         slots: how many rows to keep.
         states: the states that a row has.
         num_items: V, the width of the logits.
+        unknown: the id of the unknown item; None if there is none.
     """
 
-    def __init__(self, graph: StepGraph, slots: int, states: Sequence[State], num_items: int) -> None:
+    def __init__(
+        self, graph: StepGraph, slots: int, states: Sequence[State], num_items: int, unknown: int | None = None
+    ) -> None:
         self._graph = graph
+        self._unknown = unknown
         self.provider = graph.provider
         self.device = "CPU"
         self.shapes = row_shapes(states, num_items)
@@ -34,10 +39,11 @@ class HostEngine:
         self._logits = self._rows[LOGITS]
         self._states = [rows for name, rows in self._rows.items() if name != LOGITS]
         self._log_sums = np.zeros(slots, np.float64)
+        self.write(np.array([INITIAL]), initial_row(states, num_items))
 
     def step(self, sources: Integers, targets: Integers, items: Integers, depths: Sequence[int]) -> Step:
         """See `Engine.step`."""
-        probabilities, ranks = observe(self._logits[sources], self._log_sums[sources], items)
+        probabilities, ranks = observe(self._logits[sources], self._log_sums[sources], items, self._unknown)
         logits, states = self._graph.run(items, [rows[sources] for rows in self._states])
         log_sums = log_sum_exp(logits)
         finite = np.isfinite(log_sums)

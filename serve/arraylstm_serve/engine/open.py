@@ -42,7 +42,7 @@ def open_host(bundle: Bundle, graph: StepGraph, slots: int) -> HostEngine:
     Raises:
         MemoryError: the host's memory cannot hold that many rows.
     """
-    return HostEngine(graph, slots, bundle.manifest.states, len(bundle.vocabulary))
+    return HostEngine(graph, slots, bundle.manifest.states, len(bundle.vocabulary), bundle.vocabulary.unknown)
 
 
 def runs_on_host(settings: Settings) -> bool:

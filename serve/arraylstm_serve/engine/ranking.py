@@ -19,7 +19,7 @@ class Selection(NamedTuple):
     Attributes:
         top_k: how many to return at most.
         depth: how many of the most likely items to rank, so that top_k are left without the excluded ones.
-        exclude: ids to leave out.
+        exclude: ids to leave out, the unknown item's among them.
     """
 
     top_k: int
@@ -55,6 +55,9 @@ class Ranking(NamedTuple):
 GROUP = 16
 """The search for the largest logits first takes the maximum of each group of so many logits."""
 
+FEW = 2
+"""Up to so many rows are ranked one after the other, which takes fewer calls than ranking them together."""
+
 NOTHING = Ranking([], [])
 
 
@@ -67,7 +70,7 @@ def log_sum_exp(logits: Floats) -> Doubles:
     return log_sums
 
 
-def probability(values: Floats | Doubles, log_sums: Doubles) -> Doubles:
+def probability(values: Floats | Doubles, log_sums: Doubles | np.float64) -> Doubles:
     """Return the probabilities of logits, given the log-sum-exp of their rows."""
     probabilities: Doubles = np.minimum(np.exp(values - log_sums), 1.0)
     return probabilities
@@ -77,9 +80,19 @@ def rank(logits: Floats, log_sums: Doubles, depth: int) -> list[Ranking]:
     """Return the `depth` most likely items of each row of logits (B, V); log_sums (B,) are the rows' log-sum-exp."""
     if depth == 0:
         return [NOTHING] * len(logits)
+    if len(logits) <= FEW:
+        return [_rank_row(row, log_sum, depth) for row, log_sum in zip(logits, log_sums, strict=True)]
     ids = top_ids(logits, depth)
     probabilities = probability(logits[np.arange(len(logits))[:, None], ids], log_sums[:, None])
     return [Ranking(*row) for row in zip(ids.tolist(), probabilities.tolist(), strict=True)]
+
+
+def _rank_row(row: Floats, log_sum: np.float64, depth: int) -> Ranking:
+    """Return the `depth` most likely items of one row of logits (V,)."""
+    ids = (row >= _lower_bounds(row[None], depth)).nonzero()[0]
+    values = row[ids]
+    order = (-values).argsort(kind="stable")[:depth]
+    return Ranking(ids[order].tolist(), probability(values[order], log_sum).tolist())
 
 
 def rank_each(logits: Floats, log_sums: Doubles, depths: Sequence[int]) -> list[Ranking]:
@@ -138,11 +151,14 @@ def _lower_bounds(logits: Floats, k: int) -> Floats:
     return bounds
 
 
-def observe(logits: Floats, log_sums: Doubles, items: Integers) -> tuple[Doubles, Integers]:
+def observe(logits: Floats, log_sums: Doubles, items: Integers, unknown: int | None = None) -> tuple[Doubles, Integers]:
     """Return the probabilities (B,) and ranks (B,) that rows of logits (B, V) give to items (B,).
 
-    Rank 1 is the most likely item.
+    Rank 1 is the most likely item. The unknown item, if there is one, takes no place before another item, as it is
+    never predicted; its own rank is V, behind all others.
     """
     values = logits[np.arange(len(items)), items]
     ranks: Integers = 1 + (logits > values[:, None]).sum(axis=1)
+    if unknown is not None:
+        ranks = np.where(items == unknown, logits.shape[1], ranks - (logits[:, unknown] > values))
     return probability(values, log_sums), ranks

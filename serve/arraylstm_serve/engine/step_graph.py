@@ -203,7 +203,10 @@ def _verify_metadata(bundle: Bundle, metadata: dict[str, str]) -> None:
     states = metadata.get(STATES_KEY, "")
     if _decoded_states(states) != bundle.manifest.states:
         expected = msgspec.json.encode(bundle.manifest.states).decode()
-        raise BundleError(f"{bundle.step_path} carries the states {states}; the manifest says {expected}.")
+        raise BundleError(
+            f"{bundle.step_path} carries the states {shortened(states, 400)}; "
+            f"the manifest says {shortened(expected, 400)}."
+        )
 
 
 def _decoded_states(text: str) -> list[State] | None:

@@ -89,7 +89,7 @@ def divide(service: Service, call: RequestHead, request: BulkRequest) -> list[li
 async def advance_all(service: Service, call: RequestHead, chunks: list[list[BulkEvent]]) -> AsyncIterator[list[bytes]]:
     """Carry out chunks of events, one after the other, and yield the results of each."""
     held_back: dict[str, Problem] = {}
-    caller = call.caller(service.settings.request_timeout)
+    caller = msgspec.structs.replace(call.caller(service.settings.request_timeout), held_back=held_back)
     for events in chunks:
         chunk = _Chunk(events, held_back)
         patience = caller.deadline - perf_counter()
@@ -125,8 +125,7 @@ class _Chunk:
 
     Args:
         events: the events.
-        held_back: the last retryable refusal of each session that has one. Later events of such a session get the same
-            refusal, because they must not overtake the refused event when it is sent again.
+        held_back: the last retryable refusal of each session that has one; see `Caller`.
     """
 
     def __init__(self, events: Sequence[BulkEvent], held_back: dict[str, Problem]) -> None:
@@ -142,11 +141,6 @@ class _Chunk:
             if place and not place % PART:
                 await service.heavy.turn(caller.client)
             reply = _Place(self, place)
-            held_back = self._held_back.get(event.session_id)
-            if held_back is not None:
-                service.refused_event(held_back, caller.arrived)
-                reply.set_exception(held_back)
-                continue
             try:
                 service.perform(advance(event.session_id, event.idempotency_key, event), caller, reply)
             except Problem as problem:
@@ -171,7 +165,7 @@ class _Chunk:
     def refuse(self, place: int, problem: Problem) -> None:
         """Store the refusal of the event at a place."""
         if problem.kind.status in RETRYABLE:
-            self._held_back[self._events[place].session_id] = problem
+            self._held_back[self._events[place].session_id] = problem.with_traceback(None)
         self.fill(place, problem.body())
 
 

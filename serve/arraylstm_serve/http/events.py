@@ -20,9 +20,9 @@ from arraylstm_serve.api.schemas import EventsRequest, SessionAnswer
 from arraylstm_serve.http.body import decode, read_body, valid_session_id
 from arraylstm_serve.http.endpoints import BODY_PROBLEMS
 from arraylstm_serve.http.request import RequestHead
-from arraylstm_serve.sessions.commands import Advance
 from arraylstm_serve.sessions.rendering import render_session, write_predictions
 from arraylstm_serve.sessions.service import Service
+from arraylstm_serve.sessions.walking import Advance
 
 PREFIX = "/v1/sessions/"
 SUFFIX = "/events"

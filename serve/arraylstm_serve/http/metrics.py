@@ -111,7 +111,7 @@ class Metrics:
         )
         yield CounterMetricFamily(
             f"{PREFIX}unknown_items",
-            "Items that the model has no label for, and took as its unknown item.",
+            "Items that the model has no label for; it took them as its unknown item, or they were left out.",
             counters.unknown_items,
         )
         yield CounterMetricFamily(f"{PREFIX}sessions_restored", "Sessions given a state.", counters.changes["restored"])

@@ -14,9 +14,9 @@ from arraylstm_serve.http.body import decode, read_body
 from arraylstm_serve.http.endpoints import BODY_PROBLEMS, Endpoint, ask
 from arraylstm_serve.http.request import RequestHead
 from arraylstm_serve.http.response import json_response
-from arraylstm_serve.sessions.commands import Predict
 from arraylstm_serve.sessions.rendering import render_prediction, write_predictions
 from arraylstm_serve.sessions.service import Service
+from arraylstm_serve.sessions.walking import Predict
 
 PREDICT = Operation(
     method="POST",

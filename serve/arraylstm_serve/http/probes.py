@@ -62,11 +62,8 @@ async def live(service: Service, call: RequestHead, request: Request) -> Respons
 
 async def ready(service: Service, call: RequestHead, request: Request) -> Response:
     """Answer GET /readyz."""
-    if service.draining:
-        return json_response(encode(Health("draining")), status=503)
-    if service.fault:
-        return json_response(encode(Health("store unavailable")), status=503)
-    return json_response(encode(Health("ready")))
+    unready = service.unready
+    return json_response(encode(Health(unready or "ready")), status=503 if unready else 200)
 
 
 FIGURES = Endpoint(STATS, stats)

@@ -67,12 +67,12 @@ async def server_live(service: Service, call: RequestHead, request: Request) -> 
 
 async def server_ready(service: Service, call: RequestHead, request: Request) -> Response:
     """Answer GET /v2/health/ready; in the protocol 400 means no."""
-    return json_response(encode(ServerReady(not service.draining)), 400 if service.draining else 200)
+    return json_response(encode(ServerReady(not service.unready)), 400 if service.unready else 200)
 
 
 async def model_ready(service: Service, call: RequestHead, request: Request) -> Response:
     """Answer GET /v2/models/{model}/ready."""
-    return json_response(encode(ModelReady(MODEL, not service.draining)), 400 if service.draining else 200)
+    return json_response(encode(ModelReady(MODEL, not service.unready)), 400 if service.unready else 200)
 
 
 async def model_metadata(service: Service, call: RequestHead, request: Request) -> Response:

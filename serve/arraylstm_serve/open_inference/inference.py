@@ -16,9 +16,10 @@ from arraylstm_serve.http.request import RequestHead
 from arraylstm_serve.open_inference import tensors
 from arraylstm_serve.open_inference.schemas import MODEL, VERSION, InferRequest, InputTensor, RequestedOutput
 from arraylstm_serve.open_inference.tensors import BYTES, FP32, INT64, Output
-from arraylstm_serve.sessions.commands import Advance, Outcome, Predict
+from arraylstm_serve.sessions.commands import Outcome
 from arraylstm_serve.sessions.model import Model
 from arraylstm_serve.sessions.service import Service
+from arraylstm_serve.sessions.walking import Advance, Predict
 from arraylstm_serve.text import shown
 
 ITEMS, LOGITS = "items", "logits"
@@ -104,7 +105,7 @@ def _command(model: Model, body: bytes, header_length: str | None, key: str | No
 
 def _output(name: str, model: Model, outcome: Outcome) -> Output:
     if name == LOGITS:
-        return Output(FP32, model.logits(outcome.slot))
+        return Output(FP32, model.logits(outcome.slot) if outcome.step else np.zeros(0, np.float32))
     if name == PROBABILITIES:
         return Output(FP32, np.array(outcome.predictions.probabilities, np.float32))
     if name == STEP:

@@ -222,7 +222,9 @@ class AnswerParameters(Struct):
 
     unknown_items: Annotated[
         int,
-        Meta(description="How many items the model has no label for, so that they were scored as its unknown item."),
+        Meta(
+            description="How many items the model has no label for: they were scored as its unknown item, or left out."
+        ),
     ]
 
 

@@ -44,4 +44,12 @@ def allow_files(settings: Settings) -> None:
             f"{remedy}."
         )
     if soft != resource.RLIM_INFINITY and soft < needed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+        except (OSError, ValueError) as error:  # macOS has a bound below its hard limit
+            fitting = soft - spare
+            remedy = f"give --max-connections {fitting}, or raise" if fitting > 0 else "raise"
+            raise StartupError(
+                f"--max-connections {connections} needs {needed} open files, and the limit of {soft} cannot be raised "
+                f"to that ({error}); {remedy} the system's limit (on macOS kern.maxfilesperproc)."
+            ) from error

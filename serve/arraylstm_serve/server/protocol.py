@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import select
 import selectors
+import sys
 from contextlib import suppress
 from typing import cast
 
@@ -42,8 +43,11 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 FIRST_PAUSE = 0.001
 """Seconds between the first two looks whether a client is gone; each further pause is four times as long."""
 
-GONE = getattr(select, "POLLERR", 0) | getattr(select, "POLLHUP", 0)  # Windows has none
-"""The events that a client has closed or reset its connection."""
+GONE = getattr(select, "POLLERR", 0) | (getattr(select, "POLLHUP", 0) if sys.platform == "linux" else 0)
+"""The events that a client has closed or reset its connection. Windows has none.
+
+On macOS and BSD a hang-up is also told of a client that will send no more and still reads.
+"""
 
 ENDED = getattr(select, "POLLRDHUP", 0)  # Linux alone has it
 """The event that a client will send no more, though what it has sent may not be read yet."""

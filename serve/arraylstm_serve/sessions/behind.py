@@ -8,12 +8,12 @@ from collections import deque
 from collections.abc import Callable, Container
 from itertools import islice
 
-from arraylstm_serve.sessions.keeper import PROBES, Keeper, Next, encoded, named
+from arraylstm_serve.sessions.keeper import PROBES, Keeper, Next, encoded
 from arraylstm_serve.sessions.model import Model
 from arraylstm_serve.sessions.session import Session
 from arraylstm_serve.sessions.table import Table
 from arraylstm_serve.stores.base import Failed
-from arraylstm_serve.stores.record import Stamp
+from arraylstm_serve.stores.record import Stamp, stamp_of
 
 BATCH = 256
 """The most sessions written at once."""
@@ -47,6 +47,8 @@ class WriteBehind:
         """The stamp that the store has of each session that waits; None if it has none."""
         self._dropped: set[str] = set()
         """The sessions that another server has changed, until they are out of the table."""
+        self._sent: dict[str, set[int]] = {}
+        """The ids of writes of each session that waits, which the store may have made unnoticed."""
         self._keeper = keeper
         self._table = table
         self._busy = busy
@@ -96,17 +98,16 @@ class WriteBehind:
 
     async def _write_some(self) -> bool:
         """Write some sessions; return whether the store takes them."""
-        newest = [Next(session, session, self._choose(session)) for session in islice(self.unsaved.values(), BATCH)]
-        changes = [
-            change._replace(expected=self._stored[change.key])
-            for change in encoded(newest, [named(session) for session in newest])
-        ]
-        outcomes = await self._keeper.store.commit(changes)
-        self._keeper.note(outcomes)
-        for (session, _, _), outcome in zip(newest, outcomes, strict=True):
+        sessions = list(islice(self.unsaved.values(), BATCH))
+        newest = [Next(session, session, self._choose(session)) for session in sessions]
+        changes = [change._replace(expected=self._stored[change.key]) for change in encoded(newest, sessions)]
+        for session in sessions:
+            self._sent.setdefault(session.key, set()).add(session.writes[0])
+        outcomes = await self._keeper.write(changes)
+        for session, outcome in zip(sessions, outcomes, strict=True):
             if outcome == "applied":
                 self._written(session)
-            elif outcome == "stale":
+            elif outcome == "stale" and not await self._is_own(session):
                 self._give_up(session)
         while self._waiting and self._has_room(self._waiting[0][0]):
             self._waiting.popleft()[1]()
@@ -118,6 +119,16 @@ class WriteBehind:
             self._forget(session.key)
         else:
             self._stored[session.key] = session.stamp
+            self._sent[session.key].clear()
+
+    async def _is_own(self, session: Session) -> bool:
+        """Whether the store has a write of this server's, whose answer was lost; then the next one follows it."""
+        found = (await self._keeper.store.load([session.key]))[session.key]
+        stamp = stamp_of(found) if isinstance(found, bytes) else None
+        if stamp is not None and stamp.write in self._sent[session.key]:
+            self._stored[session.key] = stamp
+            return True
+        return isinstance(found, Failed)  # nobody knows yet
 
     def _give_up(self, session: Session) -> None:
         """Drop this server's value of a session that another server has changed: the store's is the one that counts."""
@@ -142,4 +153,4 @@ class WriteBehind:
         self._table.unload(key)
 
     def _forget(self, key: str) -> None:
-        del self.unsaved[key], self._stored[key]
+        del self.unsaved[key], self._stored[key], self._sent[key]

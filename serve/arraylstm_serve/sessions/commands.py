@@ -6,19 +6,19 @@ returns the change. Neither method alters anything that others can see: the queu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from typing import Any, ClassVar, Literal, Protocol
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any, ClassVar, Protocol
 
 from msgspec import Raw, Struct
 
-from arraylstm_serve.api.problems import SESSION_GONE, STEP_CONFLICT, UNKNOWN_SESSION, Problem
+from arraylstm_serve.api.problems import UNKNOWN_SESSION, Problem
 from arraylstm_serve.api.schemas import Item
 from arraylstm_serve.bundle.vocabulary import NOWHERE
 from arraylstm_serve.counters import Changing
 from arraylstm_serve.engine.batcher import Observed, Walk
 from arraylstm_serve.engine.ranking import Ranking
 from arraylstm_serve.sessions.model import Model
-from arraylstm_serve.sessions.predictions import Predictions, Write, predict_in_pieces
+from arraylstm_serve.sessions.predictions import Predictions
 from arraylstm_serve.sessions.session import Session, State
 
 
@@ -30,12 +30,16 @@ class Caller(Struct, frozen=True, gc=False):
         client: whom the bounds and shares count: the name of their API key, or their address.
         arrived: when the request arrived, by perf_counter.
         deadline: the latest time to begin the request, by perf_counter.
+        held_back: by session id, the refusals that may be over soon of what else was asked in the same request. Later
+            commands get the same refusal when their turn comes, because they must not overtake the refused one when it
+            is sent again. It may grow meanwhile; its problems have no tracebacks.
     """
 
     namespace: str
     client: str
     arrived: float
     deadline: float
+    held_back: Mapping[str, Problem] = {}
 
 
 class Turn(Protocol):
@@ -73,7 +77,7 @@ class Outcome(Struct, frozen=True, gc=False):
         predictions: the most likely next items, as the request wants them.
         slot: the slot that holds the state after the command.
         written: the predictions as the answer has them, if they were written in pieces; then `predictions` is empty.
-        unlisted: the places of the items that the model took as its unknown item.
+        unlisted: the places of the items that the model has no label for.
     """
 
     session_id: str
@@ -97,7 +101,7 @@ class Change(Struct, frozen=True, gc=False):
     Attributes:
         session: the session's next value; None if the session does not change.
         answer: the encoded answer.
-        unlisted: how many items the model took as its unknown item.
+        unlisted: how many items the model has no label for.
     """
 
     session: Session | None
@@ -155,134 +159,3 @@ class Command(Struct, frozen=True, gc=False, kw_only=True):
         if not session.begun:
             detail = f"The server does not have session {self.session_id}."
             raise Problem(UNKNOWN_SESSION, detail, session_id=self.session_id)
-
-
-class _Walking(Command, frozen=True, gc=False, kw_only=True):
-    """A command that walks items.
-
-    Attributes:
-        items: item labels, at least one.
-        top_k: how many predictions to return.
-        exclude: items to leave out of the predictions.
-        render: writes the answer.
-        write: writes the predictions of a long answer, piece by piece; None if `render` needs them all.
-        values: how many numbers the answer has besides predictions and observations.
-    """
-
-    items: Sequence[Item]
-    top_k: int
-    exclude: Sequence[Item] = ()
-    render: Render
-    write: Write | None = None
-    values: int = 0
-
-    def walk(self, turn: Turn, source: int) -> Walk:
-        """Return the walk of the items from a slot."""
-        model, caller = turn.model, turn.caller
-        items, selection = model.encode(self.items), model.selection(self.top_k, self.exclude)
-        return Walk(
-            turn,
-            source,
-            turn.acquire(),
-            items,
-            selection,
-            caller.client,
-            caller.arrived,
-            caller.deadline,
-            values=self.values,
-        )
-
-    def predict(self, turn: Turn, walk: Walk) -> Generator[None, None, Predictions]:
-        """See `Command.predict`."""
-        return predict_in_pieces(turn.model, walk.target, walk.selection, self.write)
-
-    def unlisted(self, turn: Turn, walk: Walk) -> frozenset[int]:
-        """Return the places of the items that the model took as its unknown item."""
-        return turn.model.vocabulary.unlisted(self.items, walk.items)
-
-    def outcome(
-        self, walk: Walk, predictions: Predictions, step: int, state: State, unlisted: frozenset[int]
-    ) -> Outcome:
-        """Return where a completed walk has led."""
-        ranking, written = predictions
-        return Outcome(self.session_id, step, state, self.items, walk.observed, ranking, walk.target, written, unlisted)
-
-
-class Advance(_Walking, frozen=True, gc=False, kw_only=True):
-    """Consume items: all of them or none.
-
-    Attributes:
-        expected_step: refuse unless the session stands at this step; None for any step.
-        end: whether the session ends with these items.
-        start: whether the session begins with these items. "if needed": if it has not begun. "always": even if it has;
-            then it loses its state, but not its remembered answers. "never": refuse if it has not begun.
-        body: the body of the request, if the fields above do not tell everything that it asks for.
-    """
-
-    expected_step: int | None = None
-    end: bool = False
-    start: Literal["if needed", "always", "never"] = "if needed"
-    body: bytes | None = None
-
-    counted_as = "events"
-
-    @property
-    def asked(self) -> Any:
-        """See `Command.asked`."""
-        if self.body is not None:
-            return "infer", self.body
-        return "advance", self.items, self.top_k, self.expected_step, self.exclude, self.end
-
-    def begin(self, turn: Turn) -> Walk:
-        """See `Command.begin`.
-
-        Raises:
-            Problem: `step_conflict`, `session_gone`, `unknown_session`, `invalid_request`, `unknown_item`, `capacity`.
-        """
-        session = self._start(turn)
-        if self.start == "never":
-            self.require_begun(session)
-        self._check_step(session)
-        return self.walk(turn, session.slot)
-
-    def finish(self, turn: Turn, walk: Walk, predictions: Predictions) -> Change:
-        """See `Command.finish`."""
-        before, model = self._start(turn), turn.model
-        labels, unlisted = model.vocabulary.decode(walk.items), self.unlisted(turn, walk)
-        if unlisted:
-            labels = tuple(self.items[place] if place in unlisted else label for place, label in enumerate(labels))
-        after = before.advanced(walk.target, model.fingerprint, labels, turn.now, turn.caller.client)
-        if unlisted:
-            after = after.with_recent(model.vocabulary.bounded(after.recent))
-        answer = self.render(model, self.outcome(walk, predictions, after.step, before.state, unlisted))
-        return Change(after.at_end(turn.now) if self.end else after, answer, len(unlisted))
-
-    def _start(self, turn: Turn) -> Session:
-        """Return the session to go on from."""
-        return turn.session.at_end(turn.now) if self.start == "always" else turn.session
-
-    def _check_step(self, session: Session) -> None:
-        expected, step = self.expected_step, session.step
-        if expected is None or expected == step:
-            return
-        if not step:
-            detail = f"The server does not have session {self.session_id}, so it is not at step {expected}."
-            raise Problem(SESSION_GONE, detail, session_id=self.session_id)
-        detail = f"Session {self.session_id} stands at step {step}, not at step {expected}."
-        raise Problem(STEP_CONFLICT, detail, session_id=self.session_id, step=step)
-
-
-class Predict(_Walking, frozen=True, gc=False, kw_only=True):
-    """Walk a history from the initial state, and keep no session."""
-
-    session_id: str = ""
-
-    def begin(self, turn: Turn) -> Walk:
-        """See `Command.begin`; it may raise `invalid_request` or `unknown_item`."""
-        return self.walk(turn, turn.session.slot)
-
-    def finish(self, turn: Turn, walk: Walk, predictions: Predictions) -> Change:
-        """See `Command.finish`."""
-        unlisted = self.unlisted(turn, walk)
-        answer = self.render(turn.model, self.outcome(walk, predictions, len(self.items), "new", unlisted))
-        return Change(None, answer, len(unlisted))

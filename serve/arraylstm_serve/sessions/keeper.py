@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from asyncio import Task, get_running_loop, sleep
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -14,7 +14,7 @@ from arraylstm_serve.engine.slots import INITIAL
 from arraylstm_serve.sessions.model import Model
 from arraylstm_serve.sessions.session import Answers, Session
 from arraylstm_serve.stores.base import Change, Failed, Loaded, Outcome, Store, StoreError
-from arraylstm_serve.stores.record import WRITES, Record, encode, new_write
+from arraylstm_serve.stores.record import WRITES, Record, encode, new_write, stamp_of
 
 SWEEPS = 60.0
 """Seconds between two removals of expired records, by stores that do not expire them by themselves."""
@@ -23,7 +23,10 @@ PROBES = 1.0
 """Seconds between two looks at a store that has failed."""
 
 PROBE = "."
-"""The key to look for: no session has this id."""
+"""The key to look for and to write: no session has this id."""
+
+Use = Literal["load", "commit"]
+"""What a store is used for, and what can fail by itself: a full disk refuses changes and goes on answering loads."""
 
 Found = Callable[[Loaded], None]
 """Takes what the store has under a key."""
@@ -57,17 +60,24 @@ class Keeper:
 
     Attributes:
         store: the store.
-        fault: why the store cannot be used now; empty if it can.
         lost: sessions of which answered steps were lost because another server had changed them.
     """
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.fault = ""
         self.lost = 0
+        self._faults: dict[Use, str] = {}
+        self._probing: Task[None] | None = None
+        self._too_large = 0
+        """The size of the largest record in the last commit that has failed."""
         self._wanted: dict[str, list[Found]] = {}
         self._tasks: set[Task[None]] = set()
         self._sweeping = self.do(self._sweep())
+
+    @property
+    def fault(self) -> str:
+        """Why the store cannot be used now, the last load or the last change having failed; empty if it can."""
+        return next(iter(self._faults.values()), "")
 
     def load(self, key: str, found: Found) -> None:
         """Look for a record; those asked for in one round of the event loop are loaded together."""
@@ -80,6 +90,14 @@ class Keeper:
         sessions = [named(change) for change in changes]
         self.do(self._commit(encoded(changes, sessions), sessions, committed))
 
+    async def write(self, changes: Sequence[Change]) -> list[Outcome]:
+        """Make changes, and remember whether the store works."""
+        outcomes = await self.store.commit(changes)
+        if any(isinstance(outcome, Failed) for outcome in outcomes):
+            self._too_large = max(len(change.record or b"") for change in changes)
+        self._note("commit", outcomes)
+        return outcomes
+
     async def close(self) -> None:
         """Let go of the store, once it has done what was asked."""
         self._sweeping.cancel()
@@ -91,33 +109,49 @@ class Keeper:
 
     async def _load(self, wanted: dict[str, list[Found]]) -> None:
         records = await self.store.load(list(wanted))
-        self.note(records.values())
+        self._note("load", list(records.values()))
         for key, takers in wanted.items():
             for found in takers:
                 found(records[key])
 
     async def _commit(self, changes: Sequence[Change], sessions: Sequence[Session], committed: Committed) -> None:
-        outcomes = await self.store.commit(changes)
-        self.note(outcomes)
-        committed(outcomes, sessions)
+        committed(await self.write(changes), sessions)
 
-    def note(self, outcomes: Sequence[object] | Any) -> None:
-        """Remember whether the store works; if it has failed, look at it until it works."""
-        failed = next((outcome for outcome in outcomes if isinstance(outcome, Failed)), None)
-        if failed is None:
-            self.fault = ""
-        elif not self.fault:
-            self.fault = failed.reason
-            logger.error("the session store has failed: %s", failed.reason)
-            self.do(self._probe())
+    def _note(self, use: Use, outcomes: Sequence[Loaded | Outcome]) -> None:
+        """Remember whether the store works; if it has failed, try it until it works.
+
+        It works again once a load has an answer, or a change is made: `stale` alone changes nothing. If a part of a
+        batch works, as in a cluster that lacks a node, the store works.
+        """
+        works = "applied" in outcomes if use == "commit" else not all(isinstance(one, Failed) for one in outcomes)
+        reason = next((outcome.reason for outcome in outcomes if isinstance(outcome, Failed)), "")
+        if works:
+            self._faults.pop(use, None)
+        elif reason and use not in self._faults:
+            self._faults[use] = reason
+            logger.error("the session store has failed: %s", reason)
+            if self._probing is None or self._probing.done():
+                self._probing = self.do(self._probe())
 
     async def _probe(self) -> None:
-        while self.fault:
+        while self._faults:
             await sleep(PROBES)
-            found = await self.store.load([PROBE])
-            if not isinstance(found[PROBE], Failed):
-                self.fault = ""
+            found = (await self.store.load([PROBE]))[PROBE]
+            self._note("load", [found])
+            if "commit" in self._faults and not isinstance(found, Failed):
+                await self._probe_writing(found)
         logger.info("the session store works again")
+
+    async def _probe_writing(self, found: bytes | None) -> None:
+        """Write a record as large as those that could not be written, and remove it again."""
+        size = self._too_large // np.float32().itemsize
+        record = Record(
+            key=PROBE, incarnation=1, version=1, writes=(new_write(),), tensors={PROBE: np.zeros(size, np.float32)}
+        )
+        outcomes = await self.store.commit([Change(PROBE, None if found is None else stamp_of(found), encode(record))])
+        if outcomes == ["applied"]:
+            await self.store.commit([Change(PROBE, record.stamp, None)])
+        self._note("commit", outcomes)
 
     async def _sweep(self) -> None:
         while True:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import numpy as np
 
@@ -56,7 +56,10 @@ class Model:
         most = min(settings.max_batch, max(1, BATCH_LOGITS // len(self.vocabulary)))
         self.batcher = Batcher(engine, counters, most, finished)
         self._max_items = settings.max_items
-        self._plain_selection = lru_cache(64)(partial(Selection.of, num_items=len(self.vocabulary)))
+        unknown = self.vocabulary.unknown
+        self._never = frozenset(() if unknown is None else (unknown,))
+        """The ids of items that are never predicted."""
+        self._plain_selection = lru_cache(64)(self._selection)
 
     def check_count(self, count: int) -> None:
         """Raise Problem `invalid_request` if a request carries more items than are allowed."""
@@ -64,7 +67,7 @@ class Model:
             raise Problem(INVALID_REQUEST, f"The request carries {count} items; at most {self._max_items} are allowed.")
 
     def encode(self, items: Sequence[Item]) -> list[int]:
-        """Return the ids of a request's items.
+        """Return the ids of a request's items, without those that the policy for unknown items leaves out.
 
         Raises:
             Problem: `invalid_request`: there are too many items; `unknown_item`: the model does not accept an item.
@@ -80,7 +83,10 @@ class Model:
         """
         if not exclude:
             return self._plain_selection(top_k)
-        return Selection.of(top_k, len(self.vocabulary), frozenset(self.vocabulary.encode_known(exclude)))
+        return self._selection(top_k, frozenset(self.vocabulary.encode_known(exclude)))
+
+    def _selection(self, top_k: int, exclude: frozenset[int] = frozenset()) -> Selection:
+        return Selection.of(top_k, len(self.vocabulary), exclude | self._never)
 
     def rank(self, slot: int, depth: int) -> Ranking:
         """Return the `depth` most likely next items of a slot."""
@@ -102,7 +108,7 @@ class Model:
 
 def accepted(bundle: Bundle, settings: Settings) -> Vocabulary:
     """Return the items that a bundle's model accepts under these settings."""
-    return bundle.vocabulary if settings.unknown_items == "model" else bundle.vocabulary.strict()
+    return bundle.vocabulary.under(settings.unknown_items)
 
 
 def slot_count(settings: Settings) -> int:

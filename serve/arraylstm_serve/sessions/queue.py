@@ -195,11 +195,14 @@ class Queue:
         """Find the session and begin the command; if the command is a repeat, return the first answer instead.
 
         Raises:
-            Problem: the command is too late, or refused.
+            Problem: the command is too late, held back, or refused.
         """
         command = turn.command
         if turn.caller.deadline < perf_counter():
             raise late()
+        held_back = turn.caller.held_back.get(command.session_id)
+        if held_back is not None:
+            raise held_back
         turn.now = self._clock()
         session = turn.session = turn.loaded or self._table.find(turn.key)
         if command.idempotency_key is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from arraylstm_serve import __version__
 from arraylstm_serve.api.problems import Problem
-from arraylstm_serve.api.schemas import Stats, encode
+from arraylstm_serve.api.schemas import Stats, Unready, encode
 from arraylstm_serve.bundle.load import Bundle
 from arraylstm_serve.counters import Counters
 from arraylstm_serve.engine.base import Engine, row_bytes
@@ -29,15 +29,7 @@ from arraylstm_serve.sessions.stored_queue import StoredQueue
 from arraylstm_serve.sessions.table import Table
 from arraylstm_serve.sessions.turn import Reply, Turn
 from arraylstm_serve.settings import Settings
-from arraylstm_serve.stores.base import Store
-
-Clock = Callable[[], float]
-
-
-def steady_clock() -> Clock:
-    """Return a clock of seconds since the epoch that never jumps, even if somebody sets the machine's time."""
-    offset = time.time() - time.monotonic()
-    return lambda: time.monotonic() + offset
+from arraylstm_serve.stores.base import Clock, Store, steady_clock
 
 
 class Service:
@@ -133,6 +125,11 @@ class Service:
     def fault(self) -> str:
         """Why requests cannot be answered now; empty if they can."""
         return "" if self.keeper is None else self.keeper.fault
+
+    @property
+    def unready(self) -> Unready | None:
+        """Why the server should get no requests now; None if it should."""
+        return "draining" if self.draining else "store unavailable" if self.fault else None
 
     @property
     def unsaved(self) -> int | None:

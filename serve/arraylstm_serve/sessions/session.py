@@ -66,7 +66,7 @@ class Session(Struct, frozen=True, gc=False):
         key: its name in the server; `NAMESPACE/ID` if API keys divide sessions into namespaces.
         incarnation: 63 random bits, drawn when the session begins; 0 if it has not begun.
         version: how often the session has changed since it began, its end included. No two values of a session have the
-            same incarnation and version.
+            same incarnation and version, unless a store has lost some.
         model: the fingerprint of the model that made its state.
         step: how many items it has consumed.
         slot: the engine's row that holds its state.
@@ -104,7 +104,9 @@ class Session(Struct, frozen=True, gc=False):
     @property
     def stamp(self) -> Stamp | None:
         """What names this value of the session; None before it has begun for the first time."""
-        return Stamp(self.incarnation, self.version) if self.version else None
+        if not self.version:
+            return None
+        return Stamp(self.incarnation, self.version, self.writes[0] if self.writes else 0)
 
     @property
     def state(self) -> State:
@@ -127,6 +129,13 @@ class Session(Struct, frozen=True, gc=False):
             now,
             owner=self.owner if begun else client,
         )
+
+    def unmoved(self, now: float, client: str) -> Session:
+        """Return the session after a client has sent it nothing that it consumed; one at step 0 counts as ended."""
+        if not self.step:
+            return self.advanced(self.slot, self.model, (), now, client).at_end(now)
+        after = self.advanced(self.slot, self.model, (), now, client)
+        return msgspec.structs.replace(after, restored=self.restored)
 
     def given(self, slot: int, model: str, step: int, recent: Sequence[Item], now: float, client: str) -> Session:
         """Return the session with a state that a client gave it."""
@@ -189,4 +198,4 @@ def session_bytes(vocabulary: Vocabulary) -> int:
     So it has the labels of items that are not listed.
     """
     numbers = RECENT * ID_BYTES if vocabulary.unlabelled else 0
-    return SESSION_BYTES + numbers + (UNLISTED_BYTES if vocabulary.has_unknown else 0)
+    return SESSION_BYTES + numbers + (0 if vocabulary.stand_in is None else UNLISTED_BYTES)

@@ -23,12 +23,12 @@ from arraylstm_serve.engine.batcher import Walk
 from arraylstm_serve.engine.slots import INITIAL
 from arraylstm_serve.sessions.behind import WriteBehind
 from arraylstm_serve.sessions.commands import Change, Slow
-from arraylstm_serve.sessions.keeper import Keeper, Next, session_of
+from arraylstm_serve.sessions.keeper import Keeper, Next, named, session_of
 from arraylstm_serve.sessions.queue import Queue
 from arraylstm_serve.sessions.session import Session
 from arraylstm_serve.sessions.turn import Done, Turn
 from arraylstm_serve.stores.base import Failed, Loaded, Outcome
-from arraylstm_serve.stores.record import Record, RecordError, decode
+from arraylstm_serve.stores.record import WRITES, Record, RecordError, decode
 
 CERTAIN = (CAPACITY, DEADLINE_EXCEEDED, INTERNAL, MODEL_MISMATCH, SESSION_DAMAGED, STORE_UNAVAILABLE)
 """The refusals that do not depend on where a session stands."""
@@ -48,10 +48,13 @@ class StoredQueue(Queue):
         super().__init__(*parts, **bounds)
         self._keeper = keeper
         self._behind = behind
+        self._dropped: dict[str, Session] = {}
+        """The acknowledged values of sessions that were let go as the store failed; at most `max_sessions`."""
 
     def _begin(self, turn: Turn) -> bool:
         """See `Queue._begin`; load the session first if it is not held."""
         if turn.key and turn.loaded is None and not self._table.find(turn.key).version:
+            turn.seen = self._dropped.get(turn.key) if turn.command.waits else None
             self._load(turn)
             return True
         return super()._begin(turn)
@@ -97,10 +100,14 @@ class StoredQueue(Queue):
 
     def _answer_first(self, behind: WriteBehind, changed: list[tuple[Turn, Change]]) -> None:
         """End turns before the store has their changes."""
+        done: list[Done] = []
         for turn, change in changed:
             if change.session is not None:
-                behind.note(turn.session, change.session)
-        super()._end(list(changed))
+                session = named(Next(turn.session, change.session, turn.model))
+                behind.note(turn.session, session)
+                change = Change(session, change.answer, change.unlisted)
+            done.append((turn, change))
+        super()._end(done)
 
     def _write(self, changed: list[tuple[Turn, Change]]) -> list[Done]:
         """Send changes to the store; return the turns that end now."""
@@ -125,7 +132,7 @@ class StoredQueue(Queue):
             turn.loaded is not None
             or not turn.key
             or not self._keeper.store.shared
-            or turn.command.idempotency_key in turn.session.answers.by_key
+            or (self._behind is not None and turn.key in self._behind.unsaved)
             or (isinstance(change, Problem) and change.kind in CERTAIN)
         )
 
@@ -176,6 +183,7 @@ class StoredQueue(Queue):
         if turn.command.waits and session.slot == INITIAL:
             self._table.unload(turn.key)  # a command that does not wait may come while a walk reads the session's slot
         seen, turn.seen = turn.seen, None
+        self._dropped.pop(turn.key, None)
         if seen is not None and self._is_behind(session, seen):
             self._counters.rewound += 1
             detail = (
@@ -200,10 +208,20 @@ class StoredQueue(Queue):
         return session
 
     def _is_behind(self, session: Session, seen: Session) -> bool:
-        """Whether the store has lost what was acknowledged here."""
-        if not session.version:  # a session that was removed leaves a record, one that has expired does not
-            return self._clock() - seen.last_used < self._keeper.store.ttl
-        return session.incarnation == seen.incarnation and session.version < seen.version
+        """Whether the store has lost what was acknowledged here.
+
+        A session that was removed leaves a record, one that has expired does not. A record names its last writes, also
+        those before the session began anew; so what it has after fewer writes than that has followed what was seen, or
+        what was seen is lost.
+        """
+        ttl = self._keeper.store.ttl
+        if not session.version:
+            return self._clock() - seen.last_used < ttl
+        if not seen.writes or seen.writes[0] in session.writes:
+            return False
+        if session.incarnation == seen.incarnation:
+            return session.version - seen.version < WRITES
+        return len(session.writes) < WRITES and session.created - seen.last_used < ttl
 
     # -- what becomes of changes
 
@@ -214,14 +232,25 @@ class StoredQueue(Queue):
         done: list[Done] = []
         for (turn, change), outcome, session in zip(changed, outcomes, sessions, strict=True):
             if outcome == "applied":
-                done.append((turn, Change(session, change.answer)))
+                done.append((turn, Change(session, change.answer, change.unlisted)))
             elif outcome == "stale":
                 self._load_again(turn)
             else:
-                self._table.unload(turn.key)
+                self._drop(turn)
                 done.append((turn, unavailable(turn, outcome.reason, unknown=outcome.unknown)))
         if done:
             super()._end(done)
+
+    def _drop(self, turn: Turn) -> None:
+        """Let a session go of which nobody knows what the store has; remember what was acknowledged."""
+        self._table.unload(turn.key)
+        last = turn.session
+        if last.version:
+            self._dropped[turn.key] = Session(
+                last.key, last.incarnation, last.version, step=last.step, last_used=last.last_used, writes=last.writes
+            )
+            if len(self._dropped) > self._max_sessions:
+                del self._dropped[next(iter(self._dropped))]
 
 
 def unavailable(turn: Turn, reason: str, *, unknown: bool = False) -> Problem:

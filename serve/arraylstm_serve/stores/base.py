@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import perf_counter
+from time import monotonic, perf_counter, time
 from typing import Literal, NamedTuple
 
 from arraylstm_serve.counters import SECONDS, Histogram
@@ -18,6 +18,13 @@ logger = logging.getLogger(__name__)
 
 Clock = Callable[[], float]
 """Returns seconds since the epoch."""
+
+
+def steady_clock() -> Clock:
+    """Return a clock of seconds since the epoch that never jumps, even if somebody sets the machine's time."""
+    offset = time() - monotonic()
+    return lambda: monotonic() + offset
+
 
 CLOSED = "The session store is closed"
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from arraylstm_serve.errors import StartupError
-from arraylstm_serve.stores.base import Clock, Store
+from arraylstm_serve.stores.base import Clock, Store, steady_clock
 from arraylstm_serve.stores.memory import MemoryStore
 from arraylstm_serve.stores.sqlite import SqliteStore
 from arraylstm_serve.text import shown
@@ -16,25 +15,31 @@ ALLOWED = (
 )
 """What `--sessions` may be, for messages."""
 
+DISK = 5
+"""How many times as long as a server a disk may take to answer."""
+
 
 def is_shared(text: str) -> bool:
     """Whether a text names a store that several servers may use at once."""
     return text.startswith(("redis", "valkey"))
 
 
-async def open_store(text: str, *, durable: bool, ttl: float, timeout: float = 2.0, clock: Clock = time.time) -> Store:
+async def open_store(
+    text: str, *, durable: bool, ttl: float, timeout: float = 2.0, clock: Clock | None = None
+) -> Store:
     """Open the store that a text names.
 
     Args:
         text: `memory`, `sqlite:PATH`, or the URL of Redis or Valkey.
         durable: whether answers wait for their commits (`--ack store`).
         ttl: seconds after its last write that a record lives.
-        timeout: seconds after which a call to a server has failed.
-        clock: returns seconds since the epoch, for stores that keep the time themselves.
+        timeout: seconds after which a call to a server has failed; a file has five times as long.
+        clock: returns seconds since the epoch, for stores that keep the time themselves; None for one that never jumps.
 
     Raises:
         StartupError: there is no such store, or it cannot be used. The message holds no password.
     """
+    clock = clock or steady_clock()
     kind, _, rest = text.partition(":")
     if text == "memory":
         return MemoryStore(ttl, clock)
@@ -43,6 +48,8 @@ async def open_store(text: str, *, durable: bool, ttl: float, timeout: float = 2
             raise StartupError(f"The session store {shown(text)} names no file; write sqlite:PATH.")
         return await SqliteStore.open(Path(rest), durable=durable, ttl=ttl, clock=clock)
     if is_shared(text) and rest.startswith("//"):
+        return await SqliteStore.open(Path(rest), durable=durable, ttl=ttl, timeout=DISK * timeout, clock=clock)
+    if kind.startswith(("redis", "valkey")) and rest.startswith("//"):
         return await _open_redis(text, durable=durable, ttl=ttl, timeout=timeout)
     raise StartupError(f"The session store is {shown(kind)}; allowed are {ALLOWED}.")
 

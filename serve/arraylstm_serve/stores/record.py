@@ -13,8 +13,9 @@
                    the tensors, float32, one after the other
 
 Numbers are little-endian. Incarnation, version and write ids have a fixed place, so that a store can compare them
-without MessagePack. CRC-32 finds every damage of up to 32 neighbouring bits, and is the fastest checksum that Python
-has (3 us for 7 kB). It protects against damaged disks, not against people.
+without MessagePack. Incarnation, version and the newest write id are the record's stamp. CRC-32 finds every damage of
+up to 32 neighbouring bits, and is the fastest checksum that Python has (3 us for 7 kB). It protects against damaged
+disks, not against people.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _MAGIC = b"ALS"
 _START = struct.Struct("<3sBI")
 _NUMBERS = struct.Struct(f"<II2Q{WRITES}Q")
 _FLOAT = np.dtype("<f4")
-_STAMP = struct.Struct("<QQ")
+_STAMP = struct.Struct("<QQQ")
 _WRITES = struct.Struct(f"<{WRITES}Q")
 _STAMP_AT = 16
 _WRITES_AT = 32
@@ -60,14 +61,16 @@ class Stamp(NamedTuple):
 
     Attributes:
         incarnation: 63 random bits, drawn when the session began.
-        version: how often the session has changed since.
+        version: how often the session has changed since. After a store has lost writes, a version can come again.
+        write: the id of the last write, which does not come again; 0 if nothing is written.
     """
 
     incarnation: int
     version: int
+    write: int
 
     def packed(self) -> bytes:
-        """Return the stamp (16 bytes) as it lies in a record."""
+        """Return the stamp (24 bytes) as it lies in a record."""
         return _STAMP.pack(*self)
 
 
@@ -122,7 +125,7 @@ class Record(Struct, frozen=True, gc=False, kw_only=True):
     @property
     def stamp(self) -> Stamp:
         """The record's stamp."""
-        return Stamp(self.incarnation, self.version)
+        return Stamp(self.incarnation, self.version, self.writes[0] if self.writes else 0)
 
 
 class _Description(Struct, frozen=True, gc=False, array_like=True, forbid_unknown_fields=True):
@@ -155,7 +158,8 @@ def encode(record: Record) -> bytes:
     tensors = [np.ascontiguousarray(tensor, _FLOAT) for tensor in record.tensors.values()]
     description = _encoder.encode(_describe(record))
     size = HEADER + len(description) + sum(tensor.nbytes for tensor in tensors)
-    numbers = _NUMBERS.pack(size, len(description), *record.stamp, *record.writes, *[0] * (WRITES - len(record.writes)))
+    writes = (*record.writes, *[0] * (WRITES - len(record.writes)))
+    numbers = _NUMBERS.pack(size, len(description), record.incarnation, record.version, *writes)
     parts: list[bytes | memoryview] = [numbers, description, *[tensor.data for tensor in tensors]]
     checked = b"".join(parts)
     return _START.pack(_MAGIC, FORMAT, zlib.crc32(checked)) + checked

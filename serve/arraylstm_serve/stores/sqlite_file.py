@@ -93,15 +93,16 @@ class SqliteFile:
 
     def commit(self, batches: Sequence[Sequence[Change]]) -> list[list[Outcome]]:
         """Make the changes of all batches in one transaction, and return their outcomes."""
-        now = self._clock()
+        now, committing = self._clock(), False
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             outcomes = [[self._change(change, now) for change in changes] for changes in batches]
+            committing = True
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             with suppress(sqlite3.Error):
                 self._connection.execute("ROLLBACK")
-            return [[Failed(_reason(error), unknown=True) for _ in changes] for changes in batches]
+            return [[Failed(_reason(error), unknown=committing) for _ in changes] for changes in batches]
         return outcomes
 
     def sweep(self, most: int) -> int:

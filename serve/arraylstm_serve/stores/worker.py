@@ -120,6 +120,7 @@ class Worker(Generic[K]):
         return taken
 
     def _serve(self, tasks: list[Task]) -> None:
+        tasks = [task for task in tasks if not task.future.cancelled()]  # nobody waits for these any more
         loads = [task for task in tasks if task.kind == "load"]
         commits = [task for task in tasks if task.kind == "commit"]
         self._calls += [task for task in tasks if task.kind == "call"]

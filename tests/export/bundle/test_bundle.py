@@ -276,14 +276,6 @@ def test_a_cell_without_diagnostics_has_none_to_export(tmp_path):
         arraylstm_export.export(make_model("array"), tmp_path / "bundle", Options(diagnostics=True, coverage=SMALL))
 
 
-def test_a_model_that_starts_elsewhere_than_from_zeros_is_refused(tmp_path):
-    """Clients start sessions from zeros, so a model that does not would be answered wrongly."""
-    model = LSTM2002(tknzr=Vocabulary([*"abcdef"]))
-    model.stack_rnn["0"].h_0.fill_(0.5)
-    with pytest.raises(ExportError, match="starts from another state than zeros"):
-        arraylstm_export.export(model, tmp_path / "bundle", QUICK)
-
-
 @pytest.mark.parametrize(
     ("cell", "changed", "equal"),
     [

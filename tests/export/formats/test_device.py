@@ -3,8 +3,8 @@
 import numpy as np
 
 from arraylstm_serve.bundle.load import Bundle
-from arraylstm_serve.engine.gpu.binding import Place
 from arraylstm_serve.engine.gpu.engine import DeviceEngine, cuda_place
+from arraylstm_serve.engine.gpu.memory import Place
 from arraylstm_serve.engine.open import open_engine
 from arraylstm_serve.engine.slots import INITIAL
 from arraylstm_serve.settings import Settings

@@ -70,8 +70,8 @@ def test_a_parameter_called_as_an_output_is_told_from_it():
             super().__init__("array", 5, 4, k=2)
             self.logits = torch.nn.Parameter(torch.full((5,), 2.0))
 
-        def score(self, outputs):
-            return super().score(outputs) * self.logits
+        def score(self, outputs, items):
+            return super().score(outputs, items) * self.logits
 
     graph = make_step(Scaled()).graph
     assert "logits_1" in {tensor.name for tensor in graph.initializer}

@@ -75,6 +75,16 @@ def test_costs_are_what_counting_by_hand_gives():
     assert found.after.top_10 == pytest.approx(1 / STEPS)  # 0 -> 5
 
 
+def test_the_unknown_item_is_no_hit_and_takes_no_place():
+    """Where it follows, nothing was hit; where it scored higher, the item that followed moves up."""
+    forms = Table(ascending(1)), Table(ascending(0))
+    plain, honest = (compare(*forms, INTERFACE, SEQUENCES, unknown=unknown) for unknown in (None, 5))
+    assert honest.before.top_1 == plain.before.top_1 - 1 / STEPS  # 4 was followed by 5
+    sequences = [np.array([5, 6])]  # the second form scores 5 above 6
+    plain, honest = (compare(*forms, INTERFACE, sequences, unknown=unknown) for unknown in (None, 5))
+    assert (plain.after.top_1, honest.after.top_1) == (0, 1)
+
+
 def test_logits_at_once_are_bounded_and_pieces_change_nothing(monkeypatch):
     """However few steps may be scored at once, be it of one long sequence, the result is that of all at once."""
     interface = Interface(NUM_ITEMS, (State("sum", ()),))

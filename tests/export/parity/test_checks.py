@@ -50,7 +50,7 @@ def test_a_right_form_passes_and_the_report_says_where_it_was_worst(model):
     } | {(2, 1100)}
     assert report.horizon == 1100
     assert {re.sub(r"\d+", "n", check.scenario) for check in report.checks} == {
-        "zero state", "random state", "large state", "every item",
+        "initial state", "random state", "large state", "every item",
         "ragged", "ragged, in n chunks", "ragged, row by row", "horizon",
     }  # fmt: skip
     worst = report.worst_by_form()
@@ -153,7 +153,7 @@ def test_a_form_that_cannot_run_is_named(model):
     def breaks(items, lengths, state):
         raise RuntimeError("the runtime's words")
 
-    with pytest.raises(ExportError, match=r"form cannot be run \(zero state, 1 x 1\): the runtime's words"):
+    with pytest.raises(ExportError, match=r"form cannot be run \(initial state, 1 x 1\): the runtime's words"):
         verify(Reference(model, Interface.of(model)), {"form": Form(breaks)}, tolerance=1e-5)
 
 

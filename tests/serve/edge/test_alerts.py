@@ -15,9 +15,9 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from ...servers import ServerProcess
+from ..admin_listener import admin_url
 from ..answers import KINDS
 from ..bundles import write_bundle
-from ..test_admin import admin_url
 from .manifests import documents
 from .proxies import DEPLOY
 

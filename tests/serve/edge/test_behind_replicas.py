@@ -17,12 +17,12 @@ from arraylstm_serve.client import Client
 from arraylstm_serve.client.retries import Retries
 
 from ...servers import ServerProcess
+from ..admin_listener import admin_port
 from ..answers import near
 from ..bundles import LABELS, expected_predictions, write_bundle
 from ..harness import predictions
 from ..stores.conftest import DURABLE
 from ..stores.servers import Server, served
-from ..test_admin import admin_port
 from .proxies import haproxy_of_replicas, nginx_of_replicas
 
 BALANCERS = ["nginx", "haproxy"]

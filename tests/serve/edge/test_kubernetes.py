@@ -17,7 +17,7 @@ from arraylstm_serve.errors import StartupError
 from arraylstm_serve.http.auth import Keys, make_key
 
 from ...servers import Start
-from ..test_admin import admin_port
+from ..admin_listener import admin_port
 from .manifests import Configure, documents
 from .manifests import configure as configure
 from .proxies import DEPLOY

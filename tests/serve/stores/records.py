@@ -50,5 +50,5 @@ def step_of(key: str, loaded: object) -> int | None:
     return None if loaded is None else decode(key, loaded).step
 
 
-NEVER = Stamp(1, 1)
+NEVER = Stamp(1, 1, 1)
 """A stamp that no record has."""

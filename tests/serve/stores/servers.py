@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -96,11 +96,11 @@ def served(name: str, *options: str, sentinel: Path | None = None) -> Iterator[S
 
 
 @contextmanager
-def cluster(name: str, nodes: int = 3) -> Iterator[list[Server]]:
-    """A cluster of primaries that share the slots."""
-    options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-require-full-coverage", "no")
+def cluster(name: str, nodes: int = 3, options: Sequence[str] = ()) -> Iterator[list[Server]]:
+    """A cluster of primaries that share the slots, with further options."""
+    flags = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-require-full-coverage", "no")
     with ExitStack() as stack:
-        servers = [stack.enter_context(served(name, *options)) for _ in range(nodes)]
+        servers = [stack.enter_context(served(name, *flags, *options)) for _ in range(nodes)]
         for place, server in enumerate(servers):
             with server.client as client:
                 client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", place + 1)

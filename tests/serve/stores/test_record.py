@@ -95,7 +95,7 @@ def test_a_records_bytes_begin_as_documented() -> None:
     data = encode(Record(key="s", incarnation=7, version=8, writes=(9, 10)))
     magic, form, checksum, size, said = struct.unpack_from("<3sBIII", data)
     assert (magic, form, checksum, size) == (b"ALS", FORMAT, zlib.crc32(data[8:]), len(data))
-    assert data[16:32] == Stamp(7, 8).packed() == struct.pack("<QQ", 7, 8)
+    assert data[16:40] == Stamp(7, 8, 9).packed() == struct.pack("<QQQ", 7, 8, 9)
     assert struct.unpack_from("<16Q", data, 32) == (9, 10, *[0] * 14)
     assert msgspec.msgpack.decode(data[160 : 160 + said])[0] == "s"
 

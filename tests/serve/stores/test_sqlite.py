@@ -11,10 +11,12 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 
@@ -249,6 +251,8 @@ async def test_what_was_acknowledged_survives_kill_9(path: Path) -> None:
         ) as process:
             assert process.stdout
             for line in process.stdout:
+                if not line.endswith("\n"):
+                    break  # kill -9 has cut it off
                 key, step = line.split()
                 acknowledged[key] = int(step)
                 if step == "20":
@@ -412,3 +416,50 @@ async def test_the_description_has_the_version_and_the_promise(path: Path, durab
     word, number = ("FULL", 2) if durable else ("NORMAL", 1)
     assert store.describe() == f"SQLite {sqlite3.sqlite_version}, {path}, synchronous={word}"
     assert synchronous == number
+
+
+async def test_a_disk_that_stands_still_fails_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls fail within the timeout, further ones at once, and none waits longer; then the store goes on by itself."""
+    store = await SqliteStore.open(tmp_path / "sessions.db", durable=True, ttl=100, timeout=0.3)
+    one = first("s")
+    assert await store.commit([change(one)]) == ["applied"]
+    disk, commit = threading.Event(), SqliteFile.commit
+
+    def slow(self: SqliteFile, batches: Any) -> Any:
+        disk.wait()
+        return commit(self, batches)
+
+    monkeypatch.setattr(SqliteFile, "commit", slow)
+    two = following(one)
+    assert await store.commit([change(two, one)]) == [
+        Failed("the disk has not answered within 0.3 seconds", unknown=True)
+    ]
+    began = time.monotonic()
+    trying = asyncio.create_task(store.load(["s"]))
+    await asyncio.sleep(0)
+    outcomes = [await store.commit([change(first(f"n{place}"))]) for place in range(100)]
+    assert {outcome.unknown for (outcome,) in outcomes if isinstance(outcome, Failed)} == {False}
+    assert isinstance((await trying)["s"], Failed)
+    assert time.monotonic() - began < 20
+    disk.set()
+    while isinstance((await store.load(["s"]))["s"], Failed):
+        await asyncio.sleep(0.01)
+    assert await store.commit([change(two, one)]) == ["applied"]
+    assert set((await store.load([f"n{place}" for place in range(100)])).values()) == {None}
+    await store.close()
+
+
+async def test_time_that_is_set_ends_no_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine's clock that jumps forward or back moves no session's end."""
+    store = await SqliteStore.open(tmp_path / "sessions.db", durable=True, ttl=100)
+    one = first("s")
+    await store.commit([change(one)])
+    real = time.time
+    for jump in (10_000, -10_000):
+        monkeypatch.setattr(time, "time", lambda jump=jump: real() + jump)
+        two = following(one)
+        assert await store.commit([change(two, one)]) == ["applied"]
+        assert await store.sweep() == 0
+        assert step_of("s", (await store.load(["s"]))["s"]) == two.step
+        one = two
+    await store.close()

@@ -7,23 +7,40 @@ namespace arraylstm {
 namespace {
 
 Tensor read_state(const nlohmann::json& state) {
-  for (const auto& [field, known] : {std::pair{"dtype", "float32"}, std::pair{"initial", "zeros"}}) {
-    if (state.at(field) != known) {
-      throw std::runtime_error("state " + state.at("name").dump() + " has " + field + " " + state.at(field).dump() +
-                               "; this program knows \"" + known + "\" only");
-    }
+  if (state.at("dtype") != "float32") {
+    throw std::runtime_error("state " + state.at("name").dump() + " has dtype " + state.at("dtype").dump() +
+                             "; this program knows \"float32\" only");
   }
   return {state.at("name"), state.at("shape")};
 }
 
+// A state starts from zeros, or from the numbers of one row, which the manifest lists.
+std::vector<float> read_start(const nlohmann::json& state, const std::vector<int64_t>& shape) {
+  std::size_t size = 1;
+  for (const auto length : shape) {
+    size *= static_cast<std::size_t>(length);
+  }
+  const auto& initial = state.at("initial");
+  if (initial == "zeros") {
+    return std::vector<float>(size);
+  }
+  if (!initial.is_array() || initial.size() != size) {
+    const auto given = initial.is_array() ? std::to_string(initial.size()) + " numbers" : initial.dump();
+    throw std::runtime_error("state " + state.at("name").dump() + " has initial " + given +
+                             "; this program knows \"zeros\", or the " + std::to_string(size) + " numbers of a row");
+  }
+  return initial;
+}
+
 Manifest read_fields(const nlohmann::json& fields) {
   const auto& version = fields.at("schema_version");
-  if (version != 1) {
-    throw std::runtime_error("it has schema_version " + version.dump() + "; this program reads 1");
+  if (version != 1 && version != 2) {
+    throw std::runtime_error("it has schema_version " + version.dump() + "; this program reads 1 and 2");
   }
   Manifest manifest;
   for (const auto& state : fields.at("states")) {
     manifest.states.push_back(read_state(state));
+    manifest.starts.push_back(read_start(state, manifest.states.back().shape));
   }
   for (const auto& output : fields.at("graphs").at("step.onnx").at("outputs")) {
     const auto& shape = output.at("shape");  // its first axis is "B"

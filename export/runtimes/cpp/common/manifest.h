@@ -22,7 +22,8 @@ struct NotSupported : std::runtime_error {
 };
 
 struct Manifest {
-  std::vector<Tensor> states;   // in the order in which graphs take and give them; they start at zero
+  std::vector<Tensor> states;   // in the order in which graphs take and give them
+  std::vector<std::vector<float>> starts;  // what a row of each state starts from
   std::vector<Tensor> outputs;  // of one step: logits, the next states, the diagnostics if there are any
   double tolerance = 0;         // largest difference from float64 PyTorch that passes
 

@@ -10,6 +10,7 @@
 //   }
 #pragma once
 
+#include <algorithm>
 #include <filesystem>
 #include <openvino/openvino.hpp>
 #include <stdexcept>
@@ -43,11 +44,15 @@ class Model {
   // The state a session starts from.
   std::vector<ov::Tensor> initial_state(int64_t batch) const {
     std::vector<ov::Tensor> state;
-    for (const auto& [name, row] : manifest_.states) {
+    for (std::size_t i = 0; i < manifest_.states.size(); ++i) {
+      const auto& row = manifest_.states[i].shape;
+      const auto& start = manifest_.starts[i];
       ov::Shape shape(row.begin(), row.end());
       shape.insert(shape.begin(), static_cast<std::size_t>(batch));
-      auto& zeros = state.emplace_back(ov::element::f32, shape);
-      std::fill_n(zeros.data<float>(), zeros.get_size(), 0.0F);
+      float* values = state.emplace_back(ov::element::f32, shape).data<float>();
+      for (int64_t each = 0; each < batch; ++each) {
+        values = std::copy(start.begin(), start.end(), values);
+      }
     }
     return state;
   }

@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import onnx
 
-from arraylstm_serve.arrays import Floats, Integers
+from arraylstm_serve.arrays import Doubles, Floats, Integers
 from arraylstm_serve.bundle.load import Bundle
-from arraylstm_serve.engine.base import LOGITS, Step, row_shapes
-from arraylstm_serve.engine.gpu.binding import BoundGraph, Place
-from arraylstm_serve.engine.gpu.card import card
-from arraylstm_serve.engine.gpu.graphs import Layout, read_graph, step_graph, write_graph
-from arraylstm_serve.engine.ranking import NOTHING, Ranking, log_sum_exp, probability, rank_each
+from arraylstm_serve.engine.base import LOGITS, Step, initial_row, row_shapes
+from arraylstm_serve.engine.gpu.binding import NEXT, BoundGraph, Outputs
+from arraylstm_serve.engine.gpu.driver import card
+from arraylstm_serve.engine.gpu.graphs import Layout, rank_graph, read_graph, step_graph, write_graph
+from arraylstm_serve.engine.gpu.memory import Place
+from arraylstm_serve.engine.ranking import Ranking, log_sum_exp, probability, rank_each
 from arraylstm_serve.engine.runtime import onnxruntime as ort
 from arraylstm_serve.engine.slots import INITIAL
 from arraylstm_serve.engine.step_graph import CUDA, batch_faults, batch_sizes
@@ -24,6 +26,12 @@ from arraylstm_serve.settings import Settings
 from arraylstm_serve.text import shortened
 
 logger = logging.getLogger(__name__)
+
+CAPTURE = True
+"""Whether to let onnxruntime capture the step graph as CUDA graphs; benchmarks measure both ways."""
+
+_NORMALISED = np.zeros(1)
+"""The log-sum-exp of log-probabilities."""
 
 _TOLERANCE = 1e-4
 """The tolerance of the check at the start. That check finds mixed-up rows, not rounding errors."""
@@ -64,14 +72,15 @@ class DeviceEngine:
         self._scratch = slots + np.arange(max_batch)
         self._probed = slots + max_batch + np.arange(2 * max_batch)
         with device_faults(place):
-            self._rows = place.empty((slots + 3 * max_batch, self._layout.width), np.float32)
-            self._read, self._write = (
-                BoundGraph(make(self._layout.width), self._rows, place, self._sizes)
-                for make in (read_graph, write_graph)
+            count = slots + 3 * max_batch
+            self._rows = {m.name: place.held((count, m.width), np.float32) for m in self._layout.matrices}
+            self._read, self._write, self._rank = (
+                BoundGraph(make(self._layout), self._rows, place, self._sizes)
+                for make in (read_graph, write_graph, rank_graph)
             )
             self._step = self._open_step(bundle, place.bounded(gpu_memory), threads)
             self._check_rows_written()
-            self._write_rows(np.array([INITIAL]), np.zeros((1, self._layout.width), np.float32))
+            self.write(np.array([INITIAL]), initial_row(states, self._layout.num_items))
         self.provider = self._step.provider
         self.device = f"{place.name}, CUDA graphs {'on' if self._step.captured else 'off'}"
 
@@ -83,13 +92,14 @@ class DeviceEngine:
         def opened(capture: bool) -> BoundGraph:
             return BoundGraph(model, self._rows, place, self._sizes, threads=threads, capture=capture, folder=folder)
 
-        if place.kind == "cpu":
+        if place.kind == "cpu" or not CAPTURE:
             return opened(capture=False)
         try:
             step = opened(capture=True)
             for size in self._sizes:  # capturing runs the graph several times, so it gets scratch rows
                 scratch = self._scratch[:size]
-                step.run(self._feed(scratch, scratch, np.zeros(size, np.int64)))
+                places = {"sources": scratch, "targets": scratch[:, None]}
+                step.run({**places, "item_ids": np.zeros(size, np.int32)}, size)
         except Exception as error:  # whatever the reason, the graph may still run without being captured
             logger.warning("onnxruntime cannot capture the step graph as a CUDA graph: %s", error)
             return opened(capture=False)
@@ -97,78 +107,95 @@ class DeviceEngine:
 
     def step(self, sources: Integers, targets: Integers, items: Integers, depths: Sequence[int]) -> Step:
         """See `Engine.step`."""
-        rows = len(items)
-        scores, places = (output[:rows] for output in self._step.run(self._feed(sources, targets, items)))
-        log_sums, values, log_sums_before, tops = np.split(scores.astype(np.float64), [1, 2, 3], axis=1)
-        finite = np.isfinite(log_sums[:, 0])
-        probabilities = probability(tops, log_sums).tolist()
-        rankings = [
-            Ranking(ids[:depth], likely[:depth]) if depth and fine else NOTHING
-            for ids, likely, depth, fine in zip(
-                places[:, 1:].tolist(), probabilities, depths, finite.tolist(), strict=True
-            )
-        ]
-        wide = np.flatnonzero(finite & (np.array(depths) > self._layout.top)).tolist()
-        if wide:
-            for row, ranking in zip(wide, self._rank(targets[wide], [depths[row] for row in wide]), strict=True):
-                rankings[row] = ranking
-        return Step(probability(values, log_sums_before)[:, 0], places[:, 0], finite, rankings)
+        found = self.advance(sources, targets, items)
+        chances = probability(found["tops"], _NORMALISED)
+        finite = chances[:, 0] > 0
+        rankings = self._rankings(targets, found["top_ids"], chances, np.where(finite, depths, 0).tolist())
+        ranks = found["above"][:, 0].astype(np.int64) + 1
+        return Step(probability(found["value"][:, 0], _NORMALISED), ranks, finite, rankings)
+
+    def advance(self, sources: Integers, targets: Integers, items: Integers) -> Outputs:
+        """Step B rows as `step` does, and return what the device found, by the names of `graphs.step_graph`."""
+        size = self._size(len(items))
+        filled = np.zeros(size, np.int32)
+        filled[: len(items)] = items
+        places = {"sources": self._filled(sources), "targets": self._filled(targets)[:, None]}
+        return self._step.run({**places, "item_ids": filled}, len(items))
 
     def rank(self, slots: Integers, depth: int) -> list[Ranking]:
         """See `Engine.rank`."""
-        return self._rank(slots, [depth] * len(slots))
+        rankings: list[Ranking] = []
+        for part in self._parts(len(slots)):
+            some = slots[part]
+            found = self._rank.run({"sources": self._filled(some)}, len(some))
+            chances = probability(found["tops"], _NORMALISED)
+            rankings += self._rankings(some, found["top_ids"], chances, [depth] * len(some))
+        return rankings
 
-    def _rank(self, slots: Integers, depths: Sequence[int]) -> list[Ranking]:
-        rows = self._read_rows(slots)
-        logits = rows[:, -1 - self._layout.num_items : -1]
-        return rank_each(logits, rows[:, -1].astype(np.float64), depths)
+    def _rankings(self, slots: Integers, ids: Integers, chances: Doubles, depths: list[int]) -> list[Ranking]:
+        """Return a ranking of each slot's `depth` most likely items.
+
+        Args:
+            slots: (B,) the rows.
+            ids: (B, top) the most likely items, as the device ranked them.
+            chances: (B, top) their probabilities.
+            depths: (B) how many are wanted; if the device found fewer with a probability, the host ranks that row.
+        """
+        most = min(max(depths, default=0), self._layout.top)
+        rows = zip(ids[:, :most].tolist(), chances[:, :most].tolist(), depths, strict=True)
+        rankings, left = [], []
+        for row, (best, likely, depth) in enumerate(rows):
+            if depth and (depth > most or not likely[depth - 1] > 0):
+                left.append(row)
+            rankings.append(Ranking(best, likely) if depth == most else Ranking(best[:depth], likely[:depth]))
+        if left:
+            logits = self.read(slots[left])[LOGITS]
+            ranked = rank_each(logits, log_sum_exp(logits), [depths[row] for row in left])
+            for row, ranking in zip(left, ranked, strict=True):
+                rankings[row] = ranking
+        return rankings
 
     def read(self, slots: Integers) -> dict[str, Floats]:
         """See `Engine.read`."""
-        parts = np.split(self._read_rows(slots), np.cumsum(self._layout.sizes)[:-1], axis=1)
-        return {
-            name: part.reshape(len(slots), *shape)
-            for (name, shape), part in zip(self.shapes.items(), parts, strict=False)  # the last one is the log-sum-exp
-        }
+        found = self._read_rows(slots)
+        return {m.tensor: found[m.name].reshape(len(slots), *m.shape) for m in self._layout.matrices}
 
     def write(self, slots: Integers, tensors: dict[str, Floats]) -> None:
         """See `Engine.write`."""
-        log_sums = log_sum_exp(tensors[LOGITS]).astype(np.float32)
-        flat = [tensors[name].reshape(len(slots), -1) for name in self.shapes]
-        self._write_rows(slots, np.concatenate([*flat, log_sums[:, None]], axis=1))
+        self._write_rows(slots, {m.name: tensors[m.tensor] for m in self._layout.matrices})
 
     def warm_up(self, max_batch: int) -> None:
         """See `Engine.warm_up`."""
         for size in batch_sizes(max_batch):
             scratch = self._scratch[:size]
             with batch_faults(size, max_batch):
-                self._step.run(self._feed(scratch, scratch, np.zeros(size, np.int64)))
-                (values,) = self._read.run(scratch[None])
-                self._write.run(scratch[None], values)
+                self.advance(scratch, scratch, np.zeros(size, np.int64))
+                self.rank(scratch, 1)
+                self._write_rows(scratch, self._read_rows(scratch))
 
-    def _read_rows(self, slots: Integers) -> Floats:
-        rows = np.empty((len(slots), self._layout.width), np.float32)
+    def _read_rows(self, slots: Integers) -> dict[str, Floats]:
+        """Return the rows (B, width) of each matrix, by its name."""
+        rows = {m.name: np.empty((len(slots), m.width), np.float32) for m in self._layout.matrices}
         for part in self._parts(len(slots)):
-            (values,) = self._read.run(self._filled(slots[part])[None])
-            rows[part] = values[: len(slots[part])]
+            found = self._read.run({"sources": self._filled(slots[part])}, len(slots[part]))
+            for name, values in rows.items():
+                values[part] = found[f"values_{name}"]
         return rows
 
-    def _write_rows(self, slots: Integers, rows: Floats) -> None:
+    def _write_rows(self, slots: Integers, rows: dict[str, Floats]) -> None:
+        """Store rows of each matrix, by its name; the first axis is the slots'."""
         for part in self._parts(len(slots)):
             filled = self._filled(slots[part])
-            values = np.zeros((len(filled), self._layout.width), np.float32)
-            values[: len(slots[part])] = rows[part]
-            self._write.run(filled[None], values)
+            feeds: dict[str, Any] = {"targets": filled[:, None]}
+            for m in self._layout.matrices:
+                values = np.zeros((len(filled), m.width), np.float32)
+                values[: len(slots[part])] = rows[m.name][part].reshape(-1, m.width)
+                feeds[f"values_{m.name}"] = values
+            self._write.run(feeds, 0)
 
     def _parts(self, count: int) -> Iterator[slice]:
         """Return slices of the largest batch size that together cover `count` rows."""
         return (slice(start, start + self._sizes[-1]) for start in range(0, count, self._sizes[-1]))
-
-    def _feed(self, sources: Integers, targets: Integers, items: Integers) -> Integers:
-        """Return a step's input, filled up to a batch size with scratch rows, which are stepped in place."""
-        feed = np.zeros((3, self._size(len(items))), np.int64)
-        feed[0], feed[1], feed[2, : len(items)] = self._filled(sources), self._filled(targets), items
-        return feed
 
     def _filled(self, slots: Integers) -> Integers:
         """Return the slots, filled up to a batch size with scratch rows."""
@@ -182,24 +209,28 @@ class DeviceEngine:
         """Check that a step of every batch size writes the right numbers to its targets, and changes no other row.
 
         Half of the rows are stepped in place. This is checked because onnxruntime's documentation does not promise that
-        a graph may write to the matrix that it reads.
+        a graph may write to the matrices that it reads.
 
         Raises:
             StartupError: another row changed, or a target differs from the result of the same step on a copy of the
                 rows.
         """
-        before = np.random.default_rng(0).normal(size=(len(self._probed), self._layout.width)).astype(np.float32)
+        random = np.random.default_rng(0)
+        before = {
+            m.name: random.normal(size=(len(self._probed), m.width)).astype(np.float32) for m in self._layout.matrices
+        }
         for size in self._sizes:
             self._write_rows(self._probed, before)
             sources = np.arange(size)
             targets = np.where(sources % 2, sources, size + sources)
             items = sources % self._layout.num_items
-            expected, *_ = self._step.run_apart(before, np.stack([sources, targets, items]))
-            self._step.run(self._feed(self._probed[sources], self._probed[targets], items))
-            if not np.allclose(
-                self._read_rows(self._probed), expected, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True
-            ):
-                raise StartupError(f"onnxruntime does not step {size} sessions in place; use --device cpu.")
+            expected = self._step.run_apart(
+                before, {"sources": sources, "targets": targets[:, None], "item_ids": items.astype(np.int32)}
+            )
+            self.advance(self._probed[sources], self._probed[targets], items)
+            for name, rows in self._read_rows(self._probed).items():
+                if not np.allclose(rows, expected[NEXT + name], rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True):
+                    raise StartupError(f"onnxruntime does not step {size} sessions in place; use --device cpu.")
 
 
 @contextmanager

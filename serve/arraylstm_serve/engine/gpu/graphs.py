@@ -1,19 +1,25 @@
-"""The graphs that work on a device's rows: the step graph between a gather and a scatter, and two to read and write.
+"""The graphs that work on a device's rows: the step graph between gathers and scatters, and two to read and write.
 
-A device keeps each session as one row of a matrix in its memory: the states, the logits of the last step, and the
-log-sum-exp of those logits, side by side. One gather reads the rows of a batch, and one scatter writes them: its input
-and its output are that matrix. The scatter depends on the gathered rows, so it always runs after the gather.
+A device keeps the sessions' states, and the logits of their last step, in matrices: one for each tensor, one row for
+each session. A gather reads the rows of a batch, and a scatter writes them: its input and its output are the
+same matrix. The places to write to take their shape from the rows that were read, so the scatter always runs after the
+gather.
+
+A scatter of whole rows (ScatterND) would be one operation less, but onnxruntime's kernel writes a row with one thread.
+The inputs lie in the host's memory. Each is cast first: that copies it to the device, where every number of a row can
+read its place again without the bus.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from math import prod
 from typing import NamedTuple
 
 from onnx import GraphProto, ModelProto, helper, parser
 
 from arraylstm_serve.bundle.manifest import State
+from arraylstm_serve.engine.gpu.top import likeliest
 
 TOP = 16
 """How many of the most likely next items a step ranks on the device; all items if the model has fewer."""
@@ -21,11 +27,30 @@ TOP = 16
 _OPSET, _IR = 17, 8  # for the graphs that do not contain the model
 
 
-class Layout(NamedTuple):
-    """The parts of a row: the states, then the logits, then the log-sum-exp of the logits.
+class Matrix(NamedTuple):
+    """One tensor of every row.
 
     Attributes:
-        states: the states, in their order in the row.
+        name: the name of the graphs' input; the output that overwrites it is `next_<name>`.
+        tensor: the name of a row's tensor: `state_<name>`, or `logits`.
+        shape: the shape of the tensor in one row.
+    """
+
+    name: str
+    tensor: str
+    shape: tuple[int, ...]
+
+    @property
+    def width(self) -> int:
+        """How many floats a row takes."""
+        return prod(self.shape)
+
+
+class Layout(NamedTuple):
+    """The matrices that hold the rows: the states', and last the logits'.
+
+    Attributes:
+        states: the states.
         num_items: V, the number of logits.
     """
 
@@ -33,14 +58,15 @@ class Layout(NamedTuple):
     num_items: int
 
     @property
-    def sizes(self) -> list[int]:
-        """How many floats each state, the logits and the log-sum-exp take."""
-        return [*(prod(state.shape) for state in self.states), self.num_items, 1]
+    def matrices(self) -> list[Matrix]:
+        """All matrices, in the order of a row's tensors."""
+        states = [Matrix(f"rows_{n}", f"state_{state.name}", state.shape) for n, state in enumerate(self.states)]
+        return [*states, self.logits]
 
     @property
-    def width(self) -> int:
-        """How many floats a row takes."""
-        return sum(self.sizes)
+    def logits(self) -> Matrix:
+        """The matrix of logits."""
+        return Matrix("rows_logits", "logits", (self.num_items,))
 
     @property
     def top(self) -> int:
@@ -48,42 +74,50 @@ class Layout(NamedTuple):
         return min(TOP, self.num_items)
 
 
-def read_graph(width: int) -> ModelProto:
-    """Make the graph that reads the rows of slots: `feed` int64 (1, B) to `values` float32 (B, width)."""
+def read_graph(layout: Layout) -> ModelProto:
+    """Make the graph that reads rows: `sources` int64 (B,) to `values_<name>` float32 (B, width) of each matrix."""
+    names = layout.matrices
+    read = "\n".join(f"values_{m.name} = Gather <axis = 0> ({m.name}, places)" for m in names)
+    outputs = ", ".join(f"float[B, {m.width}] values_{m.name}" for m in names)
     return _model(
-        f"""read (float[slots, {width}] rows, int64[1, B] feed) => (float[B, {width}] values)
-        <int64 first = {{0}}>
-        {{
-            row_slots = Gather <axis = 0> (feed, first)
-            values = Gather <axis = 0> (rows, row_slots)
+        f"read ({_inputs(names)}, int64[B] sources) => ({outputs}) {{ places = Cast <to = 6> (sources) {read} }}"
+    )
+
+
+def rank_graph(layout: Layout) -> ModelProto:
+    """Make the graph that ranks as a step does: `sources` int64 (B,) to `tops` and `top_ids`, see `step_graph`."""
+    m, top = layout.logits, likeliest("likely", layout.num_items, layout.top)
+    return _model(
+        f"""rank ({_inputs([m])}, int64[B] sources) => (float[B, {layout.top}] tops, int64[B, {layout.top}] top_ids)
+        <{top.constants}> {{
+            places = Cast <to = 6> (sources)
+            read = Gather <axis = 0> ({m.name}, places)
+            likely = LogSoftmax <axis = 1> (read)
+            {top.nodes}
         }}"""
     )
 
 
-def write_graph(width: int) -> ModelProto:
-    """Make the graph that writes rows to slots: `feed` int64 (1, B), `values` float32 (B, width) to `next_rows`."""
+def write_graph(layout: Layout) -> ModelProto:
+    """Make the graph that writes rows: `targets` int64 (B, 1) and `values_<name>` to `next_<name>` of each matrix."""
+    names = layout.matrices
+    values = ", ".join(f"float[B, {m.width}] values_{m.name}" for m in names)
+    written = "\n".join(_write(m.name, f"values_{m.name}", f"values_{m.name}") for m in names)
     return _model(
-        f"""write (float[slots, {width}] rows, int64[1, B] feed, float[B, {width}] values)
-            => (float[slots, {width}] next_rows)
-        <int64 first = {{0}}, int64[1] last_axis = {{1}}>
-        {{
-            row_slots = Gather <axis = 0> (feed, first)
-            places = Unsqueeze (row_slots, last_axis)
-            next_rows = ScatterND (rows, places, values)
-        }}"""
+        f"""write ({_inputs(names)}, int64[B, 1] targets, {values}) => ({_outputs(names)})
+        {{ row_targets = Cast <to = 6> (targets) {written} }}"""
     )
 
 
 def step_graph(step: ModelProto, layout: Layout) -> ModelProto:
     """Make a bundle's step graph work on rows; the graph given is changed and returned.
 
-    Inputs are `rows` (slots, width) and `feed` int64 (3, B): sources, targets and items. Outputs are
+    Inputs are the matrices, `sources` int64 (B,), `targets` int64 (B, 1) and `item_ids` int32 (B,). Outputs are
 
-    - `next_rows`: the rows, with the targets written,
-    - `scores` (B, 3 + top): the log-sum-exp of the new logits, the source row's logit for its item, the source row's
-      log-sum-exp, and the logits of the most likely next items,
-    - `places` int64 (B, 1 + top): the source row's rank for its item (1 is the most likely), and the ids of the most
-      likely next items.
+    - `next_<name>`: each matrix, with the targets written,
+    - `tops` float32 (B, top), `top_ids` int64 (B, top): the log-probabilities and ids of the most likely next items,
+    - `value` float32 (B, 1): the source row's log-probability of its item,
+    - `above` float32 (B, 1): how many items were more likely than that.
     """
     before, after = parser.parse_graph(_before(layout)), parser.parse_graph(_after(layout))
     nodes = [*before.node, *step.graph.node, *after.node]
@@ -97,71 +131,66 @@ def step_graph(step: ModelProto, layout: Layout) -> ModelProto:
 
 
 def _before(layout: Layout) -> str:
-    """Return the part before the step graph's nodes: it gathers the source rows and splits them into their parts."""
-    flat = [f"row_flat_{n}" for n in range(len(layout.states))]
-    shapes = [
-        f"int64[{1 + len(state.shape)}] row_shape_{n} = {_listed([0, *state.shape])}"
-        for n, state in enumerate(layout.states)
-    ]
-    reshaped = "\n".join(
-        f'"state_{state.name}" = Reshape ({flat[n]}, row_shape_{n})' for n, state in enumerate(layout.states)
-    )
-    return f"""before (float[slots, {layout.width}] rows, int64[3, B] feed) => ()
-        <int64 row_0 = {{0}}, int64 row_1 = {{1}}, int64 row_2 = {{2}}, int64[1] row_axis = {{1}},
-         int64[{len(layout.sizes)}] row_sizes = {_listed(layout.sizes)}{_also(shapes)}>
+    """Return the part before the step graph's nodes: it gathers the source rows and gives the states their shapes."""
+    states, names = layout.matrices[:-1], layout.matrices
+    shapes = ", ".join(f"int64[{1 + len(m.shape)}] shape_{m.name} = {_listed([0, *m.shape])}" for m in states)
+    gathered = "\n".join(f"old_{m.name} = Gather <axis = 0> ({m.name}, row_sources)" for m in names)
+    shaped = "\n".join(f'"{m.tensor}" = Reshape (old_{m.name}, shape_{m.name})' for m in states)
+    return f"""before ({_inputs(names)}, int64[B] sources, int64[B, 1] targets, int32[B] item_ids) => () <{shapes}>
         {{
-            row_sources = Gather <axis = 0> (feed, row_0)
-            row_targets = Gather <axis = 0> (feed, row_1)
-            items = Gather <axis = 0> (feed, row_2)
-            row_old = Gather <axis = 0> (rows, row_sources)
-            {", ".join([*flat, "row_old_logits", "row_old_log_sum"])} = Split <axis = 1> (row_old, row_sizes)
-            {reshaped}
+            row_sources = Cast <to = 6> (sources)
+            row_targets = Cast <to = 6> (targets)
+            items = Cast <to = 7> (item_ids)
+            {gathered}
+            {shaped}
         }}"""
 
 
 def _after(layout: Layout) -> str:
-    """Return the part after the step graph's nodes: it joins and stores the next rows, and computes the outputs."""
-    flat = [f"row_next_{n}" for n in range(len(layout.states))]
-    flattened = "\n".join(
-        f'{flat[n]} = Flatten <axis = 1> ("next_state_{state.name}")' for n, state in enumerate(layout.states)
-    )
-    width, top = layout.width, layout.top
-    return f"""after () => (float[slots, {width}] next_rows, float[B, {3 + top}] scores, int64[B, {1 + top}] places)
-        <int64[1] row_top = {{{top}}}, int64[1] row_first = {{0}}, int64 row_best = {{1}}>
+    """Return the part after the step graph's nodes: it stores the next rows, and computes the outputs."""
+    *states, last = layout.matrices
+    flattened = "\n".join(f'flat_{m.name} = Flatten <axis = 1> ("next_{m.tensor}")' for m in states)
+    written = "\n".join(_write(m.name, f"old_{m.name}", f"flat_{m.name}") for m in states)
+    k, top = layout.top, likeliest("row_likely", layout.num_items, layout.top)
+    return f"""after () => ({_outputs(layout.matrices)}, float[B, {k}] tops, int64[B, {k}] top_ids,
+            float[B, 1] value, float[B, 1] above)
+        <int64[1] row_axis = {{1}}, {top.constants}>
         {{
-            row_tops, row_top_ids = TopK <axis = 1> (logits, row_top)
-            row_largest = Gather <axis = 1> (row_tops, row_first)
-            row_lowered = Sub (logits, row_largest)
-            row_raised = Exp (row_lowered)
-            row_sum = ReduceSum <keepdims = 1> (row_raised, row_axis)
-            row_log = Log (row_sum)
-            row_log_sum = Add (row_log, row_largest)
+            row_likely = LogSoftmax <axis = 1> (logits)
+            {top.nodes}
 
             {flattened}
-            row_new = Concat <axis = 1> ({", ".join([*flat, "logits", "row_log_sum"])})
-            row_places = Unsqueeze (row_targets, row_axis)
-            next_rows = ScatterND (rows, row_places, row_new)
+            {written}
+            {_write(last.name, f"old_{last.name}", "logits")}
 
+            row_expected = LogSoftmax <axis = 1> (old_{last.name})
             row_items = Unsqueeze (items, row_axis)
-            row_value = GatherElements <axis = 1> (row_old_logits, row_items)
-            row_above = Greater (row_old_logits, row_value)
+            value = GatherElements <axis = 1> (row_expected, row_items)
+            row_above = Greater (row_expected, value)
             row_ones = Cast <to = 1> (row_above)
-            row_better = ReduceSum <keepdims = 1> (row_ones, row_axis)
-            row_better_count = Cast <to = 7> (row_better)
-            row_rank = Add (row_better_count, row_best)
-            scores = Concat <axis = 1> (row_log_sum, row_value, row_old_log_sum, row_tops)
-            places = Concat <axis = 1> (row_rank, row_top_ids)
+            above = ReduceSum <keepdims = 1> (row_ones, row_axis)
         }}"""
 
 
-def _listed(sizes: Sequence[int]) -> str:
+def _write(name: str, shaped: str, values: str) -> str:
+    """Return the nodes that write values to the targets' rows of a matrix; `shaped` has the shape of the values."""
+    return f"""
+        extent_{name} = Shape ({shaped})
+        places_{name} = Expand (row_targets, extent_{name})
+        next_{name} = ScatterElements <axis = 0> ({name}, places_{name}, {values})"""
+
+
+def _inputs(matrices: Iterable[Matrix]) -> str:
+    return ", ".join(f"float[slots, {m.width}] {m.name}" for m in matrices)
+
+
+def _outputs(matrices: Iterable[Matrix]) -> str:
+    return ", ".join(f"float[slots, {m.width}] next_{m.name}" for m in matrices)
+
+
+def _listed(sizes: Iterable[int]) -> str:
     """Write sizes as a list in ONNX's text format."""
     return "{" + ", ".join(map(str, sizes)) + "}"
-
-
-def _also(declarations: Sequence[str]) -> str:
-    """Write declarations that continue a list, each after a comma."""
-    return "".join(f", {declaration}" for declaration in declarations)
 
 
 def _model(text: str) -> ModelProto:

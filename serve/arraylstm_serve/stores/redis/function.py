@@ -7,14 +7,14 @@ from hashlib import sha256
 from arraylstm_serve.stores.record import HEADER
 
 _BODY = f"""
--- A record's header, as in record.py; Lua counts from 1: stamp 17 to 32, write ids of 8 bytes from 33 to {HEADER}.
+-- A record's header, as in record.py; Lua counts from 1: stamp 17 to 40, write ids of 8 bytes from 33 to {HEADER}.
 -- KEYS: records of one slot. ARGV: the time to live in ms; for each key the expected stamp and the record, '' for none.
 -- Returns for each key 1 (applied), 0 (stale) or the text of an error. The rule is that of `judge` in base.py.
 local function change(key, expected, record, ttl)
   local head = redis.pcall('GETRANGE', key, 0, {HEADER - 1})
   if type(head) == 'table' then return head.err end
   if head ~= '' and string.sub(head, 1, 3) ~= 'ALS' then return 'the key holds something else than a record' end
-  if string.sub(head, 17, 32) == expected then
+  if string.sub(head, 17, 40) == expected then
     local done
     if record == '' then done = redis.pcall('DEL', key) else done = redis.pcall('SET', key, record, 'PX', ttl) end
     return type(done) == 'table' and done.err or 1
