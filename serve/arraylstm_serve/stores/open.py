@@ -46,10 +46,8 @@ async def open_store(
     if kind == "sqlite":
         if not rest or rest.startswith("//"):
             raise StartupError(f"The session store {shown(text)} names no file; write sqlite:PATH.")
-        return await SqliteStore.open(Path(rest), durable=durable, ttl=ttl, clock=clock)
-    if is_shared(text) and rest.startswith("//"):
         return await SqliteStore.open(Path(rest), durable=durable, ttl=ttl, timeout=DISK * timeout, clock=clock)
-    if kind.startswith(("redis", "valkey")) and rest.startswith("//"):
+    if is_shared(text) and rest.startswith("//"):
         return await _open_redis(text, durable=durable, ttl=ttl, timeout=timeout)
     raise StartupError(f"The session store is {shown(kind)}; allowed are {ALLOWED}.")
 
