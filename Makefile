@@ -8,7 +8,8 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=constraints.txt $(BIN)/pip
 PYTEST := $(BIN)/pytest --numprocesses auto --dist worksteal
 # Before a program that reads this folder's packages rather than the wheel's.
 ON_SOURCES := PYTHONPATH=$(CURDIR):$(CURDIR)/export:$(CURDIR)/serve
-SOURCES := $(shell find arraylstm export serve -name '*.py' -o -name py.typed -o -path '*/console/*' -type f) pyproject.toml README.md LICENSE
+SOURCES := $(shell find arraylstm export serve -name '*.py' -o -name py.typed -o -path '*/console/*' -type f) \
+	deploy/nginx-replicas.conf pyproject.toml README.md LICENSE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast test-edge test-faults test-oldest slow lint imports format openapi constraints clean

@@ -7,6 +7,8 @@ Each server runs on the first core and the load on the last one; Redis runs wher
 measures all of them. It needs wrk and, unless --store names a store, redis-server.
 """
 
+import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -17,13 +19,14 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-from bundles import served
+from bundles import Served, served
 from comparing import CPU, P50, P99, REQUESTS, in_turn, row
 from cyclopts import App, Parameter
 from events import single_events
 from load import Load, LoadError, NotThereError, closed_loop
+from population import counted
 from report import Table, output, show, write_json
-from servers import Server, ServerError, free_port, on_core, ours
+from servers import Server, ServerError, free_port, on_core, ours, until_open
 from timing import TimingOptions, single_thread
 
 from arraylstm import console
@@ -31,6 +34,9 @@ from arraylstm import console
 app = App(name="durable", help=__doc__, result_action="return_value")
 
 MEMORY = "memory"
+BEHIND = ", --ack memory"
+COMMITS = 'arraylstm_store_operation_duration_seconds_count{operation="commit"}'
+ACK_MEMORY = ("--ack", "memory", "--sticky")
 PACKAGES = ("onnxruntime", "redis", "uvicorn", "uvloop")
 
 
@@ -54,24 +60,40 @@ class Sizes:
 
 
 @contextmanager
-def stores(sizes: Sizes, folder: Path) -> Iterator[dict[str, str]]:
-    """Yield the stores to measure, by their names in the tables."""
+def stores(sizes: Sizes, folder: Path) -> Iterator[dict[str, tuple[str, ...]]]:
+    """Yield the stores to measure, as the server's flags, by their names in the tables."""
     with ExitStack() as stack:
-        found = {"SQLite": f"sqlite:{folder / 'sessions.db'}"} | {url: url for url in sizes.store}
+        found = {"SQLite": (f"sqlite:{folder / 'sessions.db'}",)} | {url: (url,) for url in sizes.store}
+        found[f"SQLite{BEHIND}"] = (f"sqlite:{folder / 'behind.db'}", *ACK_MEMORY)
         if not sizes.store and shutil.which("redis-server"):
             for fsync in ("everysec", "always"):
-                found[f"Redis {fsync}"] = stack.enter_context(redis(folder / fsync, fsync))
+                url = stack.enter_context(redis(folder / fsync, fsync))
+                found[f"Redis {fsync}"] = (url,)
+                found[f"Redis {fsync}{BEHIND}"] = (f"{url}?prefix=behind", *ACK_MEMORY)
         yield found
 
 
 @contextmanager
-def redis(folder: Path, fsync: str) -> Iterator[str]:
+def redis(folder: Path, fsync: str, *options: str) -> Iterator[str]:
     """Run a Redis of its own; yield its URL."""
     folder.mkdir()
     port = free_port()
-    place = ["--port", str(port), "--dir", str(folder), "--appendonly", "yes", "--appendfsync", fsync, "--save", ""]
+    place = [
+        "--port",
+        str(port),
+        "--dir",
+        str(folder),
+        "--appendonly",
+        "yes",
+        "--appendfsync",
+        fsync,
+        "--save",
+        "",
+        *options,
+    ]
     server = subprocess.Popen(["redis-server", *place], stdout=subprocess.DEVNULL)
     try:
+        until_open(port)
         yield f"redis://127.0.0.1:{port}/0"
     finally:
         server.terminate()
@@ -80,6 +102,21 @@ def redis(folder: Path, fsync: str) -> Iterator[str]:
 
 def _measure(sizes: Sizes, events: Sequence[bytes], connections: int, server: Server) -> Load:
     return closed_loop(server, events, connections, sizes.seconds, sizes.client_core)
+
+
+def syncs(model: Served, sizes: Sizes, folder: Path, flags: Sequence[str]) -> str:
+    """Return how many syncs strace counts of a server that is loaded for a moment, and in how many commits."""
+    log, connections = folder / "syncs", max(sizes.connections)
+    tracer = ("strace", "-f", "-c", "-o", log, "-e", "trace=fsync,fdatasync")
+    with ours(model.bundle, sizes.server_core, "--sessions", *flags, tracer=tracer, patience=90) as server:
+        events = single_events(model, connections)
+        closed_loop(server, events, connections, sizes.seconds, sizes.client_core)
+        found = counted(server)
+    calls = {
+        name: int(count) for count, name in re.findall(r"(\d+) +(fsync|fdatasync)$", log.read_text(), re.MULTILINE)
+    }
+    counts = ", ".join(f"{count} {name}" for name, count in calls.items()) or "no sync"
+    return f"{found['arraylstm_session_events_total']:.0f} events in {found[COMMITS]:.0f} commits: {counts}"
 
 
 @app.default
@@ -96,11 +133,11 @@ def main(
         with ExitStack() as stack:
             model = stack.enter_context(served(None))
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=sizes.folder)))
-            found = {MEMORY: MEMORY} | stack.enter_context(stores(sizes, folder))
+            found = {MEMORY: (MEMORY,)} | stack.enter_context(stores(sizes, folder))
             stack.enter_context(on_core(sizes.client_core))
             servers = {
-                name: stack.enter_context(ours(model.bundle, sizes.server_core, "--sessions", url))
-                for name, url in found.items()
+                name: stack.enter_context(ours(model.bundle, sizes.server_core, "--sessions", *flags))
+                for name, flags in found.items()
             }
             for connections in sizes.connections:
                 events = single_events(model, connections)
@@ -109,10 +146,17 @@ def main(
                 results = in_turn(runs, timing.rounds)
                 shown = (REQUESTS, CPU, P50, P99)
                 rows = [
-                    row(name, loads, shown, to=(MEMORY, results[MEMORY]), compared=(REQUESTS, CPU))
+                    row(name, loads, shown, to=(MEMORY, results[MEMORY]), compared=(REQUESTS, CPU, P99))
                     for name, loads in results.items()
                 ]
-                tables.append(Table(f"{connections} connections", rows))
+                note = f"The load average was {os.getloadavg()[0]:.1f} after the runs"
+                tables.append(Table(f"{connections} connections", rows, [note]))
+                show(tables[-1], out)
+            if shutil.which("strace"):
+                places = {"--ack store": (f"sqlite:{folder / 'counted.db'}",)}
+                places["--ack memory"] = (f"sqlite:{folder / 'behind-counted.db'}", *ACK_MEMORY)
+                notes = [f"{name}: {syncs(model, sizes, folder, flags)}" for name, flags in places.items()]
+                tables.append(Table("Syncs of a server over SQLite, counted by strace", [], notes))
                 show(tables[-1], out)
     except (ServerError, LoadError, NotThereError) as error:
         out.print(f"durable: {error}", style="red")

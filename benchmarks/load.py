@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from math import nan
 from pathlib import Path
 from time import perf_counter, process_time
+from typing import Protocol
 
 import numpy as np
 import uvloop
@@ -28,6 +29,17 @@ _SPIN = 1e-3  # seconds before a request is due in which its client does not sle
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CHUNKED = re.compile(rb"^transfer-encoding: *chunked", re.IGNORECASE | re.MULTILINE)
 _SETTLING = 0.5  # seconds of a stream that are not counted
+
+
+class Target(Protocol):
+    """What wrk is pointed at: a server, or several behind a balancer."""
+
+    name: str
+    port: int
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU time that its processes have taken."""
 
 
 class LoadError(Exception):
@@ -74,7 +86,7 @@ def get(path: str) -> bytes:
 # -- closed loop --------------------------------------------------------------------------------------------------
 
 
-def closed_loop(server: Server, requests: Sequence[bytes], connections: int, seconds: float, core: int) -> Load:
+def closed_loop(server: Target, requests: Sequence[bytes], connections: int, seconds: float, core: int | str) -> Load:
     """Keep every connection busy with the next request, with wrk on its own core.
 
     wrk's percentiles correct for the requests that a slow answer kept from being sent.
@@ -97,7 +109,7 @@ def closed_loop(server: Server, requests: Sequence[bytes], connections: int, sec
     return Load(result["answers"] / result["seconds"], cpu / result["answers"], **percentiles)
 
 
-def _wrk(port: int, requests: str, connections: int, seconds: float, core: int) -> list[str]:
+def _wrk(port: int, requests: str, connections: int, seconds: float, core: int | str) -> list[str]:
     load = ["--threads", "1", "--connections", str(connections), "--duration", f"{max(1, round(seconds))}s"]
     script = ["--timeout", f"{_TIMEOUT}s", "--script", str(_SCRIPT), f"http://{HOST}:{port}", "--", requests]
     return ["taskset", "--cpu-list", str(core), "wrk", *load, *script]

@@ -85,10 +85,10 @@ class Server:
     ) -> None:
         """Stop all its processes; kill those that do not end."""
         for number in (signal.SIGTERM, signal.SIGKILL):
-            for pid in self._pids():
+            for pid in self.pids():
                 _signal(pid, number)
             deadline = monotonic() + _PATIENCE
-            while self._process.poll() is None or self._pids():
+            while self._process.poll() is None or self.pids():
                 if monotonic() > deadline:
                     break
                 sleep(0.05)
@@ -97,7 +97,7 @@ class Server:
     @property
     def cpu_seconds(self) -> float:
         """CPU time that its living processes have taken."""
-        return sum(map(cpu_seconds, self._pids()))
+        return sum(map(cpu_seconds, self.pids()))
 
     def get(self, path: str) -> tuple[int, bytes]:
         """Return the status and the body of its answer to a GET."""
@@ -128,7 +128,8 @@ class Server:
         except (OSError, HTTPException):
             return False
 
-    def _pids(self) -> list[int]:
+    def pids(self) -> list[int]:
+        """Return the ids of its processes."""
         return [int(folder.name) for folder in Path("/proc").glob("[0-9]*") if self._owns(folder)]
 
     def _owns(self, folder: Path) -> bool:
@@ -168,6 +169,21 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def until_open(port: int, patience: float = 30.0) -> None:
+    """Return once somebody listens on a port.
+
+    Raises:
+        ServerError: nobody does so in time.
+    """
+    deadline = monotonic() + patience
+    while monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex((HOST, port)) == 0:
+                return
+        sleep(0.05)
+    raise ServerError(f"nothing listens on port {port} after {patience:.0f} seconds")
+
+
 @contextmanager
 def on_core(core: int) -> Iterator[None]:
     """Run this thread on one core within the context."""
@@ -179,10 +195,12 @@ def on_core(core: int) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def ours(bundle: Path, core: int | str, *options: str, patience: float = 30.0) -> Server:
-    """Return arraylstm-serve with a bundle."""
+def ours(
+    bundle: Path, core: int | str, *options: str, patience: float = 30.0, tracer: Sequence[str | Path] = ()
+) -> Server:
+    """Return arraylstm-serve with a bundle, started by another program if one is given."""
     port = free_port()
-    command = [sys.executable, "-m", "arraylstm_serve", bundle, "--port", str(port), *options]
+    command = [*tracer, sys.executable, "-m", "arraylstm_serve", bundle, "--port", str(port), *options]
     return Server("ours", command, port, core, patience=patience)
 
 

@@ -205,7 +205,7 @@ def test_only_the_wheel_sources_enter_the_build(project):
     let_in = {line[1:] for line in rest if line.startswith("!")}
     assert first == "*"
     files = {"pyproject.toml", "constraints.txt", project["readme"], *project["license-files"]}
-    assert let_in == {*wheel["packages"], *files}
+    assert let_in == {*wheel["packages"], *wheel["force-include"], *files}
 
 
 @pytest.fixture(scope="module")

@@ -57,6 +57,13 @@ def test_the_wheel_holds_the_whole_console():
     assert (folder / "assets" / "app.mjs").exists()
 
 
+@needs_wheel
+def test_the_wheel_holds_the_configuration_of_nginx():
+    """`--replicas` starts nginx from the file that deploy/ has."""
+    shipped = zipfile.ZipFile(WHEELS[-1]).read("arraylstm_serve/replicas/nginx-replicas.conf")
+    assert shipped == (ROOT / "deploy" / "nginx-replicas.conf").read_bytes()
+
+
 def test_the_console_scripts_answer_with_one_version(run_program):
     """The four programs are installed and agree on the distribution's version."""
     for program in ("arraylstm-train", "arraylstm-evaluate", "arraylstm-export", "arraylstm-serve"):

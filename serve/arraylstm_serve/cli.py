@@ -12,6 +12,7 @@ from arraylstm_serve.api.scopes import Scope
 from arraylstm_serve.bundle.load import only_bundle
 from arraylstm_serve.errors import StartupError
 from arraylstm_serve.http import auth
+from arraylstm_serve.replicas.supervisor import supervise
 from arraylstm_serve.server.process import serve
 from arraylstm_serve.settings import VARIABLE_PREFIX, Settings, Variables
 
@@ -38,10 +39,23 @@ def run(bundle: Path | None = None, /, *, settings: Settings = Settings()) -> in
         if bundle is None:
             bundle = only_bundle(Path())
             sys.stderr.write(f"arraylstm-serve: takes the bundle {bundle.resolve().name}, the only one here\n")
-        serve(bundle, settings)
+        return serve_all(bundle, settings)
     except StartupError as error:
         sys.stderr.write(f"arraylstm-serve: {error}\n")
         return BAD_INPUT
+
+
+def serve_all(bundle: Path, settings: Settings) -> int:
+    """Run one server, or as many as --replicas says; return the exit status.
+
+    Raises:
+        StartupError: the settings, or what they name, cannot be used.
+    """
+    if settings.replicas > 1:
+        return supervise(bundle, settings)
+    if settings.balancer != Settings.balancer:
+        raise StartupError(f"--balancer {settings.balancer} is for several servers; give --replicas too.")
+    serve(bundle, settings)
     return 0
 
 

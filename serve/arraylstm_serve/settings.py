@@ -32,6 +32,7 @@ Seconds = Annotated[float, Parameter(validator=Number(gt=0, lte=TEN_YEARS))]
 LARGEST_BATCH = 4096
 """A CPU is fastest with batches of a few hundred rows; larger ones only take more time and memory."""
 MOST_THREADS = 1024
+MOST_REPLICAS = 64
 ADMIN_CONNECTIONS = 32
 """Most connections of the admin listener open at once. They do not count among --max-connections."""
 Port = Annotated[int, Parameter(validator=Number(gte=0, lte=65535))]
@@ -92,6 +93,15 @@ class Settings:
     store_timeout: Seconds = 2.0
     """Seconds after which a call to Redis or Valkey has failed; its requests are answered 503. SQLite's disk has five
     times as long."""
+
+    replicas: Annotated[int, Parameter(validator=Number(gte=1, lte=MOST_REPLICAS))] = 1
+    """Servers to start, at most 64, on one store that servers can share; one that ends is started again. They listen
+    at --port, --admin-port and the ports after them, or at --uds with .0, .1 and so on behind it."""
+
+    balancer: Literal["auto", "nginx", "none"] = "auto"
+    """What stands before --replicas: nginx, which then listens at --port and keeps a session on one replica; or none of
+    ours. auto takes nginx if it is on the PATH and none of --uds, --root-path, --forwarded-allow-ips and
+    --tls-certificate is given."""
 
     max_sessions: Count = 20_000
     """Most sessions held in memory at once; a new one replaces the least recently used idle one, which a store still

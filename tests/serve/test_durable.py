@@ -307,6 +307,26 @@ async def test_write_behind_has_a_bound(bundle_path: Path) -> None:
     assert {decode(f"s{n}", store._records[f"s{n}"][1]).step for n in range(10)} == {2}
 
 
+@pytest.mark.parametrize("most", [1, 3, 7])
+async def test_the_bound_of_write_behind_holds_for_a_whole_batch(bundle_path: Path, most: int) -> None:
+    """Sessions that are stepped together are not all answered if --max-unsaved allows fewer."""
+    store = Store(shared=False)
+    harness = server(bundle_path, store, sessions="sqlite:x", ack="memory", max_unsaved=most)
+    await asyncio.gather(*(harness.send(f"s{n}", "a") for n in range(16)))
+    writing = harness.service._behind
+    assert writing is not None
+    await until_soon(lambda: not writing.unsaved)
+    store.gate.clear()
+    sent = [asyncio.create_task(harness.send(f"s{n}", "b")) for n in range(16)]
+    for _ in range(200):
+        await asyncio.sleep(0.001)
+    assert 1 <= sum(task.done() for task in sent) == len(writing.unsaved) <= most
+    store.gate.set()
+    assert [answer.json()["step"] for answer in await asyncio.gather(*sent)] == [2] * 16
+    await harness.service.close()
+    assert {decode(f"s{n}", store._records[f"s{n}"][1]).step for n in range(16)} == {2}
+
+
 async def test_write_behind_outlasts_a_store_that_fails(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the store fails, answers go on up to the bound; what waits is written once it works."""
     monkeypatch.setattr(behind, "PROBES", 0.01)
@@ -319,6 +339,27 @@ async def test_write_behind_outlasts_a_store_that_fails(bundle_path: Path, monke
     await until_soon(lambda: harness.service.fault)
     store.broken = None
     await until_soon(lambda: decode("u", store._records["u"][1]).step == 2)
+
+
+async def test_write_behind_gives_way_at_its_bound(bundle_path: Path, store: Store) -> None:
+    """A session that another server has changed holds nobody up, even if its next answer waits for the store too."""
+    here = server(bundle_path, store, sessions="redis://x", ack="memory", sticky=True, max_unsaved=1)
+    await here.send("u", "a")
+    await here.send("v", "a")
+    await until_soon(lambda: {"u", "v"} <= set(store._records))
+    await server(bundle_path, store).send("u", "b")
+    store.gate.clear()
+    await here.send("u", "c")
+    waiting = [asyncio.create_task(here.send(name, "d")) for name in ("u", "v")]
+    for _ in range(100):
+        await asyncio.sleep(0.001)
+    assert not any(task.done() for task in waiting)
+    store.gate.set()
+    answers = await asyncio.wait_for(asyncio.gather(*waiting), 30)
+    assert [answer.status_code for answer in answers] == [200, 200]
+    await until_soon(lambda: not here.service.sessions.find("u").version)
+    assert (await here.send("u", "e")).json()["step"] == 3
+    assert decode("v", store._records["v"][1]).step == 2
 
 
 async def test_write_behind_gives_way_to_another_server(bundle_path: Path, store: Store) -> None:

@@ -45,13 +45,18 @@ def open_host(bundle: Bundle, graph: StepGraph, slots: int) -> HostEngine:
     return HostEngine(graph, slots, bundle.manifest.states, len(bundle.vocabulary), bundle.vocabulary.unknown)
 
 
+def runs_on_host(settings: Settings) -> bool:
+    """Whether the settings and onnxruntime leave only the CPU."""
+    return settings.device == "cpu" or (settings.device == "auto" and CUDA not in ort.get_available_providers())
+
+
 def open_accelerator(bundle: Bundle, settings: Settings, slots: int) -> Engine | None:
     """Open the bundle's step graph on the GPU. Return None if the model is to run on the CPU.
 
     Raises:
         StartupError: the settings name the GPU and it cannot be used.
     """
-    if settings.device == "cpu" or (settings.device == "auto" and CUDA not in ort.get_available_providers()):
+    if runs_on_host(settings):
         return None
     from arraylstm_serve.engine.gpu.engine import open_cuda  # needs packages that only the extra serve-gpu installs
 

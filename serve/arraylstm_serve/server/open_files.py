@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from arraylstm_serve.errors import StartupError
 from arraylstm_serve.settings import ADMIN_CONNECTIONS, Settings
 
@@ -12,6 +14,14 @@ except ModuleNotFoundError:  # Windows, which has no such limit
 
 SPARE_FILES = 64
 """Open files in addition to those of accepted connections; connections that are being refused need some of them."""
+
+
+def most_files() -> int:
+    """Return how many open files a process may be allowed at most."""
+    if resource is None:
+        return sys.maxsize
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return sys.maxsize if hard == resource.RLIM_INFINITY else hard
 
 
 def allow_files(settings: Settings) -> None:
@@ -26,7 +36,7 @@ def allow_files(settings: Settings) -> None:
     spare = SPARE_FILES if settings.admin_port is None else SPARE_FILES + ADMIN_CONNECTIONS
     needed = connections + spare
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < needed:
+    if most_files() < needed:
         fitting = hard - spare
         remedy = f"give --max-connections {fitting}, or raise the limit" if fitting > 0 else "raise the limit"
         raise StartupError(

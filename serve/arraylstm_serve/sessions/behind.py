@@ -35,6 +35,7 @@ class WriteBehind:
         most: how many sessions may wait to be written; further answers wait until fewer do.
 
     Attributes:
+        most: see above.
         unsaved: the newest value of each session that waits, by key.
     """
 
@@ -44,30 +45,37 @@ class WriteBehind:
         self.unsaved: dict[str, Session] = {}
         self._stored: dict[str, Stamp | None] = {}
         """The stamp that the store has of each session that waits; None if it has none."""
+        self._dropped: set[str] = set()
+        """The sessions that another server has changed, until they are out of the table."""
         self._sent: dict[str, set[int]] = {}
         """The ids of writes of each session that waits, which the store may have made unnoticed."""
         self._keeper = keeper
         self._table = table
         self._busy = busy
         self._choose = choose
-        self._most = most
+        self.most = most
         self._wake = Event()
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting: deque[tuple[int, Callable[[], None]]] = deque()
         self._closing = False
         self._writing = keeper.do(self._write())
 
     def note(self, before: Session, after: Session) -> None:
-        """Remember that a session has changed."""
+        """Remember that a session has changed, unless the store has another server's value, which counts."""
+        if before.key in self._dropped:
+            return
         self._stored.setdefault(before.key, before.stamp)
         self.unsaved[after.key] = after
         self._wake.set()
 
-    def when_room(self, answer: Callable[[], None]) -> None:
-        """Answer now, or once fewer sessions wait to be written."""
-        if len(self.unsaved) < self._most and not self._waiting:
+    def when_room(self, count: int, answer: Callable[[], None]) -> None:
+        """Answer now, or once so few sessions wait to be written that so many more may; they are at most `most`."""
+        if self._has_room(count) and not self._waiting:
             answer()
         else:
-            self._waiting.append(answer)
+            self._waiting.append((count, answer))
+
+    def _has_room(self, count: int) -> bool:
+        return len(self.unsaved) + count <= self.most
 
     async def close(self) -> None:
         """Write what waits, if the store takes it."""
@@ -100,9 +108,9 @@ class WriteBehind:
             if outcome == "applied":
                 self._written(session)
             elif outcome == "stale" and not await self._is_own(session):
-                await self._give_up(session)
-        while self._waiting and len(self.unsaved) < self._most:
-            self._waiting.popleft()()
+                self._give_up(session)
+        while self._waiting and self._has_room(self._waiting[0][0]):
+            self._waiting.popleft()[1]()
         return not any(isinstance(outcome, Failed) for outcome in outcomes)
 
     def _written(self, session: Session) -> None:
@@ -122,7 +130,7 @@ class WriteBehind:
             return True
         return isinstance(found, Failed)  # nobody knows yet
 
-    async def _give_up(self, session: Session) -> None:
+    def _give_up(self, session: Session) -> None:
         """Drop this server's value of a session that another server has changed: the store's is the one that counts."""
         self._keeper.lost += 1
         logger.error(
@@ -130,10 +138,19 @@ class WriteBehind:
             "all requests of a session to reach one server",
             session.key,
         )
-        while session.key in self._busy:
-            await sleep(PAUSE)
         self._forget(session.key)
-        self._table.unload(session.key)
+        self._dropped.add(session.key)
+        self._keeper.do(self._unload(session.key))
+
+    async def _unload(self, key: str) -> None:
+        """Take a session out of the table once nothing goes on with it. The writer must not wait for that.
+
+        A turn of the session may itself wait until the writer has made room.
+        """
+        while key in self._busy:
+            await sleep(PAUSE)
+        self._dropped.discard(key)
+        self._table.unload(key)
 
     def _forget(self, key: str) -> None:
         del self.unsaved[key], self._stored[key], self._sent[key]

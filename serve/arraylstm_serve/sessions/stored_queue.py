@@ -91,8 +91,10 @@ class StoredQueue(Queue):
                 self._load_again(turn)
         if changed and self._behind is None:
             certain += self._write(changed)
-        elif changed and self._behind is not None:
-            self._behind.when_room(partial(self._answer_first, self._behind, changed))
+        elif self._behind is not None:
+            for start in range(0, len(changed), self._behind.most):
+                some = changed[start : start + self._behind.most]
+                self._behind.when_room(len(some), partial(self._answer_first, self._behind, some))
         if certain:
             super()._end(certain)
 

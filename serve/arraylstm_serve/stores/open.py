@@ -19,6 +19,11 @@ DISK = 5
 """How many times as long as a server a disk may take to answer."""
 
 
+def is_shared(text: str) -> bool:
+    """Whether a text names a store that several servers may use at once."""
+    return text.startswith(("redis", "valkey"))
+
+
 async def open_store(
     text: str, *, durable: bool, ttl: float, timeout: float = 2.0, clock: Clock | None = None
 ) -> Store:
@@ -42,7 +47,7 @@ async def open_store(
         if not rest or rest.startswith("//"):
             raise StartupError(f"The session store {shown(text)} names no file; write sqlite:PATH.")
         return await SqliteStore.open(Path(rest), durable=durable, ttl=ttl, timeout=DISK * timeout, clock=clock)
-    if kind.startswith(("redis", "valkey")) and rest.startswith("//"):
+    if is_shared(text) and rest.startswith("//"):
         return await _open_redis(text, durable=durable, ttl=ttl, timeout=timeout)
     raise StartupError(f"The session store is {shown(kind)}; allowed are {ALLOWED}.")
 

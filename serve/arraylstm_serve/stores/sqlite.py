@@ -13,8 +13,8 @@ from arraylstm_serve.stores.base import Change, Clock, Failed, Loaded, Outcome, 
 from arraylstm_serve.stores.sqlite_file import SqliteFile
 from arraylstm_serve.stores.worker import Worker
 
-SWEEP_RECORDS = 1000
-"""The most expired records removed at once; commits that wait go between."""
+SWEEP_RECORDS = 100
+"""The most expired records removed at once, in some milliseconds; commits that wait go between."""
 
 TIMEOUT = 10.0
 """Seconds after which a load or a commit has failed."""

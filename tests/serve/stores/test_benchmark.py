@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 SCRIPT = Path(__file__).parents[3] / "benchmarks" / "stores.py"
@@ -34,6 +36,18 @@ def test_every_store_is_measured(figures: Any) -> None:
     kinds = ["memory", "SQLite synchronous=FULL", "SQLite synchronous=NORMAL"]
     assert names == [f"{kind}, batch {batch}" for kind in kinds for batch in (1, 3)]
     assert all(value > 0 for row in stores["rows"] for value in row["figures"].values())
+
+
+def test_sessions_are_drawn_by_zipfs_law(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The r-th session of the order comes r times as rarely as the first, and the order is no alphabet."""
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    population = importlib.import_module("population")
+    order = population.zipf_order(1000)
+    counts = np.bincount(population.zipf(1000, 200_000, 1.0), minlength=1000)[order]
+    expected = 200_000 / np.arange(1, 1001) / (1 / np.arange(1, 1001)).sum()
+    assert counts[:20] == pytest.approx(expected[:20], rel=0.1)
+    assert sorted(order) == list(range(1000))
+    assert list(order[:3]) != [0, 1, 2]
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace, which counts the syncs, is not installed")
