@@ -231,6 +231,37 @@ async def test_a_damaged_record_is_refused_by_name(bundle_path: Path, store: Sto
     assert (await second.send("v", "b")).json()["step"] == 2
 
 
+@pytest.mark.parametrize("how", ["removed", "restored"])
+async def test_a_damaged_session_can_be_removed_or_given_a_state(bundle_path: Path, store: Store, how: str) -> None:
+    """What needs nothing of a damaged record but its header goes through; then the session works again."""
+    first = server(bundle_path, store)
+    await first.send("u", "a")
+    state = (await first.client.get("/v1/sessions/u/state")).content
+    expires, record = store._records["u"]
+    store._records["u"] = expires, record[:-1] + bytes([record[-1] ^ 1])
+    second = server(bundle_path, store)
+    check(await second.send("u", "b"), "session_damaged")
+    if how == "removed":
+        assert (await second.client.delete("/v1/sessions/u")).status_code == 204
+    else:
+        assert (await second.client.put("/v1/sessions/u/state", content=state)).status_code == 200
+    assert (await second.send("u", "b")).json()["step"] == (1 if how == "removed" else 2)
+    assert (await server(bundle_path, store).send("u", "c")).json()["step"] == (2 if how == "removed" else 3)
+
+
+async def test_a_bulk_requests_later_events_are_not_applied_to_a_session_that_went_back(
+    bundle_path: Path, store: Store
+) -> None:
+    """The client learns of the loss before anything more happens to the session."""
+    harness = server(bundle_path, store)
+    await harness.send("u", "a")
+    store._records = {}
+    events = [{"session_id": "u", "items": [item]} for item in "bcd"]
+    results = (await harness.client.post("/v1/events", json={"events": events})).json()["results"]
+    assert [result.get("code") for result in results] == ["session_rewound"] * 3
+    assert "u" not in store._records
+
+
 async def test_another_models_state_is_refused(bundle_path: Path, store: Store) -> None:
     """A session of another model is named, can be looked at and removed, and never walks in this one."""
     await server(bundle_path, store).send("u", "a", "b")
@@ -375,3 +406,80 @@ async def test_write_behind_gives_way_to_another_server(bundle_path: Path, store
     await until_soon(lambda: keeper.lost)
     await until_soon(lambda: not here.service.sessions.find("u").version)
     assert (await here.send("u", "d")).json()["step"] == 3
+
+
+async def test_an_unforeseen_error_does_not_end_the_writing(
+    bundle_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Under --ack memory the writing goes on after an error that nobody foresaw; the log has it."""
+    monkeypatch.setattr(behind, "PROBES", 0.01)
+    harness = server(bundle_path, store, sessions="sqlite:x", ack="memory")
+    keeper = harness.service.keeper
+    assert keeper is not None
+    write, failed = keeper.write, []
+
+    async def fail_once(changes: Any) -> Any:
+        if not failed:
+            failed.append(True)
+            raise ZeroDivisionError
+        return await write(changes)
+
+    monkeypatch.setattr(keeper, "write", fail_once)
+    await harness.send("u", "a")
+    await until_soon(lambda: "u" in store._records)
+    assert "sessions could not be written" in caplog.text
+
+
+async def test_answers_without_room_are_refused_while_the_store_fails(
+    bundle_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under --ack memory a client does not wait for a store that is away; nothing is lost, and it goes on later."""
+    monkeypatch.setattr(behind, "PROBES", 0.01)
+    harness = server(bundle_path, store, sessions="sqlite:x", ack="memory", max_unsaved=1)
+    await harness.send("u", "a")
+    await harness.send("v", "a")
+    await until_soon(lambda: {"u", "v"} <= set(store._records))
+    store.broken = Failed("the disk is full")
+    assert (await harness.send("u", "b")).json()["step"] == 2
+    refusal = check(await asyncio.wait_for(harness.send("v", "b"), 5), "store_unavailable")
+    assert "was not applied" in refusal["detail"]
+    check(await asyncio.wait_for(harness.send("u", "c"), 5), "store_unavailable")
+    assert harness.service.pending == 0
+    store.broken = None
+    await until_soon(lambda: decode("u", store._records["u"][1]).step == 2)
+    assert (await harness.send("v", "b")).json()["step"] == 2
+    assert predictions((await harness.send("u", "c")).json()) == near(expected_predictions(["a", "b", "c"]))
+
+
+@pytest.mark.parametrize("back", ["empty", "older"])
+async def test_a_store_that_has_lost_records_gets_them_again(bundle_path: Path, store: Store, back: str) -> None:
+    """Under --ack memory what the server still holds is written again, and no client notices."""
+    harness = server(bundle_path, store, sessions="redis://x", ack="memory", sticky=True)
+    await harness.send("u", "a")
+    await until_soon(lambda: "u" in store._records)
+    older = dict(store._records)
+    await harness.send("u", "b")
+    await until_soon(lambda: decode("u", store._records["u"][1]).step == 2)
+    store._records = older if back == "older" else {}
+    assert (await harness.send("u", "c")).json()["step"] == 3
+    await until_soon(lambda: "u" in store._records and decode("u", store._records["u"][1]).step == 3)
+    assert harness.service.keeper is not None
+    assert harness.service.keeper.lost == 0
+
+
+async def test_the_end_waits_for_a_store_that_comes_back(
+    bundle_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under --ack memory a server that ends goes on trying to write, for as long as --shutdown-timeout."""
+    monkeypatch.setattr(behind, "PROBES", 0.01)
+    harness = server(bundle_path, store, sessions="sqlite:x", ack="memory")
+    await harness.send("u", "a")
+    await until_soon(lambda: "u" in store._records)
+    store.broken = Failed("the disk is full")
+    await harness.send("u", "b")
+    closing = asyncio.create_task(harness.service.close())
+    await asyncio.sleep(0.1)
+    assert not closing.done()
+    store.broken = None
+    await closing
+    assert decode("u", store._records["u"][1]).step == 2

@@ -281,3 +281,14 @@ async def test_unknown_items_are_counted_with_a_store_too(tmp_path: Path) -> Non
 def store() -> Store:
     """The store of a test."""
     return Store()
+
+
+async def test_a_look_does_not_forget_what_was_acknowledged(bundle_path: Path, store: Store) -> None:
+    """After a failed write and a loss in the store, a look finds nothing, and the next event is still told of it."""
+    harness = over(bundle_path, store)
+    await harness.send("u", "a")
+    store.broken = FULL
+    check(await harness.send("u", "b"), "store_unavailable")
+    store.broken, store._records = None, {}
+    check(await harness.client.get("/v1/sessions/u"), "unknown_session")
+    assert check(await harness.send("u", "c"), "session_rewound")["step"] == 0

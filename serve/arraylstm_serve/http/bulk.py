@@ -19,6 +19,7 @@ from arraylstm_serve.api.problems import (
     INVALID_JSON,
     INVALID_REQUEST,
     PAYLOAD_TOO_LARGE,
+    SESSION_REWOUND,
     STOPPING,
     UNSUPPORTED_ENCODING,
     Problem,
@@ -164,7 +165,7 @@ class _Chunk:
 
     def refuse(self, place: int, problem: Problem) -> None:
         """Store the refusal of the event at a place."""
-        if problem.kind.status in RETRYABLE:
+        if problem.kind.status in RETRYABLE or problem.kind is SESSION_REWOUND:
             self._held_back[self._events[place].session_id] = problem.with_traceback(None)
         self.fill(place, problem.body())
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from asyncio import Event, sleep
+from asyncio import Event, get_running_loop, sleep
 from collections import deque
 from collections.abc import Callable, Container
 from itertools import islice
+from math import inf
 
 from arraylstm_serve.sessions.keeper import PROBES, Keeper, Next, encoded
 from arraylstm_serve.sessions.model import Model
@@ -55,8 +56,10 @@ class WriteBehind:
         self._choose = choose
         self.most = most
         self._wake = Event()
-        self._waiting: deque[tuple[int, Callable[[], None]]] = deque()
-        self._closing = False
+        self._waiting: deque[tuple[int, Callable[[], None], Callable[[], None]]] = deque()
+        self._failing = False
+        self._end = inf
+        """When to give up writing, by the event loop's clock, once the server is to end."""
         self._writing = keeper.do(self._write())
 
     def note(self, before: Session, after: Session) -> None:
@@ -67,34 +70,50 @@ class WriteBehind:
         self.unsaved[after.key] = after
         self._wake.set()
 
-    def when_room(self, count: int, answer: Callable[[], None]) -> None:
-        """Answer now, or once so few sessions wait to be written that so many more may; they are at most `most`."""
+    def when_room(self, count: int, answer: Callable[[], None], refuse: Callable[[], None]) -> None:
+        """Answer now, or once so few sessions wait to be written that so many more may; they are at most `most`.
+
+        While the store fails nobody knows when that will be, so then it refuses.
+        """
         if self._has_room(count) and not self._waiting:
             answer()
+        elif self._failing:
+            refuse()
         else:
-            self._waiting.append((count, answer))
+            self._waiting.append((count, answer, refuse))
 
     def _has_room(self, count: int) -> bool:
         return len(self.unsaved) + count <= self.most
 
-    async def close(self) -> None:
-        """Write what waits, if the store takes it."""
-        self._closing = True
+    async def close(self, patience: float) -> None:
+        """Write what waits; if the store does not take it, try for `patience` seconds."""
+        self._end = get_running_loop().time() + patience
         self._wake.set()
         await self._writing
 
     async def _write(self) -> None:
-        while self.unsaved or self._waiting or not self._closing:
+        while self.unsaved or self._waiting or self._end == inf:
             await self._wake.wait()
             self._wake.clear()
             while self.unsaved:
-                if not await self._write_some():
-                    if self._closing:
+                self._failing = not await self._try_some()
+                if self._failing:
+                    while self._waiting:
+                        self._waiting.popleft()[2]()
+                    if get_running_loop().time() + PROBES > self._end:
                         logger.error("%d sessions could not be written before the end", len(self.unsaved))
                         return
                     await sleep(PROBES)
-                elif not self._closing and len(self.unsaved) < BATCH:
+                elif self._end == inf and len(self.unsaved) < BATCH:
                     await sleep(PAUSE)
+
+    async def _try_some(self) -> bool:
+        """Write some sessions; return whether that went well. An unforeseen error is logged, and tried again."""
+        try:
+            return await self._write_some()
+        except Exception:
+            logger.exception("sessions could not be written")
+            return False
 
     async def _write_some(self) -> bool:
         """Write some sessions; return whether the store takes them."""
@@ -122,13 +141,19 @@ class WriteBehind:
             self._sent[session.key].clear()
 
     async def _is_own(self, session: Session) -> bool:
-        """Whether the store has a write of this server's, whose answer was lost; then the next one follows it."""
+        """Whether the store has nothing that another server wrote; then the next write follows what it has.
+
+        It may have a write of this server's whose answer was lost, an earlier one if it has lost some, or no record: a
+        session that another server removed would have left one.
+        """
         found = (await self._keeper.store.load([session.key]))[session.key]
-        stamp = stamp_of(found) if isinstance(found, bytes) else None
-        if stamp is not None and stamp.write in self._sent[session.key]:
-            self._stored[session.key] = stamp
-            return True
-        return isinstance(found, Failed)  # nobody knows yet
+        if isinstance(found, Failed):
+            return True  # nobody knows yet
+        stamp = None if found is None else stamp_of(found)
+        if stamp is not None and stamp.write not in {*self._sent[session.key], *session.writes}:
+            return False
+        self._stored[session.key] = stamp
+        return True
 
     def _give_up(self, session: Session) -> None:
         """Drop this server's value of a session that another server has changed: the store's is the one that counts."""

@@ -117,7 +117,7 @@ class Service:
     async def close(self) -> None:
         """Let go of the store, if there is one, once it has everything."""
         if self._behind is not None:
-            await self._behind.close()
+            await self._behind.close(self.settings.shutdown_timeout)
         if self.keeper is not None:
             await self.keeper.close()
 

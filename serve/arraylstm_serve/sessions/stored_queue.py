@@ -28,7 +28,7 @@ from arraylstm_serve.sessions.queue import Queue
 from arraylstm_serve.sessions.session import Session
 from arraylstm_serve.sessions.turn import Done, Turn
 from arraylstm_serve.stores.base import Failed, Loaded, Outcome
-from arraylstm_serve.stores.record import WRITES, Record, RecordError, decode
+from arraylstm_serve.stores.record import WRITES, Record, RecordError, decode, stamp_of
 
 CERTAIN = (CAPACITY, DEADLINE_EXCEEDED, INTERNAL, MODEL_MISMATCH, SESSION_DAMAGED, STORE_UNAVAILABLE)
 """The refusals that do not depend on where a session stands."""
@@ -94,7 +94,8 @@ class StoredQueue(Queue):
         elif self._behind is not None:
             for start in range(0, len(changed), self._behind.most):
                 some = changed[start : start + self._behind.most]
-                self._behind.when_room(len(some), partial(self._answer_first, self._behind, some))
+                answer = partial(self._answer_first, self._behind, some)
+                self._behind.when_room(len(some), answer, partial(self._refuse, some))
         if certain:
             super()._end(certain)
 
@@ -108,6 +109,10 @@ class StoredQueue(Queue):
                 change = Change(session, change.answer, change.unlisted)
             done.append((turn, change))
         super()._end(done)
+
+    def _refuse(self, changed: list[tuple[Turn, Change]]) -> None:
+        """End turns whose changes may not wait for the store any more; their sessions stay as they were."""
+        super()._end([(turn, unavailable(turn, self._keeper.fault)) for turn, _ in changed])
 
     def _write(self, changed: list[tuple[Turn, Change]]) -> list[Done]:
         """Send changes to the store; return the turns that end now."""
@@ -157,7 +162,7 @@ class StoredQueue(Queue):
             outcome = self._taken(turn, found)
         except RecordError as error:
             logger.warning("%s", error)
-            outcome = Problem(SESSION_DAMAGED, str(error), session_id=turn.command.session_id)
+            outcome = self._damaged(turn, found, error)
         except Exception:
             logger.exception("session %s could not be loaded", turn.key)
             outcome = internal()
@@ -166,6 +171,17 @@ class StoredQueue(Queue):
             self._begin(turn)
         else:
             super()._end([(turn, outcome)])
+
+    def _damaged(self, turn: Turn, found: Loaded, error: RecordError) -> Session | Problem:
+        """Return what stands for a session whose record is damaged.
+
+        A command that makes the state anew or removes it needs only the stamp, which the store compares.
+        """
+        command = turn.command
+        stamp = stamp_of(found) if isinstance(found, bytes) else None
+        if stamp is None or not stamp.version or not command.waits or command.reads_state:
+            return Problem(SESSION_DAMAGED, str(error), session_id=command.session_id)
+        return Session(turn.key, stamp.incarnation, stamp.version, step=1, writes=(stamp.write,))
 
     def _taken(self, turn: Turn, found: Loaded) -> Session | Problem:
         """Return the session that was found, which the table then has too, or why the turn is refused.
@@ -183,7 +199,8 @@ class StoredQueue(Queue):
         if turn.command.waits and session.slot == INITIAL:
             self._table.unload(turn.key)  # a command that does not wait may come while a walk reads the session's slot
         seen, turn.seen = turn.seen, None
-        self._dropped.pop(turn.key, None)
+        if turn.command.waits:  # others do not compare, so what was seen must be kept for one that does
+            self._dropped.pop(turn.key, None)
         if seen is not None and self._is_behind(session, seen):
             self._counters.rewound += 1
             detail = (

@@ -199,13 +199,21 @@ def decode(key: str, data: bytes) -> Record:
 
 
 def stamp_of(data: bytes) -> Stamp:
-    """Return the stamp of a record's bytes, or of its first HEADER bytes; nothing else is read."""
-    return Stamp(*_STAMP.unpack_from(data, _STAMP_AT))
+    """Return the stamp of a record's bytes, or of its first HEADER bytes; nothing else is read.
+
+    What a record that was cut off lacks counts as zeros.
+    """
+    return Stamp(*_STAMP.unpack_from(_headed(data), _STAMP_AT))
 
 
 def writes_of(data: bytes) -> tuple[int, ...]:
-    """Return the write ids of a record's bytes, or of its first HEADER bytes, newest first; nothing else is read."""
-    return tuple(write for write in _WRITES.unpack_from(data, _WRITES_AT) if write)
+    """Return the write ids of a record's bytes, or of its first HEADER bytes, newest first; see `stamp_of`."""
+    return tuple(write for write in _WRITES.unpack_from(_headed(data), _WRITES_AT) if write)
+
+
+def _headed(data: bytes) -> bytes:
+    """Return bytes that are as long as a header at least."""
+    return data if len(data) >= HEADER else data.ljust(HEADER, b"\0")
 
 
 def _describe(record: Record) -> _Description:

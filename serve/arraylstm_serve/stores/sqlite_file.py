@@ -100,10 +100,16 @@ class SqliteFile:
             committing = True
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
-            with suppress(sqlite3.Error):
-                self._connection.execute("ROLLBACK")
+            self._roll_back()
             return [[Failed(_reason(error), unknown=committing) for _ in changes] for changes in batches]
+        except BaseException:
+            self._roll_back()  # else the next transaction could not begin
+            raise
         return outcomes
+
+    def _roll_back(self) -> None:
+        with suppress(sqlite3.Error):
+            self._connection.execute("ROLLBACK")
 
     def sweep(self, most: int) -> int:
         """Remove at most so many expired records, and return how many.

@@ -463,3 +463,18 @@ async def test_time_that_is_set_ends_no_session(tmp_path: Path, monkeypatch: pyt
         assert step_of("s", (await store.load(["s"]))["s"]) == two.step
         one = two
     await store.close()
+
+
+async def test_a_record_that_was_cut_off_harms_no_other(path: Path) -> None:
+    """Its own changes are stale, those of other sessions in the same transaction are made, then and later."""
+    store = await open_file(path)
+    cut, fine = first("cut"), first("fine")
+    await store.commit([change(cut)])
+    await store.close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE records SET record = x'414c53017801'")
+        connection.commit()
+    store = await open_file(path)
+    assert await store.commit([change(following(cut), cut), change(fine)]) == ["stale", "applied"]
+    assert await store.commit([change(following(fine), fine)]) == ["applied"]
+    await store.close()
