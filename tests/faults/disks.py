@@ -7,7 +7,7 @@ import fcntl
 import os
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -20,16 +20,21 @@ WITHOUT_FLUSH = struct.pack("I", 2)
 """EXT4_GOING_FLAGS_NOLOGFLUSH: what is in memory alone is lost, as without power."""
 
 
-def run(*command: str | Path) -> str:
-    """Run a program of the system; skip the test if it is not allowed or not there."""
+def prepare(*command: str | Path) -> str:
+    """Run a program of the system before a trial; skip the test if it is not allowed or not there."""
     if os.geteuid():
         pytest.skip(f"{command[0]} needs root")
     try:
-        done = subprocess.run(list(map(str, command)), check=False, capture_output=True, text=True, timeout=60)
+        return run(*command)
     except FileNotFoundError:
         pytest.skip(f"{command[0]} is not installed")
-    if done.returncode:
-        pytest.skip(f"{' '.join(map(str, command))}: {done.stderr.strip()}")
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"{' '.join(map(str, command))}: {error.stderr.strip()}")
+
+
+def run(*command: str | Path) -> str:
+    """Run a program of the system in a trial, where it must work."""
+    done = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True, timeout=60)
     return done.stdout.strip()
 
 
@@ -63,7 +68,7 @@ class SmallDisk:
 def small_disk(path: Path, megabytes: int = 24) -> Iterator[SmallDisk]:
     """Mount a small disk."""
     path.mkdir()
-    run("mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", path)
+    prepare("mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", path)
     try:
         yield SmallDisk(path)
     finally:
@@ -76,7 +81,7 @@ class Disk:
     def __init__(self, path: Path, image: Path) -> None:
         self.path = path
         self._image = image
-        self._mount()
+        self._mount(prepare)
 
     def lose_power(self) -> None:
         """Lose what has not reached the disk; all that is written from now on fails."""
@@ -106,10 +111,10 @@ class Disk:
         """Check and mount the disk, as after a restart of the machine; nobody has a file open on it."""
         run("umount", self.path)
         subprocess.run(["e2fsck", "-fy", self._image], check=False, capture_output=True)
-        self._mount()
+        self._mount(run)
 
-    def _mount(self) -> None:
-        run("mount", "-o", "loop,errors=remount-ro", self._image, self.path)
+    def _mount(self, how: Callable[..., str]) -> None:
+        how("mount", "-o", "loop,errors=remount-ro", self._image, self.path)
 
 
 @contextmanager
@@ -119,7 +124,7 @@ def disk(folder: Path, megabytes: int = 64) -> Iterator[Disk]:
     path.mkdir()
     with image.open("wb") as file:
         file.truncate(megabytes << 20)
-    run("mkfs.ext4", "-q", image)
+    prepare("mkfs.ext4", "-q", image)
     made = Disk(path, image)
     try:
         yield made

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from ..serve.stores.servers import program
 from ..waiting import until
-from .disks import run
+from .disks import prepare, run
 
 PORT = 6379
 
@@ -26,7 +26,7 @@ class Network:
         self.addresses = [f"10.213.{place}.2" for place in range(cables)]
         for place, address in enumerate(self.addresses):
             ours, theirs = f"{name}o{place}", f"{name}t{place}"
-            run("ip", "link", "add", ours, "type", "veth", "peer", "name", theirs, "netns", name)
+            prepare("ip", "link", "add", ours, "type", "veth", "peer", "name", theirs, "netns", name)
             run("ip", "address", "add", f"10.213.{place}.1/24", "dev", ours)
             run("ip", "link", "set", ours, "up")
             run("ip", "-n", name, "address", "add", f"{address}/24", "dev", theirs)
@@ -45,7 +45,7 @@ class Network:
 def network(folder: Path, cables: int, *options: str) -> Iterator[Network]:
     """Run a Redis in a network of its own."""
     name = f"als{secrets.token_hex(2)}"
-    run("ip", "netns", "add", name)
+    prepare("ip", "netns", "add", name)
     try:
         made = Network(name, cables)
         place = ["--port", str(PORT), "--dir", str(folder), "--save", "", "--protected-mode", "no"]

@@ -67,7 +67,7 @@ async def test_a_store_that_refuses_changes_alone_makes_the_server_unready(
     store.refusing = False
     await until_soon(lambda: not harness.service.fault)
     assert await readiness(harness) == [200] * 3
-    assert keeper.PROBE not in store._records
+    assert not set(keeper.PROBED) & set(store._records)
     assert (await harness.send("u", "b", expected_step=1)).json()["step"] == 2
 
 
@@ -292,3 +292,17 @@ async def test_a_look_does_not_forget_what_was_acknowledged(bundle_path: Path, s
     store.broken, store._records = None, {}
     check(await harness.client.get("/v1/sessions/u"), "unknown_session")
     assert check(await harness.send("u", "c"), "session_rewound")["step"] == 0
+
+
+async def test_a_store_is_tried_in_many_places(bundle_path: Path, store: Store, quick: None) -> None:
+    """A server whose session lies on a node that is away is ready again if any other node of the store works."""
+    load = store._load
+
+    async def a_node_is_away(keys: Sequence[str]) -> dict[str, Any]:
+        return await load(keys) | {key: FULL for key in keys if key == "u" or key in keeper.PROBED[:15]}
+
+    store._load = a_node_is_away  # type: ignore[method-assign]
+    harness = over(bundle_path, store)
+    check(await harness.send("u", "a"), "store_unavailable")
+    await until_soon(lambda: not harness.service.fault)
+    assert await readiness(harness) == [200] * 3

@@ -22,8 +22,8 @@ SWEEPS = 60.0
 PROBES = 1.0
 """Seconds between two looks at a store that has failed."""
 
-PROBE = "."
-"""The key to look for and to write: no session has this id."""
+PROBED = tuple(f"?{number}" for number in range(16))
+"""The keys to look for; no session has such an id. In a cluster some of them lie on a node that works, if any does."""
 
 Use = Literal["load", "commit"]
 """What a store is used for, and what can fail by itself: a full disk refuses changes and goes on answering loads."""
@@ -136,21 +136,23 @@ class Keeper:
     async def _probe(self) -> None:
         while self._faults:
             await sleep(PROBES)
-            found = (await self.store.load([PROBE]))[PROBE]
-            self._note("load", [found])
-            if "commit" in self._faults and not isinstance(found, Failed):
-                await self._probe_writing(found)
+            found = await self.store.load(PROBED)
+            self._note("load", list(found.values()))
+            answered = next((key for key, record in found.items() if not isinstance(record, Failed)), None)
+            if "commit" in self._faults and answered is not None:
+                await self._probe_writing(answered, found[answered])
         logger.info("the session store works again")
 
-    async def _probe_writing(self, found: bytes | None) -> None:
+    async def _probe_writing(self, key: str, found: Loaded) -> None:
         """Write a record as large as those that could not be written, and remove it again."""
         size = self._too_large // np.float32().itemsize
         record = Record(
-            key=PROBE, incarnation=1, version=1, writes=(new_write(),), tensors={PROBE: np.zeros(size, np.float32)}
+            key=key, incarnation=1, version=1, writes=(new_write(),), tensors={"probe": np.zeros(size, np.float32)}
         )
-        outcomes = await self.store.commit([Change(PROBE, None if found is None else stamp_of(found), encode(record))])
+        before = stamp_of(found) if isinstance(found, bytes) else None
+        outcomes = await self.store.commit([Change(key, before, encode(record))])
         if outcomes == ["applied"]:
-            await self.store.commit([Change(PROBE, record.stamp, None)])
+            await self.store.commit([Change(key, record.stamp, None)])
         self._note("commit", outcomes)
 
     async def _sweep(self) -> None:
