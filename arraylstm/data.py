@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from arraylstm.errors import DataError
 from arraylstm.eventfiles import parquet
 from arraylstm.eventfiles.finish import Finished
-from arraylstm.eventfiles.forms import Form, check_used, columns_to_read, form_of, names_of
+from arraylstm.eventfiles.forms import Form, check_parquet, check_used, columns_to_read, form_of, names_of
 from arraylstm.eventfiles.gather import Gathered, Part
 from arraylstm.eventfiles.jsonlines import read_json_lines
 from arraylstm.eventfiles.lines import read_lines
@@ -47,8 +47,8 @@ class Reading:
     @property
     def source(self) -> str:
         """The files, in words."""
-        first, *more = self.record["files"]
-        return f"{first} and {len(more)} more files" if len(more) > 1 else ", ".join([first, *more])
+        files = self.record["files"]
+        return ", ".join(files) if len(files) < 3 else f"{files[0]} and {len(files) - 1} more files"
 
 
 def read_sessions(
@@ -173,6 +173,7 @@ class _Reader:
         with opened(path) as content:
             if content.is_parquet:
                 self._settle_form("table", path)
+                check_parquet(self._options, self._flags)
                 columns = self._settle_columns(parquet.column_names(path), path)
                 self._gather(parquet.read_parquet(path, columns, self._bad), path)
             else:

@@ -58,6 +58,14 @@ def check_used(form: Format, options: DataOptions, flags: str) -> None:
         raise DataError(f"{flag} {what}, but {said}: leave one of them out")
 
 
+def check_parquet(options: DataOptions, flags: str) -> None:
+    """Raise DataError if an option does not go with a Parquet file."""
+    if options.format not in ("auto", "table"):
+        raise DataError(f"is a Parquet file, but {flags}format is {options.format!r}: give {flags}format table")
+    for name in options.changed().keys() & _TABLE_ALONE:
+        raise DataError(f"is a Parquet file, for which {flags}{name} means nothing: leave it out")
+
+
 def columns_to_read(names: Sequence[str], options: DataOptions, flags: str) -> Columns:
     """Return the columns to read, of a file with these ones.
 

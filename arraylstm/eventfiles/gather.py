@@ -85,7 +85,7 @@ class Gathered:
 
 def _in_order(items: list[str], keys: Sequence[Key]) -> tuple[list[str], Sequence[Key]]:
     """Return items and times ordered by time; events of one time keep their order."""
-    if all(a <= b for a, b in pairwise(keys)):  # type: ignore[operator]
+    if all(a <= b for a, b in pairwise(keys)):
         return items, keys
     order = sorted(range(len(items)), key=keys.__getitem__)
     return [items[at] for at in order], [keys[at] for at in order]

@@ -103,7 +103,7 @@ def _zstd() -> Any:
 class _Joined(io.RawIOBase):
     """A stream that begins with bytes which were read from it already."""
 
-    def __init__(self, head: bytes, rest: BinaryIO) -> None:
+    def __init__(self, head: bytes, rest: Any) -> None:
         self._head, self._rest = head, rest
 
     def readable(self) -> bool:

@@ -32,7 +32,7 @@ _UNITS: dict[str, tuple[int, int]] = {
 }
 _NUMBER_ABOVE_0, _NUMBER_BELOW = "a number", "a number not above 0"
 _ISO_WAYS = _DAY, _ZONED, _LOCAL = "a date alone", "with a zone", "without a zone"
-_PER_SECOND = dict.fromkeys(_ISO_WAYS, 10**_NANO) | {
+_PER_SECOND: dict[str, int] = dict.fromkeys(_ISO_WAYS, 10**_NANO) | {
     name: 10 ** (3 * power) for power, name in enumerate(_UNITS) if name.endswith("1970")
 }
 _NUMBERS = {*_UNITS, _NUMBER_ABOVE_0, _NUMBER_BELOW}
@@ -96,8 +96,8 @@ class TimeColumn:
         for way, (place, text, file) in self._seen.items():
             if way not in _PER_SECOND:
                 raise DataError(
-                    f"{self._where(place, file)} has the time {text!r} ({way}), which says no distance in seconds: gaps need ISO 8601 or "
-                    "numbers since 1970"
+                    f"{self._where(place, file)} has the time {text!r} ({way}), which says no distance "
+                    "in seconds: gaps need ISO 8601 or numbers since 1970"
                 )
         return _PER_SECOND[next(iter(self._seen))]
 
