@@ -26,7 +26,7 @@ MODELS: dict[str, type[ItemModel]] = {"NextItemModel": NextItemModel, "LSTM2002"
 
 
 def save(model: ItemModel, path: str | Path) -> None:
-    """Write the model: class name, configuration, vocabulary, weights, `trained_on`. `.safetensors` selects that format.
+    """Write class name, configuration, vocabulary, weights and `trained_on`; a `.safetensors` path selects that format.
 
     The file appears whole or not at all: it is written beside `path` and then given that name.
 

@@ -16,7 +16,7 @@ from arraylstm.eventfiles.gather import Gathered, Part
 from arraylstm.eventfiles.jsonlines import read_json_lines
 from arraylstm.eventfiles.lines import read_lines
 from arraylstm.eventfiles.options import ITEM, SESSION, DataOptions
-from arraylstm.eventfiles.rows import BadRows, Columns, Row
+from arraylstm.eventfiles.rows import BadRows, Columns, Row, counted
 from arraylstm.eventfiles.source import STDIN, Content, opened
 from arraylstm.eventfiles.suspicion import Suspicion
 from arraylstm.eventfiles.table import Layout, delimiter, read_table
@@ -197,7 +197,8 @@ class _Reader:
     def _events(self, lines: Iterable[str], first: str, form: Form, columns: Columns) -> Iterator[Row]:
         if form == "jsonl":
             return read_json_lines(lines, columns, self._bad)
-        layout = Layout(self._options.separator or delimiter(first), self._options.headerless)
+        separator = self._options.separator or delimiter(first)
+        layout = Layout(separator, self._options.headerless, f"{self._flags}headerless")
         return read_table(lines, layout, columns, self._bad)
 
     def _settle_form(self, form: Form, path: Path) -> None:
@@ -267,10 +268,10 @@ class _Reader:
 
     def _counts_in_words(self) -> Iterator[str]:
         if self._options.session_gap is not None:
-            kind = "users" if self._options.user_column else "sessions"
-            yield f"{len(self._rows):,} {kind} cut at gaps of more than {self._options.session_gap}"
+            kind = "user" if self._options.user_column else "session"
+            yield f"{counted(len(self._rows), kind)} cut at gaps of more than {self._options.session_gap}"
         if self._rows.duplicates:
-            yield f"{self._rows.duplicates:,} events with the session, item and time of another"
+            yield f"{counted(self._rows.duplicates, 'duplicate')} (the session, item and time of another event) kept"
         if self._bad.count:
             yield self._bad.words()
 

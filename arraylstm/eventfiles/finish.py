@@ -6,6 +6,7 @@ from itertools import pairwise
 from arraylstm.errors import DataError
 from arraylstm.eventfiles.gather import Part
 from arraylstm.eventfiles.options import DataOptions
+from arraylstm.eventfiles.rows import counted
 from arraylstm.eventfiles.times import Key
 
 
@@ -46,7 +47,7 @@ class Finished:
 
     def words(self) -> list[str]:
         """Return what was done, in words."""
-        said = [f"{self.repeats:,} repeats dropped"] if self._options.drop_repeats else []
+        said = [f"{counted(self.repeats, 'repeat')} dropped"] if self._options.drop_repeats else []
         if self._options.session_start is not None:
             said.append(f"each session begun by {self._options.session_start!r}")
         if self._options.session_end is not None:

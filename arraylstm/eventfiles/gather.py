@@ -51,7 +51,7 @@ class Gathered:
             try:
                 key = self._column.read(row.time or "", row.place)
             except UnreadableTimeError as error:
-                self._bad.leave_out(str(error))
+                self._bad.leave_out(error.fault, error.advice)
                 return
             self._times.setdefault(row.session, _Times()).append(key)
         item = self._texts.setdefault(row.item, row.item)

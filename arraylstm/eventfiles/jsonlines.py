@@ -8,6 +8,9 @@ from typing import Any
 from arraylstm.eventfiles.rows import BadRows, Column, Columns, Row, listed
 from arraylstm.eventfiles.source import shown
 
+_LONGEST = 100
+"""Digits of an integer."""
+
 
 def parse_object(line: str) -> dict[str, Any] | None:
     """Return the object that a line holds, with numbers that are exact; None if it holds something else.
@@ -16,7 +19,9 @@ def parse_object(line: str) -> dict[str, Any] | None:
         ValueError: it is not JSON, or an object has a key twice.
     """
     try:
-        content = json.loads(line, parse_float=Decimal, parse_constant=_refuse, object_pairs_hook=_once)
+        content = json.loads(
+            line, parse_float=Decimal, parse_int=_integer, parse_constant=_refuse, object_pairs_hook=_once
+        )
     except json.JSONDecodeError as error:
         raise ValueError(f"is not JSON: {error.msg} at character {error.pos + 1}") from None
     except RecursionError:
@@ -78,6 +83,12 @@ def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         raise ValueError("has a key twice")
     return found
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _LONGEST:
+        raise ValueError(f"has an integer of {len(digits)} digits")
+    return int(digits)
 
 
 def _refuse(constant: str) -> None:

@@ -56,8 +56,8 @@ class BadRows:
         """Stands before the places of the file that is read, where there are several."""
         self._shown: list[str] = []
 
-    def leave_out(self, fault: str) -> None:
-        """Take note of one more row; `fault` begins with its place.
+    def leave_out(self, fault: str, advice: str = "") -> None:
+        """Take note of one more row; `fault` begins with its place, `advice` says what to do if it is refused.
 
         Raises:
             DataError: there are more than are allowed.
@@ -65,7 +65,7 @@ class BadRows:
         self.count += 1
         if self.count > self._allowed:
             limit = f"; {self._flag} {self._allowed} allows no further one" if self._allowed else ""
-            raise DataError(fault + limit)
+            raise DataError(fault + advice + limit)
         if len(self._shown) < _SHOWN:
             self._shown.append(f"{self.file}{fault}")
 
@@ -74,7 +74,12 @@ class BadRows:
         if not self.count:
             return ""
         more = [f"and {self.count - _SHOWN:,} more"] if self.count > _SHOWN else []
-        return f"{self.count:,} bad rows left out ({'; '.join(self._shown + more)})"
+        return f"{counted(self.count, 'bad row')} left out ({'; '.join(self._shown + more)})"
+
+
+def counted(count: int, what: str) -> str:
+    """Return a count with the word for what is counted, as messages say it."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def listed(names: Sequence[str]) -> str:
@@ -82,14 +87,14 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names[:20])) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
-def place(column: Column, names: Sequence[str], remedy: str = "") -> int:
+def place(column: Column, names: Sequence[str]) -> int:
     """Return where a column stands among those of a table.
 
     Raises:
         DataError: it is not there, or a column is there twice.
     """
     if column.name not in names:
-        raise DataError(f"has no column {column.name!r}; its columns are {listed(names)}: give {column.flag}{remedy}")
+        raise DataError(f"has no column {column.name!r}; its columns are {listed(names)}: give {column.flag}")
     twice = sorted({name for name in names if name and names.count(name) > 1})
     if twice:
         raise DataError(f"has the column {twice[0]!r} more than once; its columns are {listed(names)}")

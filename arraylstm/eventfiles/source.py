@@ -82,7 +82,10 @@ def opened(path: Path) -> Iterator[Content]:
             zstd = _zstd()
             unpacked, faults = zstd.ZstdFile(file), (EOFError, zstd.ZstdError)
         try:
-            yield _content(*_with_head(unpacked))
+            file, head = _with_head(unpacked)
+            if head.startswith(PARQUET):
+                raise DataError(f"is a Parquet file packed with {kind}; unpack it first")
+            yield _content(file, head)
         except faults as error:
             raise DataError(f"is a damaged or cut off {kind} file: {error}") from None
 

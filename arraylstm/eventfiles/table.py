@@ -2,11 +2,11 @@
 
 import csv
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Self
 
 from arraylstm.errors import DataError
-from arraylstm.eventfiles.rows import BadRows, Column, Columns, Row, place
+from arraylstm.eventfiles.rows import BadRows, Columns, Row, listed, place
 from arraylstm.eventfiles.source import shown
 
 DELIMITERS = ("::", "\t", ",", ";", "|")
@@ -20,10 +20,11 @@ _QUOTES = {
 
 
 class Layout(NamedTuple):
-    """How a table's lines are read: what separates fields, and whether the first line names the columns."""
+    """How a table's lines are read: what separates fields, whether no line names columns, and the flag that says so."""
 
     delimiter: str
-    headerless: bool = False
+    headerless: bool
+    flag: str
 
 
 def delimiter(header: str) -> str:
@@ -55,7 +56,15 @@ def read_table(lines: Iterable[str], layout: Layout, columns: Columns, bad: BadR
     source = _Lines(lines)
     rows = _rows(source, layout, bad)
     names = next(rows, [])
-    session_at, item_at, *time_at = (_place(column, names, layout) for column in columns if column is not None)
+    wanted = [column for column in columns if column is not None]
+    if not layout.headerless and all(column.name.isdecimal() for column in wanted):
+        said = (
+            f"{columns.session.flag} {columns.session.name} is a number, which names a column with {layout.flag} alone"
+        )
+        raise DataError(
+            f"{said}: give that, or give the columns names in the first line; its columns are {listed(names)}"
+        )
+    session_at, item_at, *time_at = (place(column, names) for column in wanted)
     for row in rows:
         session, item = row[session_at], row[item_at]
         fault = columns.missing(session, item)
@@ -156,8 +165,3 @@ def _refuse_swallowed_rows(source: _Lines, separator: str, width: int) -> None:
         if width > 1 and line.partition('"')[0].count(separator) >= width - 1:
             place = f"{source.place()} opens a quote that is closed lines later"
             raise DataError(f"{place}, with what looks like whole rows before that: {source.text()}")
-
-
-def _place(column: Column, names: Sequence[str], layout: Layout) -> int:
-    by_number = column.name.isdecimal() and not layout.headerless
-    return place(column, names, ", and say that the file has no header if columns have numbers" if by_number else "")

@@ -43,7 +43,16 @@ _READ = (
 
 
 class UnreadableTimeError(DataError):
-    """A text is no time."""
+    """A text is no time.
+
+    Attributes:
+        fault: what is wrong, with the place.
+        advice: what to do.
+    """
+
+    def __init__(self, fault: str, advice: str) -> None:
+        super().__init__(fault + advice)
+        self.fault, self.advice = fault, advice
 
 
 class TimeColumn:
@@ -73,7 +82,7 @@ class TimeColumn:
         try:
             way, key = _parse(text)
         except ValueError as error:
-            raise UnreadableTimeError(f"{place} has the time {text!r}, {error}; {self._advice}") from None
+            raise UnreadableTimeError(f"{place} has the time {text!r}, {error}", f"; {_READ}; {self._advice}") from None
         if way not in self._seen:
             for other in self._seen:
                 if not {way, other} & {_NUMBER_ABOVE_0, _NUMBER_BELOW} or not {way, other} <= _NUMBERS:
@@ -130,7 +139,7 @@ def looks_like_a_time(text: str) -> bool:
 def _parse(text: str) -> tuple[str, Key]:
     """Return the way a time is written in, and its key; raises ValueError with the end of a message."""
     if len(text) > _LONGEST:
-        raise ValueError(f"which is longer than a time: {_READ}")
+        raise ValueError("which is longer than a time")
     if _NUMBER.fullmatch(text):
         number: int | Decimal = int(text) if text.lstrip("+-").isdigit() else Decimal(text)
         if not -LARGEST < number < LARGEST:
@@ -140,7 +149,7 @@ def _parse(text: str) -> tuple[str, Key]:
         return _DAY, _seconds(text) * 10**_NANO
     found = _ISO.fullmatch(text)
     if not found:
-        raise ValueError(f"which cannot be read: {_READ}")
+        raise ValueError("which cannot be read")
     zone = found["zone"]
     seconds = _seconds(f"{found['date']}T{found['clock']}{_offset(zone) if zone else ''}")
     return (_ZONED if zone else _LOCAL), seconds * 10**_NANO + _nanoseconds(found["fraction"] or "0")
