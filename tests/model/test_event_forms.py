@@ -56,7 +56,7 @@ class TestPacked:
         """Nothing of a file that is cut off, or is no text, is used."""
         packed = pack(os.urandom(300).hex().encode())
         assert "is a damaged or cut off" in refusal(packed[:-9])
-        assert "is a damaged or cut off" in refusal(packed[:40] + b"\xff\xff\xff\xff" + packed[44:])
+        assert "is a damaged or cut off" in refusal(packed[:7] + b"\xff" * 8 + packed[15:])
         assert "line 1 is not UTF-8 text" in refusal(pack(b"\xe9 b\n"))
         assert "packed with bzip2" in refusal(pack(b"BZh91AY&SY"))
         assert "a Parquet file packed with" in refusal(pack(b"PAR1" + bytes(30)), format="table")
@@ -143,10 +143,11 @@ class TestHeaderless:
             DataOptions(**options)
 
 
+NAMED = {"session_column": "s", "item_column": "i", "time_column": "t"}
+
+
 class TestJsonLines:
     """An event an object."""
-
-    NAMED = {"session_column": "s", "item_column": "i", "time_column": "t"}
 
     def test_objects_are_events(self, sessions):
         """Numbers are exact, 5 is "5", keys stand in any order, and blank lines mean nothing."""
@@ -155,7 +156,7 @@ class TestJsonLines:
             "",
             '{"s": "a", "i": "5 x", "t": 1700000000.123456788}',
         ]
-        assert sessions("\n".join(lines), **self.NAMED) == [["5 x", "5"]]
+        assert sessions("\n".join(lines), **NAMED) == [["5 x", "5"]]
         assert sessions('{"SessionId": 1, "ItemId": "é"}\n{"SessionId": "1", "ItemId": "\\u00e9"}') == [["é", "é"]]
 
     @pytest.mark.parametrize(
@@ -179,7 +180,7 @@ class TestJsonLines:
     )
     def test_a_line_that_is_no_event_is_refused_with_its_place(self, refusal, line, message):
         """Nothing is rounded, and nothing made up for what is missing."""
-        assert f"line 3 {message}" in refusal(f'{{"s": 1, "i": 1, "t": 1}}\n\n{line}\n', **self.NAMED)
+        assert f"line 3 {message}" in refusal(f'{{"s": 1, "i": 1, "t": 1}}\n\n{line}\n', **NAMED)
 
 
 class TestParquet:
