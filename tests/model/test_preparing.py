@@ -147,6 +147,7 @@ def test_the_standard_input_can_be_trained_on_once(run_here, monkeypatch, tmp_pa
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a b c\n" * 20)))
     refused = run_here(main, "-", "--test=-")
     assert "- is the standard input, which can be read once" in refused.stderr
+    assert "--session-end requires an argument" in " ".join(run_here(main, "-", "--session-end", "-").stderr.split())
     done = run_here(main, "-", "--epochs", 1, "--hidden-size", 4)
     assert (done.returncode, done.stderr) == (0, "")
     assert arraylstm.load(tmp_path / "model.pt").trained_on["data"]["files"] == ["-"]
