@@ -152,7 +152,9 @@ def _parse(text: str) -> tuple[str, Key]:
         raise ValueError("which cannot be read")
     zone = found["zone"]
     seconds = _seconds(f"{found['date']}T{found['clock']}{_offset(zone) if zone else ''}")
-    return (_ZONED if zone else _LOCAL), seconds * 10**_NANO + _nanoseconds(found["fraction"] or "0")
+    return (_ZONED if zone else _LOCAL), seconds * 10**_NANO + (
+        _nanoseconds(found["fraction"]) if found["fraction"] else 0
+    )
 
 
 def _nanoseconds(digits: str) -> int | Fraction:
