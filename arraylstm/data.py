@@ -136,11 +136,14 @@ def _files(paths: Sequence[Path]) -> list[Path]:
             files += inside
         else:
             files.append(path)
-    twice = [file for number, file in enumerate(files) if file in files[:number]]
-    if twice:
-        raise DataError(f"{twice[0]}: is given twice")
     if not files:
         raise DataError("no event file is given")
+    seen: set[Path] = set()
+    for file in files:
+        where = file if file == STDIN else file.resolve()
+        if where in seen:
+            raise DataError(f"{file}: is given twice")
+        seen.add(where)
     return files
 
 

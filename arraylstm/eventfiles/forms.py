@@ -20,10 +20,10 @@ def form_of(first: str, options: DataOptions) -> Form:
     if options.format != "auto":
         return options.format
     given = options.changed().keys()
-    keys = [] if given & _TABLE_ALONE else _keys(first)
+    is_object = first.lstrip().startswith("{") and not given & _TABLE_ALONE
     named = given & {*EVENT_A_ROW, *_TABLE_ALONE} - {"bad_rows"}
-    if named or {SESSION, ITEM} <= set(keys or fields(first)):
-        return "jsonl" if keys else "table"
+    if named or {SESSION, ITEM} <= set(_keys(first) if is_object else fields(first)):
+        return "jsonl" if is_object else "table"
     return "lines"
 
 
@@ -38,7 +38,7 @@ def names_of(first: str, form: Form, options: DataOptions) -> list[str]:
 def _keys(line: str) -> list[str]:
     """Return the keys of a line that is a JSON object; none for another line."""
     try:
-        return list(parse_object(line) or ()) if line.lstrip().startswith("{") else []
+        return list(parse_object(line) or ())
     except ValueError:
         return []
 

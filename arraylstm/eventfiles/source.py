@@ -6,7 +6,7 @@ import re
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -69,7 +69,7 @@ def opened(path: Path) -> Iterator[Content]:
         DataError: it is of another kind, or packed and damaged; or zstd, which needs the extra `data`.
         OSError: it cannot be read.
     """
-    with nullcontext(sys.stdin.buffer) if path == STDIN else path.open("rb") as raw:
+    with _standard_input() if path == STDIN else path.open("rb") as raw:
         file, head = _with_head(raw)
         if not head.startswith((_GZIP, _ZSTD)):
             yield _content(file, head)
@@ -88,6 +88,14 @@ def opened(path: Path) -> Iterator[Content]:
             yield _content(file, head)
         except faults as error:
             raise DataError(f"is a damaged or cut off {kind} file: {error}") from None
+
+
+@contextmanager
+def _standard_input() -> Iterator[BinaryIO]:
+    """Give the standard input, and leave it open."""
+    if sys.stdin is None:
+        raise DataError("the standard input is closed")
+    yield sys.stdin.buffer
 
 
 def needs_extra(what: str) -> DataError:

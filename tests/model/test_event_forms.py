@@ -181,6 +181,9 @@ class TestJsonLines:
     def test_a_line_that_is_no_event_is_refused_with_its_place(self, refusal, line, message):
         """Nothing is rounded, and nothing made up for what is missing."""
         assert f"line 3 {message}" in refusal(f'{{"s": 1, "i": 1, "t": 1}}\n\n{line}\n', **NAMED)
+        assert f"line 1 {message}" in refusal(f"{line}\n", **NAMED, format="jsonl")
+        if line[0] == "{":
+            assert f"line 1 {message}" in refusal(f"{line}\n", **NAMED)
 
 
 class TestParquet:
@@ -256,8 +259,10 @@ class TestSeveral:
     def test_no_file_and_one_that_is_given_twice_are_refused(self, tmp_path):
         """An event would count twice."""
         (tmp_path / "1").write_text("a b\n")
-        with pytest.raises(DataError, match="1: is given twice"):
-            read([tmp_path, tmp_path / "1"], DataOptions())
+        (tmp_path / "link").symlink_to(tmp_path / "1")
+        for paths in ([tmp_path], [tmp_path / "link", tmp_path / "1"], [tmp_path / "1"] * 2):
+            with pytest.raises(DataError, match="is given twice"):
+                read(paths, DataOptions())
         (tmp_path / "empty").mkdir()
         with pytest.raises(DataError, match="empty: is a folder without files"):
             read(tmp_path / "empty", DataOptions())
@@ -273,6 +278,13 @@ def test_the_standard_input_is_a_file_like_others():
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, input=gzip.compress(b"a b\n"), capture_output=True, check=False)
     assert done.stdout.decode() == "([['a', 'b']], 'lines') False\n", done.stderr
+
+
+def test_a_closed_standard_input_is_refused(monkeypatch):
+    """As programs without a console have it."""
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(DataError, match="-: the standard input is closed"):
+        read("-", DataOptions())
 
 
 def test_a_slow_pipe_is_known_by_its_content(tmp_path):
