@@ -74,7 +74,9 @@ def _check_type(column: Column, kind: Any, columns: Columns) -> None:
     number = types.is_floating(plain) or types.is_decimal(plain) or types.is_date(plain) or types.is_timestamp(plain)
     if not (text or types.is_integer(plain) or (column is columns.time and number)):
         allowed = "numbers, dates, timestamps or text" if column is columns.time else "text or integers"
-        raise DataError(f"has in the column {column.name!r} values of the type {kind}, not {allowed}; {column.flag}")
+        raise DataError(
+            f"has in the column {column.name!r} values of type {kind}, not {allowed}: give another {column.flag}"
+        )
 
 
 def _texts(values: Any) -> list[str]:

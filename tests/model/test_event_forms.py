@@ -218,7 +218,7 @@ class TestParquet:
         import pyarrow
 
         assert "row 2 has no session or no item, in 'ItemId'" in refusal(pack([1, 1], ["a", None]))
-        assert "in the column 'ItemId' values of the type double" in refusal(pack([1, 1], [1.0, None]))
+        assert "in the column 'ItemId' values of type double" in refusal(pack([1, 1], [1.0, None]))
         assert "has no column 'x'; its columns are 'SessionId'" in refusal(pack([1], ["a"]), session_column="x")
         assert "row 2 has the time ''" in refusal(pack([1, 1], ["a", "b"], [1, None]))
         assert "holds no events" in refusal(pack(pyarrow.array([], "int8"), pyarrow.array([], "string")))
