@@ -68,8 +68,8 @@ slow: $(if $(wildcard .venv/dev),,.venv/dev) .reference
 test-oldest: | $(BIN)/python
 	rm -rf .venv-oldest
 	$(PYTHON) -m venv .venv-oldest
-	$(BIN)/python tests/oldest.py serve export client redis > .venv-oldest/lowest.txt
-	PIP_CONSTRAINT=.venv-oldest/lowest.txt .venv-oldest/bin/pip install --quiet -e '.[serve,export,client,redis]' $(OLDEST_TOOLS)
+	$(BIN)/python tests/oldest.py serve export client redis data > .venv-oldest/lowest.txt
+	PIP_CONSTRAINT=.venv-oldest/lowest.txt .venv-oldest/bin/pip install --quiet -e '.[serve,export,client,redis,data]' $(OLDEST_TOOLS)
 	OMP_NUM_THREADS=1 .venv-oldest/bin/pytest --numprocesses auto --dist worksteal -m "not slow" $(OLDEST_TESTS)
 
 lint: .venv/dev

@@ -26,7 +26,7 @@ MODELS: dict[str, type[ItemModel]] = {"NextItemModel": NextItemModel, "LSTM2002"
 
 
 def save(model: ItemModel, path: str | Path) -> None:
-    """Write the model's class name, configuration, vocabulary and weights; a `.safetensors` path selects that format.
+    """Write class name, configuration, vocabulary, weights and `trained_on`; a `.safetensors` path selects that format.
 
     The file appears whole or not at all: it is written beside `path` and then given that name.
 
@@ -39,6 +39,7 @@ def save(model: ItemModel, path: str | Path) -> None:
         raise ValueError(f"cannot save a model of the class {kind}, which load does not know; it knows {_names()}")
     vocabulary = None if model.vocabulary is None else model.vocabulary.fields()
     header = {"arraylstm_format": FORMAT, "model": kind, "config": model.config, "vocabulary": vocabulary}
+    header |= {} if model.trained_on is None else {"trained_on": model.trained_on}
     weights = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
     target = Path(path)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
@@ -77,12 +78,15 @@ def load(path: str | Path, cell: str | None = None, vocabulary: Vocabulary | Non
     said = Hints(cell=cell, **hints)
     content = read(Path(path))
     try:
-        described = _from_saved(content, said) if "arraylstm_format" in content else describe(content, said)
-        return _build(_labelled(described, vocabulary), cell)
+        ours = "arraylstm_format" in content
+        described = _from_saved(content, said) if ours else describe(content, said)
+        model = _build(_labelled(described, vocabulary), cell)
+        model.trained_on = _trained_on(content) if ours else None
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
     except Exception as error:  # a file can break its reader in countless ways
         raise CheckpointError(f"{path}: does not describe a model: {one_line(error)}") from None
+    return model
 
 
 def _build(described: Described, cell: str | None) -> ItemModel:
@@ -135,6 +139,14 @@ def _from_saved(content: dict[str, Any], hints: Hints) -> Described:
     vocabulary = None if labels is None else Vocabulary(**labels)
     name = content.get("model", NextItemModel.__name__)  # older files do not name the only class there was
     return Described(name, content["config"], content["state_dict"], vocabulary)
+
+
+def _trained_on(content: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what a file says of the data, which older files do not."""
+    said = content.get("trained_on")
+    if not isinstance(said, dict | None):
+        raise CheckpointError(f"must have a dict as trained_on, got {type(said).__name__}")
+    return said
 
 
 def _check_fit(model: ItemModel, weights: Weights) -> None:

@@ -2,7 +2,6 @@
 
 import shlex
 import tempfile
-from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -15,21 +14,20 @@ from rich.table import Table
 
 from arraylstm import __version__, console, saving, training
 from arraylstm.cli_options import ItemOptions, ModelOptions, SplitOptions
-from arraylstm.data import DataOptions, Sessions, read_sessions, split
+from arraylstm.data import DataOptions
 from arraylstm.errors import one_line
-from arraylstm.eventlog import generate_sessions
 from arraylstm.nextitem import NextItemModel
+from arraylstm.preparing import prepare
 from arraylstm.training import Metrics, Outcome, TrainingOptions
 from arraylstm.training.recipes import settled
 from arraylstm.training.snapshots import Snapshots
-from arraylstm.vocabulary import Vocabulary
 
 app = App(name="arraylstm-train", version=__version__, result_action="return_value")
 
 
 @app.default
 def train(
-    data: Path | None = None,
+    data: tuple[Path, ...] = (),
     /,
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"])] = Path("model.pt"),
@@ -42,15 +40,16 @@ def train(
     shape: Annotated[ModelOptions, Parameter(name="*")] = ModelOptions(),
     options: Annotated[TrainingOptions, Parameter(name="*")] = TrainingOptions(),
 ) -> int:
-    """Fit a next-item model to an event file and write it, with its vocabulary, as one .pt or .safetensors file.
+    """Fit a next-item model to event files and write it, with its vocabulary, as one .pt or .safetensors file.
 
-    Sessions are split at random into training, validation and held-out ones, unless files are given. The epoch that
-    predicts the validation sessions best is kept; the figures printed at the end are those of the held-out sessions.
-    What is not given is chosen by the data, and printed with the reason. Ctrl-C ends the training with the best epoch
-    so far.
+    Sessions are split into training, validation and held-out ones, at random or by time, unless files are given. The
+    epoch that predicts the validation sessions best is kept; the figures printed at the end are those of the held-out
+    sessions. What is not given is chosen by the data, and printed with the reason. Ctrl-C ends the training with the
+    best epoch so far.
 
     Args:
-        data: event file; without one, a generated web-shop log is used.
+        data: event files: folders for the files in them, - for the standard input. Without one, a generated web-shop
+            log is used.
         output: file to write the model to. If it cannot be written after training, a copy is kept elsewhere.
         overwrite: replace the output file. Without it no file is replaced, nor an earlier model trained further.
         resume: go on with a training that was killed or interrupted, of the same command, to the same result.
@@ -59,14 +58,15 @@ def train(
     out = console.lasting_console()
     snapshots = Snapshots(output.with_name(f"{output.name}.resume"), resume=resume)
     _check_before_reading(output, overwrite or (resume and snapshots.path.exists()), device, shape)
-    source, sessions = _sessions(data, read, items, options.seed)
-    vocabulary = Vocabulary.from_sessions(sessions, items.min_count)
-    parts, left_out = _parts(vocabulary, sessions, read, held_out, options.seed)
-    out.print(_describe(source, parts, vocabulary, left_out), markup=False)
+    prepared = prepare(data, read, items, held_out, options.seed)
+    vocabulary, parts = prepared.vocabulary, prepared.parts
+    for line in prepared.words:
+        out.print(line, markup=False)
     _say_what_is_resumed(out, snapshots)
     shape, options = _settled(shape, options, len(vocabulary), parts, out)
     torch.manual_seed(options.seed)
     model = shape.make(len(vocabulary), vocabulary).to(device)
+    model.trained_on = prepared.record
     training.count_predictions(parts[2], model.padding)  # refuses held-out sessions that nothing can be measured on
     saving.try_to_write(model, output)
     outcome = _fit_with_progress(model, parts[0], parts[1], options, out, snapshots)
@@ -117,37 +117,6 @@ def _end(out: Console, output: Path, outcome: Outcome, options: TrainingOptions,
     return 130
 
 
-def _sessions(data: Path | None, read: DataOptions, items: ItemOptions, seed: int) -> tuple[str, Sessions]:
-    """Return where the sessions are from, in words, and the sessions."""
-    if data is None:
-        for field in fields(read):
-            if getattr(read, field.name) != field.default:
-                raise ValueError(f"--{field.name.replace('_', '-')} describes an event file: give one, or leave it out")
-        return "Generated log", generate_sessions(items.generated_sessions, seed)
-    sessions, form = read_sessions(data, read)
-    return f"{data}, read as {form}", sessions
-
-
-def _parts(
-    vocabulary: Vocabulary, sessions: Sessions, read: DataOptions, held_out: SplitOptions, seed: int
-) -> tuple[list[list[list[int]]], int]:
-    """Return the ids of the training, validation and held-out sessions, and how many events of files were left out.
-
-    Events of a file whose item the training file lacks are left out, unless an item stands for unknown ones.
-    """
-    train, *rest = split([vocabulary.encode(session) for session in sessions], held_out.shares, seed)
-    parts, left_out = [train], 0
-    for share in (held_out.validation, held_out.holdout):
-        if not isinstance(share, Path):
-            parts.append(rest.pop(0))
-            continue
-        given, _ = read_sessions(share, read)
-        known = [[item for item in session if item in vocabulary or vocabulary.unknown] for session in given]
-        left_out += sum(map(len, given)) - sum(map(len, known))
-        parts.append([vocabulary.encode(session) for session in known])
-    return parts, left_out
-
-
 def _check_before_reading(output: Path, overwrite: bool, device: str, shape: ModelOptions) -> None:
     _check_output(output, overwrite)
     _check_device(device)
@@ -177,13 +146,6 @@ def _check_device(name: str) -> None:
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {name!r} cannot be used by this torch: {one_line(error)}") from None
-
-
-def _describe(source: str, parts: list[list[list[int]]], vocabulary: Vocabulary, left_out: int) -> str:
-    events = sum(len(session) for part in parts for session in part)
-    sizes = ", ".join(f"{len(part)} {name}" for part, name in zip(parts, ("train", "validation", "held out")))
-    lacking = f"; {left_out} events left out, whose items the training file lacks" if left_out else ""
-    return f"{source}: {sum(map(len, parts))} sessions ({sizes}), {events} events, {len(vocabulary)} items{lacking}"
 
 
 def _fit_with_progress(

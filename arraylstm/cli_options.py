@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -63,6 +63,9 @@ class SplitOptions:
     """Share of sessions that the reported figures are measured on, or a file of them."""
     validation: float | Path = 0.1
     """Share of sessions that choose the best epoch, or a file of them."""
+    split: Literal["random", "time"] = "random"
+    """How shares are split off: at random, or by the time of a session's last event, the latest for --test and those \
+before them for --validation."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for shares that leave nothing to train on."""
@@ -75,10 +78,23 @@ class SplitOptions:
                 f"holdout and validation must leave sessions to train on, got {self.holdout} and {self.validation}"
             )
 
+        if self.split == "time" and not self.shares:
+            raise ValueError("split says how shares are split off, but validation and holdout are both files")
+
+    @property
+    def given(self) -> dict[str, float | Path]:
+        """The share or file of each part."""
+        return {"validation": self.validation, "test": self.holdout}
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The files of the parts that have one."""
+        return {name: path for name, path in self.given.items() if isinstance(path, Path)}
+
     @property
     def shares(self) -> list[float]:
         """The shares of validation and held-out sessions that are split off, without those that are files."""
-        return [share for share in (self.validation, self.holdout) if not isinstance(share, Path)]
+        return [share for share in self.given.values() if not isinstance(share, Path)]
 
 
 @dataclass(frozen=True, kw_only=True)

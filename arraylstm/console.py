@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import traceback
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any, NoReturn, cast
 
@@ -61,6 +62,16 @@ def show_any_text() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def _with_standard_input(tokens: list[str]) -> list[str]:
+    """Return a command's words with `./-`, which is the same path, for a `-` that cannot be the value of an option.
+
+    The parser takes every word that begins with a hyphen for an option.
+    """
+    return [
+        "./-" if token == "-" and not before.startswith("-") else token for before, token in pairwise(["", *tokens])
+    ]
+
+
 def run(app: App) -> NoReturn:
     """Run a program and exit with the status it returns; never show a traceback.
 
@@ -69,7 +80,7 @@ def run(app: App) -> NoReturn:
     show_any_text()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that unfinished work is cleaned up
     try:
-        sys.exit(app())
+        sys.exit(app(_with_standard_input(sys.argv[1:])))
     except (ArrayLSTMError, ValueError, OSError) as error:
         print(f"{app.name[0]}: {error}", file=sys.stderr)
         sys.exit(BAD_INPUT)

@@ -21,6 +21,8 @@ class ItemModel(nn.Module):
     State is a list of tensors, batch axis first, in the order of `state_names`. A call takes it and returns the next
     one; it never writes to it.
 
+    `trained_on` says, as values for JSON, what the model was trained on. Checkpoints keep it; no answer depends on it.
+
     Args:
         layers: the stack, for its names and shapes; the subclass keeps it under a name of its own.
         num_items: V.
@@ -45,6 +47,7 @@ class ItemModel(nn.Module):
         self.config = config
         self.num_items = num_items
         self.vocabulary = vocabulary
+        self.trained_on: dict[str, Any] | None = None
         self.state_names, self.state_shapes = layers.state_names, layers.state_shapes
         self.diagnostic_names, self.diagnostic_shapes = layers.diagnostic_names, layers.diagnostic_shapes
         self.padding = -1  # the target that is not counted

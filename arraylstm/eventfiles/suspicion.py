@@ -7,8 +7,9 @@ from collections.abc import Iterator, Set
 from itertools import pairwise
 
 from arraylstm.errors import DataError
+from arraylstm.eventfiles.rows import listed
 from arraylstm.eventfiles.source import shown
-from arraylstm.eventfiles.table import DELIMITERS, fields, listed
+from arraylstm.eventfiles.table import DELIMITERS, fields
 from arraylstm.eventfiles.times import looks_like_a_time
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "|": "'|'", "::": "'::'"}
@@ -91,11 +92,11 @@ class Suspicion:
     def _remedy(self, text: str) -> str:
         """Return what the columns of a line seem to be, and what to do if they are."""
         if _JSON.match(text):
-            return f"{_keys(text)}: write it as a table with a header and an event a row"
+            return _json_remedy(text, self._flags)
         columns = _columns(text)
         return f", with the columns {listed(columns)}: " + ", ".join(
             (
-                *_repairs(text, columns),
+                *_repairs(text, columns, self._flags),
                 f"give two names with {self._flags}session-column and {self._flags}item-column",
                 f"and with {self._flags}time-column the one that has times, if any",
             )
@@ -124,26 +125,25 @@ def _parts(text: str, sign: str) -> bool:
     return any(tight) or all(len(field.split()) == 1 for field in parts)
 
 
-def _keys(text: str) -> str:
+def _json_remedy(text: str, flags: str) -> str:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError):
-        return ""
-    return f", with the keys {listed(list(content))}" if isinstance(content, dict) else ""
+        content = None
+    if not isinstance(content, dict):
+        return ": write it as an object for each event, each on a line of its own"
+    named = f"give two of them with {flags}session-column and {flags}item-column"
+    return f", with the keys {listed(list(content))}: if each line is an event, {named}"
 
 
 def _columns(text: str) -> list[str]:
-    if "::" in text:
-        return [field.strip() for field in text.split("::")]
     columns = fields(_CONTROL.sub("\t", text))
     return columns if len(columns) > 1 else text.split()
 
 
-def _repairs(text: str, columns: list[str]) -> Iterator[str]:
+def _repairs(text: str, columns: list[str], flags: str) -> Iterator[str]:
     """Yield what a file needs before it can be read as a table."""
-    if "::" in text:
-        yield "put a tab or comma for each '::'"
-    elif _CONTROL.search(text):
+    if _CONTROL.search(text):
         yield "put a tab or comma for each control character"
     elif not any(sign in text for sign in DELIMITERS):
         yield "put a tab or comma between them"
@@ -152,7 +152,7 @@ def _repairs(text: str, columns: list[str]) -> Iterator[str]:
         or not all(columns)
         or len(set(columns)) < len(columns)
     ):
-        yield "put a line with the columns' names on top"
+        yield f"give {flags}headerless if the first line is an event, and name columns by their numbers from 1"
 
 
 def _is_number(text: str) -> bool:

@@ -1,17 +1,15 @@
-"""Tables: a header and one event a row, separated by tabs, commas, semicolons or '|', quoted as in CSV files."""
+"""Tables as text: an event a row, fields between tabs, commas, semicolons, '|' or '::', quoted as in CSV files."""
 
 import csv
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from operator import itemgetter
-from typing import Any, NamedTuple, Self
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, Self
 
 from arraylstm.errors import DataError
+from arraylstm.eventfiles.rows import BadRows, Columns, Row, listed, place
 from arraylstm.eventfiles.source import shown
-from arraylstm.eventfiles.times import TimeColumn
 
-DELIMITERS = "\t,;|"
-_MISSING = {"", "\\N", "NULL", "null", "None", "NaN", "nan", "NA", "N/A", "<NA>"}
+DELIMITERS = ("::", "\t", ",", ";", "|")
 _RULERS = frozenset("-=+:")
 _QUOTES = {
     "unexpected end": "a quote is opened and never closed",
@@ -21,19 +19,12 @@ _QUOTES = {
 }
 
 
-class Column(NamedTuple):
-    """A column that is read, and the flag that names it."""
+class Layout(NamedTuple):
+    """How a table's lines are read: what separates fields, whether no line names columns, and the flag that says so."""
 
-    name: str
+    delimiter: str
+    headerless: bool
     flag: str
-
-
-class Columns(NamedTuple):
-    """The columns that are read; without one for times, the order of the rows is that of the events."""
-
-    session: Column
-    item: Column
-    time: Column | None
 
 
 def delimiter(header: str) -> str:
@@ -41,47 +32,54 @@ def delimiter(header: str) -> str:
     return max(DELIMITERS, key=re.sub('"[^"]*"', "", header).count)
 
 
-def fields(line: str) -> list[str]:
+def fields(line: str, separator: str | None = None) -> list[str]:
     """Return the fields of a line by itself, stripped of blanks; none if its quotes cannot be read."""
-    reader = csv.reader([line], delimiter=delimiter(line), skipinitialspace=True, strict=True)
     try:
-        return [field.strip() for field in next(reader, [])]
+        return [field.strip() for field in next(_reader([line], separator or delimiter(line)), [])]
     except csv.Error:
         return []
 
 
-def listed(names: Sequence[str]) -> str:
-    """Return names as messages list them, at most twenty."""
-    return ", ".join(map(repr, names[:20])) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-
-
-def read_table(lines: Iterable[str], header: str, columns: Columns) -> list[list[str]]:
-    """Return the items of every session, ordered by time if there is a column for it, else as they stand.
+def read_table(lines: Iterable[str], layout: Layout, columns: Columns, bad: BadRows) -> Iterator[Row]:
+    """Yield the rows of a table.
 
     Args:
         lines: all lines of the file.
-        header: the first of them that is not blank.
-        columns: the columns to read.
+        layout: how they are read.
+        columns: the columns to read, by the names in the first line or, without a header, by their numbers from 1.
+        bad: takes rows that have other fields than the first, no session or no item.
 
     Raises:
-        DataError: a column is missing or there twice, or a row has other fields than the header, a quote too few, no
-            session, no item, or no time that can be read. The message has the file's line and its text.
+        DataError: a column is missing or there twice, a quote swallows rows, or there are too many bad rows. The
+            message has the file's line and its text.
     """
     source = _Lines(lines)
-    rows = _rows(source, delimiter(header))
+    rows = _rows(source, layout, bad)
     names = next(rows, [])
-    session_at, item_at = _place(columns.session, names), _place(columns.item, names)
-    time_at = None if columns.time is None else _place(columns.time, names)
-    times, sessions = TimeColumn(columns.time.flag if columns.time else ""), dict[str, list[tuple[Any, str]]]()
+    wanted = [column for column in columns if column is not None]
+    if not layout.headerless and all(column.name.isdecimal() for column in wanted):
+        said = (
+            f"{columns.session.flag} {columns.session.name} is a number, which names a column with {layout.flag} alone"
+        )
+        raise DataError(
+            f"{said}: give that, or give the columns names in the first line; its columns are {listed(names)}"
+        )
+    session_at, item_at, *time_at = (place(column, names) for column in wanted)
     for row in rows:
         session, item = row[session_at], row[item_at]
-        _check_event(session, item, columns, source)
-        time = 0 if time_at is None else times.read(row[time_at], source.number)
-        sessions.setdefault(session, []).append((time, item))
-    times.check()
-    if not sessions:
-        raise DataError("holds no events, only a header")
-    return [[item for _, item in sorted(events, key=itemgetter(0))] for events in sessions.values()]
+        fault = columns.missing(session, item)
+        if fault is None and session[0] in _RULERS and _RULERS.issuperset(session + item):
+            fault = "looks like a ruler in a drawn table"
+        if fault is None:
+            yield Row(source.place(), session, item, row[time_at[0]] if time_at else None)
+        else:
+            bad.leave_out(f"{source.place()} {fault}: {source.text()}")
+
+
+def _reader(lines: Iterable[str], separator: str) -> Iterator[list[str]]:
+    if len(separator) > 1:  # there are no quotes in such files
+        return (line.strip("\r\n").split(separator) for line in lines)
+    return csv.reader(lines, delimiter=separator, skipinitialspace=True, strict=True)
 
 
 class _Lines:
@@ -114,44 +112,51 @@ class _Lines:
         return self._row[1:]
 
 
-def _rows(source: _Lines, separator: str) -> Iterator[list[str]]:
-    """Yield the rows that are not blank, their fields stripped of blanks; the first row is the header."""
-    reader = csv.reader(source, delimiter=separator, skipinitialspace=True, strict=True)
+def _rows(source: _Lines, layout: Layout, bad: BadRows) -> Iterator[list[str]]:
+    """Yield the rows that are not blank, their fields stripped of blanks; the first names the columns."""
+    reader = _reader(source, layout.delimiter)
     names: list[str] = []
     while True:
         source.begin_row()
         try:
-            row = next(reader)
+            row = [field.strip() for field in next(reader)]
         except StopIteration:
             return
         except csv.Error as error:
-            why = next((why for said, why in _QUOTES.items() if said in str(error)), str(error))
-            raise DataError(f"{source.place()} cannot be read as a row: {why}: {source.text()}") from None
-        row = [field.strip() for field in row]
-        if row and row != [""]:
-            _refuse_swallowed_rows(source, separator, len(names))
-            _check_row(row, names, source)
-            names = names or row
+            _leave_out_unless_swallowing(str(error), source, bad)
+            continue
+        if row in ([], [""]):
+            continue
+        _refuse_swallowed_rows(source, layout.delimiter, len(names))
+        if not names:
+            names = row
+            yield [str(number) for number in range(1, len(row) + 1)] if layout.headerless else row
+            if not layout.headerless:
+                continue
+        fault = _fault(row, names, layout, source)
+        if fault:
+            bad.leave_out(f"{source.place()} {fault}: {source.text()}")
+        else:
             yield row
 
 
-def _check_row(row: list[str], names: list[str], source: _Lines) -> None:
-    """Raise DataError for a row that is no event; without names it is the header."""
-    if names and len(row) != len(names):
+def _leave_out_unless_swallowing(error: str, source: _Lines, bad: BadRows) -> None:
+    """Leave out a row that csv cannot read; raise DataError if other rows may have gone with it."""
+    why = next((why for said, why in _QUOTES.items() if said in error), error)
+    fault = f"{source.place()} cannot be read as a row: {why}: {source.text()}"
+    if source.continued() or "unexpected end" in error:
+        raise DataError(fault)
+    bad.leave_out(fault)
+
+
+def _fault(row: list[str], names: list[str], layout: Layout, source: _Lines) -> str | None:
+    """Return why a row is no event, in words."""
+    if len(row) != len(names):
         count = "1 field" if len(row) == 1 else f"{len(row)} fields"
-        raise DataError(f"{source.place()} has {count}, the header {len(names)}: {source.text()}")
-    if row == names:
-        raise DataError(f"{source.place()} is the header again, as in files that were joined: {source.text()}")
-    if names and row[0].startswith("# "):
-        raise DataError(f"{source.place()} looks like a comment: {source.text()}")
-
-
-def _check_event(session: str, item: str, columns: Columns, source: _Lines) -> None:
-    if not item or session in _MISSING:
-        lacking = columns.session if session in _MISSING else columns.item
-        raise DataError(f"{source.place()} has no session or no item, in {lacking.name!r}: {source.text()}")
-    if session[0] in _RULERS and _RULERS.issuperset(session + item):
-        raise DataError(f"{source.place()} looks like a ruler in a drawn table: {source.text()}")
+        return f"has {count}, the {'first row' if layout.headerless else 'header'} {len(names)}"
+    if row == names and not layout.headerless:
+        return "is the header again, as in files that were joined"
+    return "looks like a comment" if row[0].startswith("# ") else None
 
 
 def _refuse_swallowed_rows(source: _Lines, separator: str, width: int) -> None:
@@ -160,12 +165,3 @@ def _refuse_swallowed_rows(source: _Lines, separator: str, width: int) -> None:
         if width > 1 and line.partition('"')[0].count(separator) >= width - 1:
             place = f"{source.place()} opens a quote that is closed lines later"
             raise DataError(f"{place}, with what looks like whole rows before that: {source.text()}")
-
-
-def _place(column: Column, names: Sequence[str]) -> int:
-    if column.name not in names:
-        raise DataError(f"has no column {column.name!r}; its columns are {listed(names)}: give {column.flag}")
-    twice = sorted({name for name in names if name and names.count(name) > 1})
-    if twice:
-        raise DataError(f"has the column {twice[0]!r} more than once; its columns are {listed(names)}")
-    return names.index(column.name)

@@ -1,5 +1,6 @@
 """arraylstm-export as a user meets it: what it prints, where, and with which status it ends."""
 
+import gzip
 import importlib.metadata
 import json
 import os
@@ -262,6 +263,27 @@ def test_a_held_out_label_is_the_string_else_the_int_it_spells(run, tmp_path, mo
     _, _, errors = run("model.pt", "-o", "bundle", "--held-out", "events", "--held-out-format", "lines")
     assert "seen enough" in errors
     assert measured == [expected]
+
+
+def test_held_out_events_are_read_as_for_training(run, tmp_path, monkeypatch):
+    """A folder of packed tables without headers, cut at gaps, a row left out; messages name these flags."""
+    measured = []
+
+    def write_bundle(model, output, options, sequences, show):
+        measured.extend(sequence.tolist() for sequence in sequences)
+        raise ExportError("seen enough")
+
+    monkeypatch.setattr(cli, "write_bundle", write_bundle)
+    arraylstm.save(NextItemModel("lstm", 5, 4), tmp_path / "model.pt")
+    (tmp_path / "events").mkdir()
+    for name, rows in {"1": "u::1::2024-01-01\nu::2::2024-01-02\nbad\n", "2": "u::3::2024-01-09\n"}.items():
+        (tmp_path / "events" / name).write_bytes(gzip.compress(rows.encode()))
+    flags = {"user-column": 1, "item-column": 2, "time-column": 3, "session-gap": "1d"}
+    named = [word for name, value in flags.items() for word in (f"--held-out-{name}", str(value))]
+    command = ["model.pt", "-o", "bundle", "--held-out", "events", "--held-out-headerless", *named]
+    assert "1: line 3 has 1 field, the first row 3: 'bad'" in run(*command)[2]
+    assert "seen enough" in run(*command, "--held-out-bad-rows", "1")[2]
+    assert measured == [[1, 2], [3]]
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ def test_the_next_command_can_be_pasted_whatever_the_name(run_here):
 def test_held_out_sessions_without_predictions_are_refused_before_the_training(run_here, tmp_path, monkeypatch):
     """They would be refused at its end."""
     (tmp_path / "log.txt").write_text("a b\n" * 5 + "a\n" * 5)
-    monkeypatch.setattr("arraylstm.cli.split", lambda sessions, *_: (sessions[:4], sessions[4:5], sessions[5:]))
+    monkeypatch.setattr("arraylstm.preparing.split", lambda sessions, *_: (sessions[:4], sessions[4:5], sessions[5:]))
     monkeypatch.setattr("arraylstm.training.fit", lambda *_: pytest.fail("trained"))
     done = run_here(main, "log.txt")
     assert done.returncode == 2
@@ -175,20 +175,20 @@ def test_an_interrupted_training_keeps_the_best_epoch_and_can_be_resumed(run_her
 
 
 def test_parts_may_be_files(run_here, tmp_path):
-    """What is in them is measured; events of items that the training file lacks are left out, and counted."""
+    """What is in them is measured; events of items that the training part lacks are left out, and counted."""
     for name, text in {"log": "a b c\n" * 9, "valid": "a b c\nb c\n", "test": "a b x c\na\nb c x\n"}.items():
         (tmp_path / f"{name}.txt").write_text(text)
     done = run_here(main, "log.txt", "--validation", "valid.txt", "--test", "test.txt", "--epochs", 1)
     assert (done.returncode, done.stderr) == (0, "")
     printed = " ".join(done.stdout.split())
     assert "14 sessions (9 train, 2 validation, 3 held out)" in printed
-    assert "3 items; 2 events left out, whose items the training file lacks" in printed
+    assert "3 items; 2 events left out, whose items the training part lacks" in printed
     assert set(arraylstm.load(tmp_path / "model.pt").vocabulary.labels) == {"a", "b", "c"}
 
 
 def test_defaults_suit_the_number_of_items_and_are_printed_with_the_reason(run_here, tmp_path):
     """What the user gives is not among them."""
-    sessions = [f"{at} {at + 1} {at}" for at in range(0, 1100, 2)]
+    sessions = 5 * [f"{at} {at + 1} {at}" for at in range(0, 1100, 2)]
     (tmp_path / "log.txt").write_text("\n".join(sessions))
     few = ("--epochs", 1, "--hidden-size", 8, "--embedding-size", 8, "--negatives", 8)
     done = run_here(main, "log.txt", "--format", "lines", *few)

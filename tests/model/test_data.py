@@ -105,7 +105,7 @@ def test_an_end_that_is_an_item_already_is_refused(read):
     """What stands within sessions would be taken for their end; the message has the session and the item."""
     with pytest.raises(DataError, match="session 2 has the item 'x': give --session-end an item that no session has"):
         read("a b\nx c\n", session_end="x")
-    with pytest.raises(DataError, match="--session-end marks the end of sessions, and --format text has none"):
+    with pytest.raises(DataError, match="--session-end is for sessions, but --format is 'text'"):
         read("abc", session_end="x", format="text")
     for nothing in ("", " \t"):
         with pytest.raises(ValueError, match="session_end must be an item"):

@@ -92,6 +92,7 @@ class Threshold:
         false_alarms: the share of normal sessions that may be taken for anomalies.
         normal_sessions: how many normal sessions it was chosen from.
         session_end: the item that ends every session; None if there is none.
+        session_start: the item that begins every session; None if there is none.
     """
 
     score: Score
@@ -99,6 +100,7 @@ class Threshold:
     false_alarms: float
     normal_sessions: int
     session_end: str | None
+    session_start: str | None = None
 
     def fields(self) -> dict[str, Any]:
         """Return what a bundle's manifest keeps of it."""

@@ -16,7 +16,7 @@ from arraylstm.data import DataOptions
 from arraylstm_export.errors import ExportError
 from arraylstm_export.evaluation import report, tables
 from arraylstm_export.evaluation.detect import Options, detect
-from arraylstm_export.evaluation.files import read
+from arraylstm_export.evaluation.files import names, read
 from arraylstm_export.evaluation.run import evaluate
 from arraylstm_export.evaluation.sessions import Policy
 
@@ -57,7 +57,7 @@ class Output:
 @app.default
 def main_command(
     bundle: Path,
-    data: Path | None = None,
+    data: tuple[Path, ...] = (),
     /,
     *,
     unknown_items: Policy | None = None,
@@ -71,7 +71,7 @@ def main_command(
 
     Args:
         bundle: folder that arraylstm-export wrote.
-        data: event file.
+        data: event files: folders for the files in them, - for the standard input.
         unknown_items: what becomes of an item that the model has no label for. model: it is the model's unknown item,
             and refused if there is none; reject: it is refused; skip: it is left out and counts as not predicted
             [default: model; with --anomalies and a model without an unknown item, skip].
@@ -105,9 +105,9 @@ def _refuse_changed(options: Figures | Options, why: str) -> None:
 
 
 def _measure(
-    bundle: Path, data: Path | None, wanted: Figures, reading: DataOptions, policy: Policy, out: Console
+    bundle: Path, data: Sequence[Path], wanted: Figures, reading: DataOptions, policy: Policy, out: Console
 ) -> dict[str, Any]:
-    if data is None:
+    if not data:
         raise ExportError("give an event file to measure the model on; see arraylstm-evaluate --help")
     sessions, words = read(data, reading)
     _say(out, words)
@@ -126,7 +126,7 @@ def _measure(
             on_batch=lambda count: bar.advance(task, count),
         )
     _show(found, max(wanted.cutoffs), out)
-    return {"bundle": str(bundle), "data": str(data), "unknown_items": policy, "predictors": found}
+    return {"bundle": str(bundle), "data": names(data), "unknown_items": policy, "predictors": found}
 
 
 def _show(found: list[dict[str, Any]], depth: int, out: Console) -> None:
@@ -143,7 +143,7 @@ def _show(found: list[dict[str, Any]], depth: int, out: Console) -> None:
 
 
 def _detect(
-    bundle: Path, data: Path | None, options: Options, reading: DataOptions, policy: Policy | None, out: Console
+    bundle: Path, data: Sequence[Path], options: Options, reading: DataOptions, policy: Policy | None, out: Console
 ) -> dict[str, Any]:
     found = detect(bundle, data, options, reading, policy, lambda words: _say(out, words))
     for line in tables.threshold_lines(found):

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from arraylstm_export.evaluation.anomalies import (
     expected_alarms,
     score_events,
 )
-from arraylstm_export.evaluation.files import encoded, read, read_labels
+from arraylstm_export.evaluation.files import encoded, names, read, read_labels
 from arraylstm_export.evaluation.served import Served
 from arraylstm_export.evaluation.sessions import Encoder, Policy
 
@@ -63,16 +63,16 @@ class Options:
 
 @dataclass(frozen=True)
 class Scored:
-    """A file's sessions and what they score; `values` (N,) float64 are the sessions' scores."""
+    """The sessions of files and what they score; `values` (N,) float64 are the sessions' scores."""
 
-    path: Path
+    path: str
     sessions: list[list[str]]
     events: list[Events]
     values: Array
 
 
 def detect(
-    bundle: Path, data: Path | None, options: Options, reading: DataOptions, policy: Policy | None, say: Say
+    bundle: Path, data: Sequence[Path], options: Options, reading: DataOptions, policy: Policy | None, say: Say
 ) -> dict[str, Any]:
     """Choose a threshold from normal sessions, or take the bundle's, and judge other sessions by it.
 
@@ -87,22 +87,25 @@ def detect(
     served = Served(bundle)
     encode = Encoder(served.vocabulary, policy or ("skip" if served.vocabulary.unknown_id is None else "model"))
 
-    def scored(path: Path | None, score: Score) -> Scored | None:
-        if path is None:
+    def scored(paths: Sequence[Path], score: Score) -> Scored | None:
+        if not paths:
             return None
-        sessions, words = read(path, reading)
+        sessions, words = read(paths, reading)
         say(words)
-        events = score_events(served, encoded(sessions, encode, path))
-        return Scored(path, sessions, events, np.array([each.highest(score) for each in events]))
+        events = score_events(served, encoded(sessions, encode, names(paths)))
+        return Scored(names(paths), sessions, events, np.array([each.highest(score) for each in events]))
 
     if options.normal is None:
         threshold, normal_values = _kept(served, reading, bundle), np.zeros(0)
     else:
-        normal = scored(options.normal, options.score)
+        normal = scored([options.normal], options.score)
         assert normal is not None
         threshold, normal_values = _chosen(normal.values, options, reading), normal.values
-    files = [each for each in (scored(path, threshold.score) for path in (data, options.anomalous)) if each]
-    labels = None if options.labels is None or data is None else read_labels(options.labels, len(files[0].values), data)
+    anomalous = [options.anomalous] if options.anomalous else []
+    files = [each for each in (scored(paths, threshold.score) for paths in (data, anomalous)) if each]
+    labels = None
+    if options.labels is not None and data:
+        labels = read_labels(options.labels, len(files[0].values), names(data))
     found = _figures(threshold, normal_values, files, labels, options.anomalous)
     if options.scores is not None:
         _write_scores(options.scores, files, threshold)
@@ -111,16 +114,18 @@ def detect(
     return found
 
 
-def _check(data: Path | None, options: Options) -> None:
-    if options.labels is not None and data is None:
+def _check(data: Sequence[Path], options: Options) -> None:
+    if options.labels is not None and not data:
         raise ExportError("--labels says which sessions of DATA are anomalies: give an event file too")
-    if options.normal is None and data is None and options.anomalous is None:
+    if options.normal is None and not data and options.anomalous is None:
         raise ExportError("--anomalies needs sessions: give DATA, --normal FILE, --anomalous FILE, or several of them")
 
 
 def _chosen(normal: Array, options: Options, reading: DataOptions) -> Threshold:
     level = choose(normal, options.false_alarms)
-    return Threshold(options.score, level, options.false_alarms, len(normal), reading.session_end)
+    return Threshold(
+        options.score, level, options.false_alarms, len(normal), reading.session_end, reading.session_start
+    )
 
 
 def _kept(served: Served, reading: DataOptions, bundle: Path) -> Threshold:
@@ -129,9 +134,11 @@ def _kept(served: Served, reading: DataOptions, bundle: Path) -> Threshold:
     if fields is None:
         raise ExportError(f"{bundle}: has no threshold yet: give --normal FILE, normal sessions to choose it from")
     threshold = Threshold(**fields)
-    if threshold.session_end != reading.session_end:
-        flag = "leave out --session-end" if threshold.session_end is None else f"--session-end {threshold.session_end}"
-        raise ExportError(f"{bundle}: its threshold was chosen with other ends of sessions: {flag}")
+    for name in ("session_end", "session_start"):
+        chosen, flag = getattr(threshold, name), f"--{name.replace('_', '-')}"
+        if chosen != getattr(reading, name):
+            remedy = f"leave out {flag}" if chosen is None else f"{flag} {chosen}"
+            raise ExportError(f"{bundle}: its threshold was chosen with other {name[8:]}s of sessions: {remedy}")
     return threshold
 
 
@@ -144,7 +151,7 @@ def _figures(
     for each in files:
         above = int((each.values > threshold.threshold).sum())
         found["files"].append({"file": str(each.path), "sessions": len(each.values), "anomalies": above})
-        if each.path == anomalous:
+        if anomalous is not None and each.path == str(anomalous):
             known.append((each.values, np.ones(len(each.values), bool)))
         elif labels is not None:
             known.append((each.values, labels))

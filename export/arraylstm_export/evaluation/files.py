@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from arraylstm import UnknownItemError
-from arraylstm.data import DataOptions, Sessions, read_sessions
+from arraylstm import UnknownItemError, data
+from arraylstm.data import DataOptions, Sessions
 from arraylstm.vocabulary import Label
 from arraylstm_export.arrays import Array
 from arraylstm_export.errors import ExportError
@@ -15,13 +15,19 @@ from arraylstm_export.evaluation.sessions import Encoder
 LABELS = {"1": True, "anomaly": True, "anomalous": True, "true": True} | {"0": False, "normal": False, "false": False}
 
 
-def read(path: Path, options: DataOptions) -> tuple[Sessions, str]:
-    """Return a file's sessions, and in words what was read; raises as `read_sessions` does."""
-    sessions, words = read_sessions(path, options)
-    return sessions, f"{path}, read as {words}: {len(sessions):,} sessions, {sum(map(len, sessions)):,} events"
+def read(paths: Path | Sequence[Path], options: DataOptions) -> tuple[Sessions, str]:
+    """Return the sessions of event files, and in words what was read; raises as `arraylstm.data.read` does."""
+    reading = data.read(paths, options)
+    sessions, events = len(reading.sessions), sum(map(len, reading.sessions))
+    return reading.sessions, f"{reading.source}, read as {reading.words}: {sessions:,} sessions, {events:,} events"
 
 
-def encoded(sessions: Sequence[Sequence[Label]], encode: Encoder, file: Path | None = None) -> list[Array]:
+def names(paths: Sequence[Path]) -> str:
+    """Return the names of files, for messages and figures."""
+    return ", ".join(map(str, paths))
+
+
+def encoded(sessions: Sequence[Sequence[Label]], encode: Encoder, file: str = "") -> list[Array]:
     """Return the ids of sessions.
 
     Raises:
@@ -36,8 +42,8 @@ def encoded(sessions: Sequence[Sequence[Label]], encode: Encoder, file: Path | N
     return found
 
 
-def read_labels(path: Path, count: int, data: Path) -> Array:
-    """Return which sessions (N,) bool are anomalies, from a file with a line for each.
+def read_labels(path: Path, count: int, sessions: str) -> Array:
+    """Return which sessions (N,) bool are anomalies, from a file with a line for each of those of `sessions`.
 
     Raises:
         ExportError: the file cannot be read, a line is no label, or there are not as many as sessions.
@@ -52,5 +58,5 @@ def read_labels(path: Path, count: int, data: Path) -> Array:
         if line.lower() not in LABELS:
             raise ExportError(f"{path}: label {number} is {line[:40]!r}; allowed are {', '.join(LABELS)}")
     if len(lines) != count:
-        raise ExportError(f"{path}: has {len(lines)} labels, and {data} {count} sessions; give one for each")
+        raise ExportError(f"{path}: has {len(lines)} labels, and {sessions} {count} sessions; give one for each")
     return np.array([LABELS[line.lower()] for line in lines])

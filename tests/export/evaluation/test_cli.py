@@ -1,5 +1,7 @@
 """arraylstm-evaluate as a user meets it: what it prints and writes, and what it refuses."""
 
+import gzip
+import io
 import json
 import shutil
 import signal
@@ -101,6 +103,31 @@ def test_a_threshold_from_normal_sessions_alone_goes_into_the_bundle(run, tmp_pa
     status, _, errors = run("known", "odd.txt", "--anomalies", "--session-end", "end")
     assert status == 2
     assert "was chosen with other ends of sessions: leave out --session-end" in errors
+
+
+def test_data_come_from_several_files_and_the_standard_input(run, tmp_path, monkeypatch):
+    """The figures are those of one file with the same sessions; each reading is said."""
+    options = ("--train", "events.txt", "--json", "f.json")
+    whole = run("known", "events.txt", *options)
+    figures = json.loads((tmp_path / "f.json").read_text())["predictors"]
+    write("1.txt", SESSIONS[:5])
+    write("2.txt", SESSIONS[5:])
+    packed = gzip.compress(Path("2.txt").read_bytes())
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(packed)))
+    parted = run("known", "1.txt", "-", *options)
+    assert (whole[0], parted[0], parted[2]) == (0, 0, "")
+    assert "1.txt, -, read as lines: 16 sessions" in parted[1]
+    assert json.loads((tmp_path / "f.json").read_text())["predictors"] == figures
+
+
+def test_a_threshold_belongs_to_the_starts_of_its_sessions(run):
+    """Other starts are refused, as other ends are; bundles of before have none."""
+    normal = ("known", "--anomalies", "--normal", "events.txt")
+    assert run(*normal, "--session-start", "[in]")[0] == 0
+    status, _, errors = run("known", "events.txt", "--anomalies")
+    assert status == 2
+    assert "was chosen with other starts of sessions: --session-start [in]" in errors
+    assert run("known", "events.txt", "--anomalies", "--session-start", "[in]")[0] == 0
 
 
 def test_items_that_the_model_lacks_have_the_last_rank(run, tmp_path):
