@@ -150,8 +150,7 @@ class NextItemModel(ItemModel):
     @torch.jit.unused
     def _start_as_memory(self) -> None:
         """Let the cells start as a memory of what they read, and hand it on, unless a head stands between."""
-        for cell in self.cells.values():
-            cell.start_as_memory()
+        self.cells.start_as_memory()
         if self.head is None:
             nn.init.eye_(self.linear.weight)
             nn.init.zeros_(self.linear.bias)

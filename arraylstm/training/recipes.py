@@ -60,7 +60,7 @@ MANY_ITEMS = Recipe(
         "repeat_bias": True,
     },
     training={
-        "epochs": 12,
+        "epochs": 8,
         "batch_size": 128,
         "learning_rate": 0.005,
         "loss": "sampled",

@@ -132,7 +132,7 @@ def test_a_new_model_of_cosines_remembers_what_was_read(cell, width):
     """Before it has learned anything, items score the higher the later they were read, and others low."""
     medians = _ranks_of_items_read(cell, embedding_size=width)
     assert medians == sorted(medians, reverse=True)
-    assert medians[-1] <= 2
+    assert medians[-1] <= 5
     assert medians[0] < 500
 
 
