@@ -30,6 +30,8 @@ class ModelOptions:
     """Probability of dropping an output of a layer while training [default: by the data]."""
     embedding_dropout: float | None = None
     """Probability of dropping a feature of an embedding while training [default: by the data]."""
+    item_dropout: float | None = None
+    """Probability of reading nothing in place of an item while training [default: by the data]."""
     tied: bool | None = None
     """Score items by their own embeddings [default: by the data]."""
     scale: float | None = None
@@ -44,7 +46,7 @@ class ModelOptions:
         recipe = recipe_for(num_items)
         suits = dict(recipe.model)
         if self.embedding_size == 0:
-            suits |= {"tied": False, "embedding_dropout": 0.0}
+            suits |= {"tied": False, "embedding_dropout": 0.0, "item_dropout": 0.0}
         chosen = {name: value for name, value in suits.items() if getattr(self, name) is None}
         reasons = [f"{recipe.reason}: {in_words(chosen)}"] if chosen else []
         return replace(self, **chosen), reasons

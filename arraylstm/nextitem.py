@@ -37,14 +37,18 @@ class NextItemModel(ItemModel):
         embedding_dropout: probability of zeroing a feature of an item's embedding in training.
         scale: a number by which cosines become scores: embeddings, what `query` gives and the items' rows that it is
             multiplied by all get the length 1, and `query` then this length. None leaves the lengths as they are.
+        item_dropout: probability of reading zeros instead of an item's embedding in training.
         learned_start: learn the state that sequences start from, by `Cell.learn_start`; otherwise it is zeros.
         repeat_bias: learn a number that is added to the score of the item just read. A model whose scores come from
             the embeddings takes that item for the likeliest to follow, however seldom items follow themselves.
 
+    With `tied` and `scale` the cells start as a memory of the items read (`Cell.start_as_memory`), and the linear layer
+    passes it on: at first the likeliest items are those that are like the ones read.
+
     Raises:
         ValueError: an unknown cell or activation, a size smaller than 1, a dropout outside [0, 1), a scale that is not
-            above 0, tied or embedding_dropout without an embedding, an activation without a head, a vocabulary of
-            another size, or a cell that cannot learn a start.
+            above 0, tied, embedding_dropout or item_dropout without an embedding, an activation without a head, a
+            vocabulary of another size, or a cell that cannot learn a start.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class NextItemModel(ItemModel):
         embedding_dropout: float = 0.0,
         scale: float | None = None,
         repeat_bias: bool = False,
+        item_dropout: float = 0.0,
         learned_start: bool = False,
     ) -> None:
         require_positive("num_items", num_items)
@@ -70,8 +75,11 @@ class NextItemModel(ItemModel):
             require_positive("embedding_size", embedding_size)
         elif tied:
             raise ValueError("tied needs an embedding to tie the scores to; give an embedding_size")
-        elif embedding_dropout:
-            raise ValueError(f"embedding_dropout needs an embedding, got {embedding_dropout} without embedding_size")
+        elif embedding_dropout or item_dropout:
+            name, value = (
+                ("embedding_dropout", embedding_dropout) if embedding_dropout else ("item_dropout", item_dropout)
+            )
+            raise ValueError(f"{name} needs an embedding, got {value} without embedding_size")
         config = {
             "cell": cell,
             "num_items": num_items,
@@ -82,7 +90,7 @@ class NextItemModel(ItemModel):
             "dropout": require_dropout(dropout),
             "tied": tied,
             **_checked_head(head_size, activation),
-            **_checked_recipe(embedding_dropout, scale, repeat_bias),
+            **_checked_recipe(embedding_dropout, item_dropout, scale, repeat_bias),
             **({"learned_start": True} if learned_start else {}),  # a file without it is read by older versions too
         }
         cells = make_stack(cell, embedding_size or num_items, hidden_size, k, num_layers, dropout)
@@ -91,7 +99,8 @@ class NextItemModel(ItemModel):
         super().__init__(cells, num_items, vocabulary, config)
         self.embedding = None if embedding_size is None else nn.Embedding(num_items, embedding_size)
         self.cells = cells
-        self.dropout, self.embedding_dropout, self.activation = dropout, embedding_dropout, activation
+        self.dropout, self.activation = dropout, activation
+        self.embedding_dropout, self.item_dropout = embedding_dropout, item_dropout
         self.head = None if head_size is None else nn.Linear(hidden_size, head_size)
         self.linear = nn.Linear(head_size or hidden_size, embedding_size if tied and embedding_size else num_items)
         self.register_parameter("bias", nn.Parameter(torch.zeros(num_items)) if tied else None)
@@ -100,6 +109,8 @@ class NextItemModel(ItemModel):
         self.rows_have_length_1 = False
         if tied and self.embedding is not None:  # so that scores start as small as other models'
             nn.init.normal_(self.embedding.weight, std=self.embedding.embedding_dim**-0.5)
+            if scale is not None:
+                self._start_as_memory()
 
     @classmethod
     def from_config(cls, config: dict[str, Any], vocabulary: Vocabulary | None) -> "NextItemModel":
@@ -109,7 +120,9 @@ class NextItemModel(ItemModel):
     def without_inert(self) -> dict[str, Any]:
         """Return `config` with the default dropout, and with the default k where the cell has no lanes."""
         lanes = {} if CELLS[self.config["cell"]].has_lanes else {"k": 4}
-        config = {name: value for name, value in self.config.items() if name != "embedding_dropout"}
+        config = {
+            name: value for name, value in self.config.items() if name not in ("embedding_dropout", "item_dropout")
+        }
         return {**config, "dropout": 0.0, **lanes}
 
     def prepare(self) -> None:
@@ -135,6 +148,14 @@ class NextItemModel(ItemModel):
         return self.cells
 
     @torch.jit.unused
+    def _start_as_memory(self) -> None:
+        """Let the cells start as a memory of what they read, and hand it on, unless a head stands between."""
+        self.cells.start_as_memory()
+        if self.head is None:
+            nn.init.eye_(self.linear.weight)
+            nn.init.zeros_(self.linear.bias)
+
+    @torch.jit.unused
     def rescale(self, factor: float, added: Tensor) -> None:
         """Multiply all scores by a factor, and then add to each item's (V,); in place."""
         with torch.no_grad():
@@ -152,7 +173,10 @@ class NextItemModel(ItemModel):
         """Return the items' embeddings (..., E), or one-hot vectors (..., V)."""
         if self.embedding is None:
             return F.one_hot(items, self.num_items).to(self.linear.weight.dtype)
-        return F.dropout(self._measured(self.embedding(items)), self.embedding_dropout, self.training)
+        x = F.dropout(self._measured(self.embedding(items)), self.embedding_dropout, self.training)
+        if self.training and self.item_dropout > 0:
+            x = x * (torch.rand_like(x[..., :1]) >= self.item_dropout)
+        return x
 
     def score(self, h: Tensor, items: Tensor) -> Tensor:
         """Return the logits (..., V) for the highest layer's output (..., H) after it has read the items (...)."""
@@ -219,10 +243,18 @@ def _checked_head(head_size: int | None, activation: str) -> dict[str, Any]:
     return {"head_size": head_size, "activation": activation}
 
 
-def _checked_recipe(embedding_dropout: float, scale: float | None, repeat_bias: bool) -> dict[str, Any]:
+def _checked_recipe(
+    embedding_dropout: float, item_dropout: float, scale: float | None, repeat_bias: bool
+) -> dict[str, Any]:
     """Return what a configuration says of these: nothing where they do nothing."""
     require_dropout(embedding_dropout, "embedding_dropout")
+    require_dropout(item_dropout, "item_dropout")
     if scale is not None and not 0 < scale < math.inf:
         raise ValueError(f"scale must be a number above 0, got {scale!r}")
-    given = {"embedding_dropout": embedding_dropout, "scale": scale, "repeat_bias": repeat_bias}
+    given = {
+        "embedding_dropout": embedding_dropout,
+        "item_dropout": item_dropout,
+        "scale": scale,
+        "repeat_bias": repeat_bias,
+    }
     return {name: value for name, value in given.items() if value}

@@ -111,6 +111,11 @@ class Stack(nn.ModuleDict):
             state.extend(cell.initial_state(batch, like))  # type: ignore[operator]
         return state
 
+    def start_as_memory(self) -> None:
+        """Let the layers start as memories of what they read; see `Cell.start_as_memory`."""
+        for cell in self.values():
+            cell.start_as_memory()  # type: ignore[operator]
+
     def learn_start(self) -> None:
         """Let the layers learn what they start from; see `Cell.learn_start`."""
         for cell in self.values():

@@ -1,5 +1,7 @@
 """ArrayLSTM: k memory cells a unit that share one hidden state (Rocki 2016, section 3)."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -32,6 +34,8 @@ class ArrayLSTM(LanesFirst, activate_alone_reads_rows=True):
     """
 
     has_lanes = True
+    keeping_bias: ClassVar[float] = 1.0
+    """What a forget gate's bias is raised by for a cell that starts as a memory."""
 
     def __init__(self, input_size: int, hidden_size: int, k: int) -> None:
         super().__init__(input_size, hidden_size, k)
@@ -53,6 +57,17 @@ class ArrayLSTM(LanesFirst, activate_alone_reads_rows=True):
         c = f * c + i * g  # (3.11)
         h = self.pool(o, c)  # (3.12)
         return h, [h, c]
+
+    @torch.no_grad()
+    def start_as_memory(self) -> None:
+        """Set g = tanh(x), unit by unit, and move the bias of f: each c' starts as a fading sum of the inputs."""
+        gates = (self.k, 4, self.hidden_size)  # f, i, o, g
+        w, u = (linear.weight.view(*gates, -1) for linear in (self.i2h, self.h2h))
+        b, own = (linear.bias.view(gates) for linear in (self.i2h, self.h2h))
+        w[:, 3] = torch.eye(self.hidden_size, self.input_size)
+        for zero in (u, b, own):
+            zero[:, 3] = 0.0
+        b[:, 0] += self.keeping_bias
 
     def affine(self, x: Tensor) -> Tensor:  # x (..., I)
         """Return W x + b (..., 4Hk)."""

@@ -24,6 +24,8 @@ class AttentionArrayLSTM(ArrayLSTM, activate_alone_reads_rows=True):
         max_pooling: give every lane the largest of the lanes' weights.
     """
 
+    keeping_bias = -1.0  # a forget gate of 1 erases
+
     max_pooling: bool
 
     def __init__(self, input_size: int, hidden_size: int, k: int, max_pooling: bool = False) -> None:

@@ -122,6 +122,9 @@ class Cell(nn.Module, metaclass=_ReadsStateShapes):
             )
         self.learned_start = nn.ParameterList(nn.Parameter(torch.zeros(sizes)) for sizes in self.state_sizes)
 
+    def start_as_memory(self) -> None:
+        """Set new weights so that the output starts as a fading sum of the inputs; by default nothing is done."""
+
     def prepare(self) -> None:
         """Reorder the weights for the fastest inference, where another order is faster; by default nothing is done.
 

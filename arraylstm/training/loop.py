@@ -138,7 +138,7 @@ class _Run:
         step = self.epoch * len(self.batches) + self.piece
         share = share_of_rate(step, self.epochs * len(self.batches), self.options.warm_up, self.options.schedule)
         for group in self.optimiser.param_groups:
-            group["lr"] = self.options.learning_rate * share if self.options.learning_rate else 0.0
+            group["lr"] = self.options.learning_rate * share * group["pace"] if self.options.learning_rate else 0.0
         count = piece.targets.size(0)
         piece = piece.to(self.forward.device)
         self.optimiser.zero_grad()

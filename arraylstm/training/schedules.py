@@ -10,6 +10,8 @@ from arraylstm.training.options import Schedule, TrainingOptions
 
 LOWEST = 0.1
 """What the step size falls to, as a share of its largest."""
+PACE_OF_NUMBERS = 10.0
+"""How much larger the steps of single numbers are: a repeat bias has to go as far as scores reach."""
 
 
 def share_of_rate(step: int, steps: int, warm_up: float, schedule: Schedule) -> float:
@@ -23,11 +25,19 @@ def share_of_rate(step: int, steps: int, warm_up: float, schedule: Schedule) -> 
 
 
 def make_optimiser(model: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
-    """Return Adam, with weights that shrink (AdamW); biases and other single rows of numbers do not."""
+    """Return Adam, with weights that shrink (AdamW); biases and other single rows of numbers do not.
+
+    Each group of weights has a `pace`, by which the step size is multiplied.
+    """
     assert options.learning_rate is not None
     matrices = [weight for weight in model.parameters() if weight.requires_grad and weight.dim() > 1]
-    rows = [weight for weight in model.parameters() if weight.requires_grad and weight.dim() <= 1]
-    groups = [{"params": matrices, "weight_decay": options.weight_decay}, {"params": rows, "weight_decay": 0.0}]
+    rows = [weight for weight in model.parameters() if weight.requires_grad and weight.dim() == 1]
+    numbers = [weight for weight in model.parameters() if weight.requires_grad and weight.dim() == 0]
+    groups = [
+        {"params": matrices, "weight_decay": options.weight_decay, "pace": 1.0},
+        {"params": rows, "weight_decay": 0.0, "pace": 1.0},
+        {"params": numbers, "weight_decay": 0.0, "pace": PACE_OF_NUMBERS},
+    ]
     fused = matrices[0].device.type in ("cpu", "cuda")
     return torch.optim.AdamW(groups, lr=options.learning_rate, fused=fused)
 

@@ -14,7 +14,7 @@ from arraylstm.errors import DataError, one_line
 from arraylstm.model import ItemModel
 from arraylstm.training.options import TrainingOptions
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Snapshots:

@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from arraylstm import NextItemModel, load, save
+from arraylstm.ranks import ranks
 from arraylstm_export import Options, export
 from arraylstm_export.bundle.model import fingerprint
 from arraylstm_export.graph.precision import half_step_graph
@@ -18,7 +19,7 @@ from ..helpers import SMALL, make_step
 
 def make(cell="lstm", **sizes):
     torch.manual_seed(5)
-    recipe = {"scale": 12.0, "repeat_bias": True, "embedding_dropout": 0.3}
+    recipe = {"scale": 12.0, "repeat_bias": True, "embedding_dropout": 0.3, "item_dropout": 0.3}
     model = NextItemModel(cell, 9, 6, **({"k": 2, "embedding_size": 5} | recipe | sizes)).eval()
     with torch.no_grad():
         model._rows()[1].normal_()
@@ -51,7 +52,9 @@ def test_no_step_divides_rows_by_their_length():
     assert {node.op_type for node in graph.node if "items" in node.input} == {"Gather"}
 
 
-@pytest.mark.parametrize("sizes", [{"tied": True}, {}, {"embedding_size": None, "embedding_dropout": 0.0}], ids=str)
+@pytest.mark.parametrize(
+    "sizes", [{"tied": True}, {}, {"embedding_size": None, "embedding_dropout": 0.0, "item_dropout": 0.0}], ids=str
+)
 def test_scores_are_cosines_times_the_scale(sizes):
     """As a transcription by hand has them, before and after the rows are prepared, scripted or not."""
     model = make(**sizes)
@@ -95,19 +98,56 @@ def test_dropout_on_embeddings_changes_no_fingerprint():
     """It changes no answer; the scale and the bias do, and without them the fingerprint is the one of before."""
     assert fingerprint(make(tied=True)) == fingerprint(make(tied=True, embedding_dropout=0.0))
     assert fingerprint(make(tied=True)) != fingerprint(make(tied=True, repeat_bias=False))
-    assert set(make(scale=None, repeat_bias=False, embedding_dropout=0.0).config) == set(
-        NextItemModel("lstm", 9, 6).config
-    )
+    assert fingerprint(make(tied=True)) == fingerprint(make(tied=True, item_dropout=0.0))
+    plain = make(scale=None, repeat_bias=False, embedding_dropout=0.0, item_dropout=0.0)
+    assert set(plain.config) == set(NextItemModel("lstm", 9, 6).config)
 
 
 def test_dropout_on_embeddings_zeroes_features_in_training_alone():
     """The others grow, so that the mean stays."""
-    model = make(scale=None, embedding_dropout=0.5).train()
+    model = make(scale=None, embedding_dropout=0.5, item_dropout=0.0).train()
     items = torch.zeros(4000, dtype=torch.int64)
     ratio = model.embed(items) / model.embedding.weight[0]
     assert set(ratio.detach().round(decimals=4).unique().tolist()) == {0.0, 2.0}
     assert ratio.mean().item() == pytest.approx(1, abs=0.1)
     assert torch.equal(model.eval().embed(items[:1])[0], model.embedding.weight[0])
+
+
+@pytest.mark.parametrize("scale", [None, 12.0])
+def test_dropout_of_items_zeroes_whole_embeddings_in_training_alone(scale):
+    """The others stay as long as they are: where there is a scale, that is 1. Scripted models do the same."""
+    model = make(scale=scale, embedding_dropout=0.0, item_dropout=0.25)
+    items = torch.zeros(100, 40, dtype=torch.int64)
+    whole = model.embed(items)
+    read = model.train().embed(items)
+    there = (read == whole).all(-1)
+    assert torch.equal(there, (read != 0).any(-1))
+    assert there.float().mean().item() == pytest.approx(0.75, abs=0.05)
+    torch.jit.script(model)(items)
+
+
+@pytest.mark.parametrize("width", [24, 32, 48])
+@pytest.mark.parametrize("cell", ["lstm", "array", "attention", "stochastic"])
+def test_a_new_model_of_cosines_remembers_what_was_read(cell, width):
+    """Before it has learned anything, items score the higher the later they were read, and others low."""
+    medians = _ranks_of_items_read(cell, embedding_size=width)
+    assert medians == sorted(medians, reverse=True)
+    assert medians[-1] <= 5
+    assert medians[0] < 500
+
+
+def test_a_memory_passes_through_layers():
+    """Those above keep longer."""
+    assert max(_ranks_of_items_read("array", embedding_size=32, num_layers=2)) < 100
+
+
+def _ranks_of_items_read(cell, **sizes):
+    """Return the middle rank, of 2000, of the first item of sessions of 4, of the second, and so on."""
+    torch.manual_seed(0)
+    model = NextItemModel(cell, 2000, 32, k=2, tied=True, scale=16.0, **sizes).eval()
+    sessions = torch.randint(2000, (200, 4))
+    scores = model(sessions)[0][:, -1]
+    return [ranks(scores, items).double().median().item() for items in sessions.T]
 
 
 @pytest.mark.parametrize(
@@ -118,6 +158,12 @@ def test_dropout_on_embeddings_zeroes_features_in_training_alone():
         ({"scale": float("nan")}, "scale must be a number above 0, got nan"),
         ({"embedding_dropout": 1.0}, "embedding_dropout must be at least 0 and below 1, got 1.0"),
         ({"embedding_size": None}, "embedding_dropout needs an embedding, got 0.3 without embedding_size"),
+        ({"item_dropout": 1.0}, "item_dropout must be at least 0 and below 1, got 1.0"),
+        ({"item_dropout": -0.1}, "item_dropout must be at least 0 and below 1, got -0.1"),
+        (
+            {"embedding_size": None, "embedding_dropout": 0.0},
+            "item_dropout needs an embedding, got 0.3 without embedding_size",
+        ),
     ],
 )
 def test_what_makes_no_model_is_refused_by_name(sizes, message):

@@ -65,6 +65,16 @@ def test_step_sizes_rise_and_fall(schedule, middle):
     assert shares[110] == pytest.approx(1.0 if schedule == "constant" else 0.1)
 
 
+def test_a_repeat_bias_moves_ten_times_as_fast():
+    """It has to go as far as scores reach; Adam's first step is the step size, whatever the gradient."""
+    torch.manual_seed(0)
+    model = NextItemModel("lstm", 5, 4, embedding_size=4, repeat_bias=True)
+    bias = model.linear.bias.detach().clone()
+    fit(model, [[0, 1, 2]], [[0, 1]], TrainingOptions(epochs=1, learning_rate=0.01))
+    assert model.repeat.item() == pytest.approx(-0.1, rel=1e-3)
+    assert (model.linear.bias - bias).abs().max().item() == pytest.approx(0.01, rel=1e-3)
+
+
 def test_an_average_follows_the_weights_and_can_stand_in_for_them():
     """As by hand: at first it forgets fast."""
     layer = nn.Linear(1, 1, bias=False)

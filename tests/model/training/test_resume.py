@@ -19,7 +19,8 @@ class Killed(BaseException):
 
 def make():
     torch.manual_seed(4)
-    return NextItemModel("stochastic", 5, 6, k=2, embedding_size=4, dropout=0.2, embedding_dropout=0.2)
+    recipe = {"dropout": 0.2, "embedding_dropout": 0.2, "item_dropout": 0.2, "repeat_bias": True}
+    return NextItemModel("stochastic", 5, 6, k=2, embedding_size=4, tied=True, scale=4.0, **recipe)
 
 
 def run(model, snapshots=None, options=OPTIONS, stop=None, error=Killed, train=SESSIONS):
@@ -54,6 +55,16 @@ def test_a_fit_that_was_killed_ends_bit_for_bit_as_if_it_had_not_been(tmp_path, 
         for name, weight in whole.state_dict().items():
             assert torch.equal(weight, again.state_dict()[name]), name
         path.unlink(missing_ok=True)
+
+
+def test_a_snapshot_of_an_older_format_is_refused(tmp_path):
+    """Its optimiser has other groups of weights."""
+    path = tmp_path / "model.resume"
+    with pytest.raises(Killed):
+        run(make(), Snapshots(path, 0.0), stop=4)
+    torch.save(torch.load(path, weights_only=True) | {"format": 1}, path)
+    with pytest.raises(DataError, match="is of another training, with another format; resume with the same settings"):
+        run(make(), Snapshots(path, resume=True))
 
 
 @pytest.mark.parametrize(
