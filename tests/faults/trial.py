@@ -17,7 +17,7 @@ import httpx
 from ..conftest import ROOT
 from ..histories.check import Verdict, check, went_back
 from ..histories.history import Call, read
-from ..histories.order import Losses
+from ..histories.places import Losses
 from ..histories.replay import Replay
 from ..servers import ServerProcess
 from ..waiting import until

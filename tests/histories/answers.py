@@ -186,6 +186,12 @@ def rewound(stand: Stand, call: Call) -> Fault:
     return Fault("rewound", f"{text}it stood at step {stand.life.step}.")
 
 
+def untold(stand: Stand, call: Call) -> Fault:
+    """Return the fault of a server that goes on from an earlier step, and had itself answered what is lost."""
+    text = f"The server goes on from before step {stand.life.step}, answered steps that are lost, and does not say so."
+    return Fault("untold", text)
+
+
 def _refused(stand: Stand, due: Due, call: Call) -> Fault:
     """Return the fault of a refusal where an answer was due."""
     code, step = call.code, stand.life.step

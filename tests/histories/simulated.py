@@ -148,17 +148,23 @@ class Simulated:
 
 
 class Script:
-    """Writes a history: a call is sent, applied, and then answered or lost; `call` does all of it."""
+    """Writes a history: a call is sent, applied, and then answered or lost; `call` does all of it.
+
+    Attributes:
+        server: the server, whichever address is asked.
+        at: the place of the address that is asked now.
+    """
 
     def __init__(self, replay: Replay) -> None:
         self.server = Simulated(replay)
+        self.at = 0
         self.lines: list[Sent | Outcome] = []
         self._calls = 0
 
     def sent(self, name: str, ask: Ask, key: str | None = None, *, via: Via = "single", channel: int = 0) -> Sent:
         """Send a call."""
         self._calls += 1
-        line = Sent(self._calls, name, ask, key, via, channel)
+        line = Sent(self._calls, name, ask, key, via, channel, self.at)
         self.lines.append(line)
         return line
 
