@@ -16,7 +16,7 @@ import httpx
 
 from ..conftest import ROOT
 from ..histories.check import Verdict, check, went_back
-from ..histories.history import Call, read
+from ..histories.history import NEVER, Call, Known, read
 from ..histories.places import Losses
 from ..histories.replay import Replay
 from ..servers import ServerProcess
@@ -69,13 +69,17 @@ class Replica(ServerProcess):
 
 
 class Load:
-    """The workload of tests/histories, beside a trial."""
+    """The workload of tests/histories, beside a trial.
+
+    Attributes:
+        lines: how many lines the history had when it was last read.
+    """
 
     def __init__(self, bundle: Path, urls: list[str], file: Path, *, seconds: float = 600.0, workers: int = 6) -> None:
         program = [sys.executable, "-m", "tests.histories.workload", bundle, *urls, "-o", file]
         bounds = {"--seconds": seconds, "--workers": workers, "--timeout": DEADLINE}
         self._file = file
-        self._read = self._ok = 0
+        self._read = self._ok = self.lines = 0
         flags = [str(part) for pair in bounds.items() for part in pair]
         self.process = subprocess.Popen([*program, *flags], cwd=ROOT)
 
@@ -87,8 +91,18 @@ class Load:
                 new = lines.read()
             whole = new[: new.rfind(b"\n") + 1]
             self._read += len(whole)
+            self.lines += whole.count(b"\n")
             self._ok += whole.count(b'"outcome":"ok"')
         return self._ok
+
+    @contextmanager
+    def during(self, within: list[range]) -> Iterator[None]:
+        """Add the lines that the history gets in a block."""
+        self.answered()
+        first = self.lines + 1
+        yield
+        self.answered()
+        within.append(range(first, self.lines + 1))
 
     def go_on(self, calls: int = 200) -> None:
         """Wait until so many more calls are answered."""
@@ -142,6 +156,15 @@ class Seen:
             total = total.and_(one)
         return total
 
+    def unknown(self) -> list[Call]:
+        """The calls of which the clients do not know whether they were applied, but those under way at the end."""
+        return [call for call in self.calls if not call.known and call.done != NEVER]
+
+    def looks(self, during: range) -> Counter[Known]:
+        """The outcomes of looks at sessions, how often each came, sent and over within some lines of the history."""
+        looks = [call for call in self.calls if call.ask.do == "inspect" and {call.at, call.done} <= set(during)]
+        return Counter(call.outcome.outcome for call in looks if call.code != "unknown_session")
+
     def codes(self) -> Counter[str]:
         """How often each code of a refusal came, singly."""
         return Counter(call.code for call in self.calls if not call.ok and call.code)
@@ -181,9 +204,16 @@ class Seen:
         return "; ".join(parts)
 
 
-def seen(bundle: Path, file: Path, *, may_rewind: bool = False) -> Seen:
-    """Return what the clients of a trial have seen."""
+def seen(bundle: Path, file: Path, *, may_rewind: bool = False, started_anew: bool = False) -> Seen:
+    """Return what the clients of a trial have seen.
+
+    Args:
+        bundle: the bundle that was served.
+        file: the history.
+        may_rewind: whether the store may have lost steps.
+        started_anew: whether servers were started anew, so that they cannot say so.
+    """
     sessions = read(file)
     losses: dict[str, Losses] = {}
-    verdicts = check(Replay(bundle), sessions, losses=losses if may_rewind else None)
+    verdicts = check(Replay(bundle), sessions, losses=losses if may_rewind else None, silent=started_anew)
     return Seen(sessions, verdicts, losses)
