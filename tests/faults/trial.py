@@ -16,7 +16,7 @@ import httpx
 
 from ..conftest import ROOT
 from ..histories.check import Verdict, check, went_back
-from ..histories.history import NEVER, Call, Known, read
+from ..histories.history import NEVER, Call, read
 from ..histories.places import Losses
 from ..histories.replay import Replay
 from ..servers import ServerProcess
@@ -68,18 +68,28 @@ class Replica(ServerProcess):
             return False
 
 
-class Load:
-    """The workload of tests/histories, beside a trial.
+class Onlooker:
+    """Begins a session of its own, and looks at it while a server's store fails."""
 
-    Attributes:
-        lines: how many lines the history had when it was last read.
-    """
+    def __init__(self, server: Replica, item: str = "a") -> None:
+        self._url = f"{server.url}/v1/sessions/looked-at"
+        begun = httpx.post(f"{self._url}/events", json={"items": [item]}, timeout=DEADLINE)
+        assert begun.status_code == 200, begun.text
+
+    def require_answers(self) -> None:
+        """Assert that a look is answered, with all that was acknowledged."""
+        look = httpx.get(self._url, timeout=DEADLINE)
+        assert (look.status_code, look.json().get("step")) == (200, 1), look.text
+
+
+class Load:
+    """The workload of tests/histories, beside a trial."""
 
     def __init__(self, bundle: Path, urls: list[str], file: Path, *, seconds: float = 600.0, workers: int = 6) -> None:
         program = [sys.executable, "-m", "tests.histories.workload", bundle, *urls, "-o", file]
         bounds = {"--seconds": seconds, "--workers": workers, "--timeout": DEADLINE}
         self._file = file
-        self._read = self._ok = self.lines = 0
+        self._read = self._ok = 0
         flags = [str(part) for pair in bounds.items() for part in pair]
         self.process = subprocess.Popen([*program, *flags], cwd=ROOT)
 
@@ -91,18 +101,8 @@ class Load:
                 new = lines.read()
             whole = new[: new.rfind(b"\n") + 1]
             self._read += len(whole)
-            self.lines += whole.count(b"\n")
             self._ok += whole.count(b'"outcome":"ok"')
         return self._ok
-
-    @contextmanager
-    def during(self, within: list[range]) -> Iterator[None]:
-        """Add the lines that the history gets in a block."""
-        self.answered()
-        first = self.lines + 1
-        yield
-        self.answered()
-        within.append(range(first, self.lines + 1))
 
     def go_on(self, calls: int = 200) -> None:
         """Wait until so many more calls are answered."""
@@ -159,11 +159,6 @@ class Seen:
     def unknown(self) -> list[Call]:
         """The calls of which the clients do not know whether they were applied, but those under way at the end."""
         return [call for call in self.calls if not call.known and call.done != NEVER]
-
-    def looks(self, during: range) -> Counter[Known]:
-        """The outcomes of looks at sessions, how often each came, sent and over within some lines of the history."""
-        looks = [call for call in self.calls if call.ask.do == "inspect" and {call.at, call.done} <= set(during)]
-        return Counter(call.outcome.outcome for call in looks if call.code != "unknown_session")
 
     def codes(self) -> Counter[str]:
         """How often each code of a refusal came, singly."""

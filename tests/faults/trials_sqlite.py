@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..waiting import until
 from .disks import disk, small_disk
-from .trial import PATIENCE, Replica, Seen, load, seen
+from .trial import PATIENCE, Onlooker, Replica, Seen, load, seen
 
 Serve = Callable[..., Replica]
 Tell = Callable[[Seen], None]
@@ -49,16 +49,16 @@ def killed(bundle: Path, serve: Serve, folder: Path, *flags: str) -> Seen:
 
 def test_a_full_disk(bundle: Path, serve: Serve, tell: Tell, tmp_path: Path) -> None:
     """While the disk is full, events are 503, looks go on and it is not ready; with room it goes on by itself."""
-    full: list[range] = []
     with small_disk(tmp_path / "disk") as place:
         server = serve(f"sqlite:{place.path / 'sessions.db'}")
+        onlooker = Onlooker(server)
         with load(bundle, [server.url], tmp_path / "history") as running:
             for _ in range(2):
                 running.go_on()
                 place.fill()
                 until(lambda: not server.is_ready(), pause=0.1, patience=PATIENCE)
-                with running.during(full):
-                    time.sleep(3)
+                time.sleep(3)
+                onlooker.require_answers()
                 assert not server.is_ready()
                 place.free()
                 until(server.is_ready, pause=0.1, patience=PATIENCE)
@@ -66,7 +66,6 @@ def test_a_full_disk(bundle: Path, serve: Serve, tell: Tell, tmp_path: Path) -> 
         result = seen(bundle, tmp_path / "history")
         tell(result)
         result.require_right()
-        assert all(set(result.looks(lines)) == {"ok"} for lines in full), [*map(result.looks, full)]
         server.stop()
 
 
@@ -75,13 +74,13 @@ def test_a_disk_that_becomes_read_only(bundle: Path, serve: Serve, tell: Tell, t
     with disk(tmp_path) as place:
         store = f"sqlite:{place.path / 'sessions.db'}"
         server = serve(store)
-        read_only: list[range] = []
+        onlooker = Onlooker(server)
         with load(bundle, [server.url], tmp_path / "history") as running:
             running.go_on()
             place.become_read_only()
             until(lambda: not server.is_ready(), pause=0.1, patience=PATIENCE)
-            with running.during(read_only):
-                running.go_on(30)
+            running.go_on(30)
+            onlooker.require_answers()
             assert not server.is_ready()
             server.stop()
             place.mount_again()
@@ -90,7 +89,6 @@ def test_a_disk_that_becomes_read_only(bundle: Path, serve: Serve, tell: Tell, t
         result = seen(bundle, tmp_path / "history")
         tell(result)
         result.require_right()
-        assert set(result.looks(*read_only)) == {"ok"}, result.looks(*read_only)
         server.stop()
 
 
