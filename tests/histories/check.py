@@ -134,6 +134,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="with --may-rewind: servers were started anew or share an address, so they need not say what is lost",
     )
     options = parser.parse_args(arguments)
+    if options.may_be_silent and not options.may_rewind:
+        parser.error("--may-be-silent is given without --may-rewind; it is allowed only with that")
     try:
         sessions = read(options.file)
         losses: dict[str, Losses] | None = {} if options.may_rewind else None
