@@ -114,8 +114,7 @@ def summary(sessions: Mapping[str, Sequence[Call]], verdicts: Sequence[Verdict])
     return f"{len(sessions)} sessions, {outcomes.total()} calls ({counts}): {found or 'nothing wrong'}."
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Check the file that the command line names; return the exit status."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.histories.check", description=__doc__.partition("\n\n")[2])
     parser.add_argument("file", type=Path, help="the history")
     parser.add_argument("--bundle", type=Path, required=True, help="the folder of the bundle that was served")
@@ -133,6 +132,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="store_true",
         help="with --may-rewind: servers were started anew or share an address, so they need not say what is lost",
     )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Check the file that the command line names; return the exit status."""
+    parser = _parser()
     options = parser.parse_args(arguments)
     if options.may_be_silent and not options.may_rewind:
         parser.error("--may-be-silent is given without --may-rewind; it is allowed only with that")
