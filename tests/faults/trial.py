@@ -16,8 +16,8 @@ import httpx
 
 from ..conftest import ROOT
 from ..histories.check import Verdict, check, went_back
-from ..histories.history import Call, read
-from ..histories.order import Losses
+from ..histories.history import NEVER, Call, read
+from ..histories.places import Losses
 from ..histories.replay import Replay
 from ..servers import ServerProcess
 from ..waiting import until
@@ -66,6 +66,20 @@ class Replica(ServerProcess):
             return httpx.get(f"{self.url}/readyz", timeout=DEADLINE).status_code == 200
         except httpx.HTTPError:
             return False
+
+
+class Onlooker:
+    """Begins a session of its own, and looks at it while a server's store fails."""
+
+    def __init__(self, server: Replica, item: str = "a") -> None:
+        self._url = f"{server.url}/v1/sessions/looked-at"
+        begun = httpx.post(f"{self._url}/events", json={"items": [item]}, timeout=DEADLINE)
+        assert begun.status_code == 200, begun.text
+
+    def require_answers(self) -> None:
+        """Assert that a look is answered, with all that was acknowledged."""
+        look = httpx.get(self._url, timeout=DEADLINE)
+        assert (look.status_code, look.json().get("step")) == (200, 1), look.text
 
 
 class Load:
@@ -142,6 +156,10 @@ class Seen:
             total = total.and_(one)
         return total
 
+    def unknown(self) -> list[Call]:
+        """The calls of which the clients do not know whether they were applied, but those under way at the end."""
+        return [call for call in self.calls if not call.known and call.done != NEVER]
+
     def codes(self) -> Counter[str]:
         """How often each code of a refusal came, singly."""
         return Counter(call.code for call in self.calls if not call.ok and call.code)
@@ -181,9 +199,16 @@ class Seen:
         return "; ".join(parts)
 
 
-def seen(bundle: Path, file: Path, *, may_rewind: bool = False) -> Seen:
-    """Return what the clients of a trial have seen."""
+def seen(bundle: Path, file: Path, *, may_rewind: bool = False, started_anew: bool = False) -> Seen:
+    """Return what the clients of a trial have seen.
+
+    Args:
+        bundle: the bundle that was served.
+        file: the history.
+        may_rewind: whether the store may have lost steps.
+        started_anew: whether servers were started anew, so that they cannot say so.
+    """
     sessions = read(file)
     losses: dict[str, Losses] = {}
-    verdicts = check(Replay(bundle), sessions, losses=losses if may_rewind else None)
+    verdicts = check(Replay(bundle), sessions, losses=losses if may_rewind else None, silent=started_anew)
     return Seen(sessions, verdicts, losses)

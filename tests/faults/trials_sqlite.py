@@ -6,42 +6,59 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from ..waiting import until
 from .disks import disk, small_disk
-from .trial import PATIENCE, Replica, Seen, load, seen
+from .trial import PATIENCE, Onlooker, Replica, Seen, load, seen
 
 Serve = Callable[..., Replica]
 Tell = Callable[[Seen], None]
 
+KILLS = 3
+UNSAVED = 4
+"""The --max-unsaved of a server that is killed; the load plays some 30 sessions."""
 
-@pytest.mark.parametrize("ack", ["store", "memory"])
-def test_kill_9_of_the_server(bundle: Path, serve: Serve, tell: Tell, tmp_path: Path, ack: str) -> None:
-    """Nothing acknowledged is lost, three times in a row; with --ack memory the newest steps may be."""
-    store, history = f"sqlite:{tmp_path / 'sessions.db'}", tmp_path / "history"
-    server = serve(store, "--ack", ack)
-    with load(bundle, [server.url], history) as running:
-        for _ in range(3):
-            running.go_on()
-            server.stop()
-            server = serve(store, "--ack", ack, port=server.port)
-        running.go_on()
-    result = seen(bundle, history, may_rewind=ack == "memory")
+
+def test_kill_9_of_the_server(bundle: Path, serve: Serve, tell: Tell, tmp_path: Path) -> None:
+    """Nothing acknowledged is lost, three times in a row."""
+    result = killed(bundle, serve, tmp_path)
     tell(result)
     result.require_right()
 
 
+def test_kill_9_of_the_server_with_ack_memory(bundle: Path, serve: Serve, tell: Tell, tmp_path: Path) -> None:
+    """Each time the newest steps of at most `--max-unsaved` sessions are lost, fewer than are played."""
+    result = killed(bundle, serve, tmp_path, "--ack", "memory", "--max-unsaved", str(UNSAVED))
+    tell(result)
+    result.require_right()
+    assert len(result.sessions) > 2 * UNSAVED
+    assert 0 < result.lost.told + result.lost.untold <= KILLS * UNSAVED
+
+
+def killed(bundle: Path, serve: Serve, folder: Path, *flags: str) -> Seen:
+    """Kill a server under load, some times; return what the clients have seen."""
+    store, history = f"sqlite:{folder / 'sessions.db'}", folder / "history"
+    server = serve(store, *flags)
+    with load(bundle, [server.url], history) as running:
+        for _ in range(KILLS):
+            running.go_on()
+            server.stop()
+            server = serve(store, *flags, port=server.port)
+        running.go_on()
+    return seen(bundle, history, may_rewind=bool(flags), started_anew=bool(flags))
+
+
 def test_a_full_disk(bundle: Path, serve: Serve, tell: Tell, tmp_path: Path) -> None:
-    """While the disk is full, events are 503 and the server is not ready; with room it goes on by itself."""
+    """While the disk is full, events are 503, looks go on and it is not ready; with room it goes on by itself."""
     with small_disk(tmp_path / "disk") as place:
         server = serve(f"sqlite:{place.path / 'sessions.db'}")
+        onlooker = Onlooker(server)
         with load(bundle, [server.url], tmp_path / "history") as running:
             for _ in range(2):
                 running.go_on()
                 place.fill()
                 until(lambda: not server.is_ready(), pause=0.1, patience=PATIENCE)
                 time.sleep(3)
+                onlooker.require_answers()
                 assert not server.is_ready()
                 place.free()
                 until(server.is_ready, pause=0.1, patience=PATIENCE)
@@ -57,11 +74,13 @@ def test_a_disk_that_becomes_read_only(bundle: Path, serve: Serve, tell: Tell, t
     with disk(tmp_path) as place:
         store = f"sqlite:{place.path / 'sessions.db'}"
         server = serve(store)
+        onlooker = Onlooker(server)
         with load(bundle, [server.url], tmp_path / "history") as running:
             running.go_on()
             place.become_read_only()
             until(lambda: not server.is_ready(), pause=0.1, patience=PATIENCE)
             running.go_on(30)
+            onlooker.require_answers()
             assert not server.is_ready()
             server.stop()
             place.mount_again()
@@ -117,7 +136,7 @@ def lose_power(bundle: Path, serve: Serve, tell: Tell, folder: Path, *flags: str
                 place.mount_again()
                 server = serve(store, *flags, port=server.port)
             running.go_on()
-        result = seen(bundle, folder / "history", may_rewind=bool(flags))
+        result = seen(bundle, folder / "history", may_rewind=bool(flags), started_anew=bool(flags))
         tell(result)
         result.require_right()
         server.stop()

@@ -3,7 +3,7 @@
     python -m tests.histories.workload BUNDLE URL... -o FILE     drives servers and records
     python -m tests.histories.check FILE --bundle BUNDLE         checks
 
-`history` has the format, and `client` sends and records. `rules` is what a right server does, `replay` the model,
-`answers` how an answer is judged, `order` the search for an order of a session's calls, and `explain` what a wrong
-answer looks like.
+`history` has the format, and `client` sends and records. `labels` has the items, `replay` the model, and `rules` is
+what a right server does. `answers` is how an answer is judged, `order` the search for an order of a session's calls,
+`places` its places, and `explain` what a wrong answer looks like.
 """

@@ -46,7 +46,7 @@ def answer_fault(replay: Replay, due: Due, call: Call) -> Fault | None:
     if due.ask.do != "predict" and _typed(found.get("step")) != (int, due.after.step):
         return _step_fault(due, found.get("step"))
     if due.ask.do in ("inspect", "restore"):
-        same = found.get("recent") == list(due.after.recent)
+        same = _list_typed(found.get("recent")) == [_typed(item) for item in due.after.recent]
         return None if same else Fault("wrong items", "`recent` does not have the session's last items.")
     if due.ask.do != "predict" and found.get("state") != due.state:
         text = f"The answer calls the session {found.get('state')!r}; it is {due.state!r}."
@@ -80,6 +80,9 @@ def _observed_fault(replay: Replay, ask: Ask, after: Life, found: list[dict[str,
     if [_typed(entry["item"]) for entry in found] != [_typed(item) for item in items]:
         return "`observed` does not have the items sent."
     for entry, seen in zip(found, after.seen):
+        stranger = replay.items.listed(entry["item"]) is None
+        if entry.get("unknown", False) is not stranger:
+            return f"`observed` says that {entry['item']!r} is {'not ' if stranger else ''}unknown; it is the opposite."
         chance, rank = entry["probability"], entry["rank"]
         if seen is None or chance is None or rank is None:
             right = seen is None and chance is None and rank is None
@@ -95,19 +98,15 @@ def _predictions_fault(replay: Replay, ask: Ask, after: Life, entries: list[dict
     assert after.logits is not None
     found = [(entry["item"], entry["probability"]) for entry in entries]
     chances = probabilities(after.logits)
-    excluded = {_typed(item) for item in ask.exclude}
-    due = [
-        (replay.labels[index], float(chances[index]))
-        for index in sorted(range(len(chances)), key=lambda index: -after.logits[index])  # type: ignore[index]
-        if _typed(replay.labels[index]) not in excluded
-    ][: ask.top_k]
-    true = {_typed(label): float(chance) for label, chance in zip(replay.labels, chances)}
+    allowed = [(replay.labels[index], float(chances[index])) for index in replay.ranking(after.logits, ask.exclude)]
+    due = allowed[: ask.top_k]
+    true = {_typed(label): chance for label, chance in allowed}
     if len(found) != len(due) or len({_typed(item) for item, _ in found}) != len(due):
         return f"`predictions` has {len(found)} items; {len(due)} different ones are due."
     for (item, chance), (label, expected) in zip(found, due):
         same = replay.tolerance > 0 or _typed(item) == _typed(label)  # near ties may change places
         near = max(abs(chance - expected), abs(chance - true.get(_typed(item), 9.0)))
-        if not same or near > replay.tolerance or _typed(item) in excluded:
+        if not same or near > replay.tolerance:
             return f"`predictions` has {item!r} with {chance} where the model has {label!r} with {expected}."
     return None
 
@@ -119,7 +118,7 @@ def _file_fault(replay: Replay, due: Due, call: Call) -> Fault | None:
         return Fault("wrong answer", f"The state cannot be read: {error}.")
     if found.step != due.after.step:
         return _step_fault(due, found.step)
-    if [_typed(item) for item in found.recent] != [_typed(item) for item in due.after.recent]:
+    if [replay.items.taken(item) for item in found.recent] != [replay.items.taken(item) for item in due.after.recent]:
         return Fault("wrong items", "The state file does not have the session's last items.")
     assert found.logits is not None
     assert due.after.logits is not None
@@ -186,6 +185,12 @@ def rewound(stand: Stand, call: Call) -> Fault:
     return Fault("rewound", f"{text}it stood at step {stand.life.step}.")
 
 
+def untold(stand: Stand, call: Call) -> Fault:
+    """Return the fault of a server that goes on from an earlier step, and had itself answered what is lost."""
+    text = f"The server goes on from before step {stand.life.step}, answered steps that are lost, and does not say so."
+    return Fault("untold", text)
+
+
 def _refused(stand: Stand, due: Due, call: Call) -> Fault:
     """Return the fault of a refusal where an answer was due."""
     code, step = call.code, stand.life.step
@@ -199,6 +204,10 @@ def _refused(stand: Stand, due: Due, call: Call) -> Fault:
         return _conflict(stand, call)
     assert code in DECIDED_BY_THE_SESSION, code
     return Fault("key confused", f"It was refused with {code!r}, but its key is a new one.")
+
+
+def _list_typed(items: Any) -> list[tuple[type, Any]] | None:
+    return [_typed(item) for item in items] if isinstance(items, list) else None
 
 
 def _typed(item: Any) -> tuple[type, Any]:

@@ -15,6 +15,8 @@ A verdict begins with what went wrong:
     lost session            the session is not there any more: `new`, 404 or 410
     stale read              a read tells less than what was acknowledged before it
     rewound                 the server says that the store has lost steps; --may-rewind allows and counts it
+    untold                  with --may-rewind: a server had answered the lost steps and does not say so;
+                            --may-be-silent allows it
     delete ignored          the session goes on after its deletion or end
     key answered differently, key forgotten, key confused
                             a repeat got another answer, was refused, or two requests were taken for one
@@ -36,7 +38,8 @@ from pathlib import Path
 
 from .explain import explain
 from .history import Call, HistoryError, read
-from .order import Losses, Search
+from .order import Search
+from .places import Losses
 from .replay import Replay, ReplayError
 
 
@@ -68,6 +71,7 @@ def check(
     *,
     forgetful: bool = False,
     losses: dict[str, Losses] | None = None,
+    silent: bool = False,
 ) -> list[Verdict]:
     """Return a verdict for each session that a right server cannot have served so, in the order of the file.
 
@@ -76,10 +80,11 @@ def check(
         sessions: the calls of each session, see `history.read`.
         forgetful: whether the server may let sessions go by itself.
         losses: if it is given, the store may lose the last steps of sessions. It gets those that went back, by session.
+        silent: whether a server that had answered lost steps may go on without saying so.
     """
     verdicts = []
     for name, calls in sessions.items():
-        search = Search(replay, calls, forgetful, rewinding=losses is not None)
+        search = Search(replay, calls, forgetful=forgetful, rewinding=losses is not None, silent=silent)
         stuck = search.run()
         if stuck is not None:
             fault = explain(replay, stuck, sessions)
@@ -109,8 +114,7 @@ def summary(sessions: Mapping[str, Sequence[Call]], verdicts: Sequence[Verdict])
     return f"{len(sessions)} sessions, {outcomes.total()} calls ({counts}): {found or 'nothing wrong'}."
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Check the file that the command line names; return the exit status."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.histories.check", description=__doc__.partition("\n\n")[2])
     parser.add_argument("file", type=Path, help="the history")
     parser.add_argument("--bundle", type=Path, required=True, help="the folder of the bundle that was served")
@@ -123,12 +127,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--may-rewind", action="store_true", help="the store may lose a session's last steps; it is counted how often"
     )
+    parser.add_argument(
+        "--may-be-silent",
+        action="store_true",
+        help="with --may-rewind: servers were started anew or share an address, so they need not say what is lost",
+    )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Check the file that the command line names; return the exit status."""
+    parser = _parser()
     options = parser.parse_args(arguments)
+    if options.may_be_silent and not options.may_rewind:
+        parser.error("--may-be-silent is given without --may-rewind; it is allowed only with that")
     try:
         sessions = read(options.file)
         losses: dict[str, Losses] | None = {} if options.may_rewind else None
         replay = Replay(options.bundle, options.tolerance)
-        verdicts = check(replay, sessions, forgetful=options.may_forget, losses=losses)
+        verdicts = check(replay, sessions, forgetful=options.may_forget, losses=losses, silent=options.may_be_silent)
     except (HistoryError, ReplayError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -44,7 +44,7 @@ def explain(replay: Replay, stuck: Stuck, sessions: Mapping[str, Sequence[Call]]
     found = call.content
     if not (call.ok and isinstance(found, dict) and call.ask.do in ("advance", "predictions")):
         return stuck.fault
-    if stuck.fault.kind != "undecided" and found.get("state") == "new" and stuck.stand.begun:
+    if stuck.fault.kind not in ("undecided", "untold") and found.get("state") == "new" and stuck.stand.begun:
         return Fault("lost session", f"The answer begins the session anew; it stood at step {stuck.stand.life.step}.")
     if stuck.fault.kind not in EXPLAINED or not found.get("predictions"):
         return stuck.fault

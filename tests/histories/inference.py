@@ -46,7 +46,7 @@ def tensors_fault(replay: Replay, ask: Ask, after: Life, found: dict[str, Any]) 
         return "The answer does not have the outputs that were asked for."
     assert after.logits is not None
     true = probabilities(after.logits)
-    order = sorted(range(len(true)), key=lambda index: -after.logits[index])[: ask.top_k]  # type: ignore[index]
+    order = replay.ranking(after.logits)[: ask.top_k]
     due = np.array([true[index] for index in order], np.float32)
     if not _near(logits, after.logits, replay.tolerance):
         return "`logits` are not the replay's."

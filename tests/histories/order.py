@@ -6,7 +6,8 @@ there is nearly always one call that can be next, and the search is one pass. On
 go back, and try calls of unknown outcome or another order of calls that overlapped.
 
 Where a store may lose steps, a session may go back to an earlier point of its own: the server says so, or it does not.
-Both are counted.
+Both are counted, in an order with the fewest losses: a loss is tried only after every order with fewer. A server that
+had answered the lost steps must say so, unless it was started anew.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from .answers import Fault, judge
+from .answers import Fault, judge, untold
 from .history import NEVER, Call
+from .places import Losses, Place
 from .replay import Replay, ReplayError
 from .rules import DECIDED_BY_THE_SESSION, REWOUND, Due, Stand, can_take, serve
 
@@ -25,67 +27,6 @@ MOST_PLACES = 20_000
 
 PASSING = (429, 503)
 """Refusals of calls that may be sent again. Later events of the session in a bulk request are refused too."""
-
-
-class Losses(NamedTuple):
-    """How often a session went back: `told`, the server said so; `untold`, it did not; and the steps that were lost."""
-
-    told: int = 0
-    untold: int = 0
-    steps: int = 0
-
-    def and_(self, other: Losses) -> Losses:
-        """Return the sum."""
-        return Losses(*(one + more for one, more in zip(self, other, strict=True)))
-
-
-class Trail(NamedTuple):
-    """Where a session stood before, and the rest of its way."""
-
-    stand: Stand
-    before: Trail | None
-
-    @staticmethod
-    def back(trail: Trail | None) -> Iterator[Trail]:
-        """Yield the places of a way, the latest first."""
-        while trail is not None:
-            yield trail
-            trail = trail.before
-
-
-class Place(NamedTuple):
-    """A place in the search: some calls have their turn behind them, and led to where the session stands.
-
-    Attributes:
-        low: how many calls of known outcome, from the first on, are all done.
-        ahead: further calls of known outcome that are done.
-        guessed: calls of unknown outcome that are taken to be applied.
-        stand: where the session stands.
-        trail: where it stood before; kept only where it may go back.
-        losses: how often it went back.
-    """
-
-    low: int
-    ahead: frozenset[int]
-    guessed: frozenset[int]
-    stand: Stand
-    trail: Trail | None = None
-    losses: Losses = Losses()
-
-    @property
-    def done(self) -> int:
-        """How many calls of known outcome are done."""
-        return self.low + len(self.ahead)
-
-    @property
-    def identity(self) -> tuple[object, ...]:
-        """Equal for places from which the search goes on alike."""
-        stand = self.stand
-        return self.low, self.ahead, self.guessed, id(stand.life), stand.restored, _keys(stand)
-
-
-def _keys(stand: Stand) -> tuple[tuple[str, int], ...]:
-    return tuple((key, id(due.after)) for key, due in stand.keys)
 
 
 class Stuck(NamedTuple):
@@ -104,16 +45,26 @@ class Search:
         calls: the session's calls, in the order in which they were sent.
         forgetful: whether the server may let a session go by itself, because it expired or a bound was reached.
         rewinding: whether the store may lose the last steps of a session.
+        silent: whether servers that had answered lost steps may go on without saying so.
 
     Attributes:
         losses: how often the session went back, once an order is found.
     """
 
-    def __init__(self, replay: Replay, calls: Sequence[Call], forgetful: bool = False, rewinding: bool = False) -> None:
+    def __init__(
+        self,
+        replay: Replay,
+        calls: Sequence[Call],
+        *,
+        forgetful: bool = False,
+        rewinding: bool = False,
+        silent: bool = False,
+    ) -> None:
         self.losses = Losses()
         self._replay = replay
         self._forgetful = forgetful
         self._rewinding = rewinding
+        self._silent = silent
         telling = [call for call in calls if _tells(call)]
         self._known = [call for call in telling if call.known]
         self._unknown = [call for call in telling if not call.known and can_take(replay, call)]
@@ -126,29 +77,43 @@ class Search:
                 self._held_back.setdefault(call.sent.channel, []).append(call)
         self._most = MOST_PLACES + 10 * len(telling)
         self._furthest: tuple[int, list[Stuck]] = (-1, [])
+        self._fresh = Stand(replay.fresh)
+        self._seen: set[tuple[object, ...]] = set()
+        self._gone_back: list[Place] = []
 
     def run(self) -> Stuck | None:
         """Return None if there is an order, else the call at which the longest one ends."""
         for call in self._known:
             fault = self._hopeless(call) or self._overtaking(call)
             if fault is not None:
-                return Stuck(call, fault, Stand(self._replay.fresh))
-        start = Place(0, frozenset(), frozenset(), Stand(self._replay.fresh))
-        seen = {start.identity}
-        path = [self._next(start)] if self._known else []
-        while path:
+                return Stuck(call, fault, self._fresh)
+        starts = [Place(0, frozenset(), frozenset(), self._fresh)] if self._known else []
+        while starts:
+            end = self._end_of(starts)
+            if end is not None:
+                self.losses = end.losses
+                return None
+            if len(self._seen) > self._most:
+                return self._undecided()
+            starts, self._gone_back = self._gone_back, []
+        return self._furthest[1][0] if self._known else None
+
+    def _end_of(self, starts: Sequence[Place]) -> Place | None:
+        """Return where an order ends that goes on from one of some places without a loss; None if there is none.
+
+        `_gone_back` gets the places to which one more loss leads.
+        """
+        path = [iter(starts)]
+        while path and len(self._seen) <= self._most:
             place = next(path[-1], None)
             if place is None:
                 path.pop()
             elif place.done == len(self._known):
-                self.losses = place.losses
-                return None
-            elif place.identity not in seen:
-                seen.add(place.identity)
+                return place
+            elif place.identity not in self._seen:
+                self._seen.add(place.identity)
                 path.append(self._next(place))
-                if len(seen) > self._most:
-                    return self._undecided()
-        return self._furthest[1][0] if self._known else None
+        return None
 
     def _hopeless(self, call: Call) -> Fault | None:
         """Return the fault of a call that is wrong wherever its place is."""
@@ -172,29 +137,35 @@ class Search:
         return stuck._replace(fault=Fault("undecided", text))
 
     def _next(self, place: Place) -> Iterator[Place]:
-        """Yield the places one call further, the likely ones first."""
+        """Yield the places one call further without a loss, the likely ones first."""
         ready = self._ready(place)
         stuck = []
         for index in ready:
-            call = self._known[index]
-            if self._rewinding and call.code == REWOUND:
+            if self._rewinding and self._known[index].code == REWOUND:
                 yield from self._told(place, index)
-            after, due = serve(self._replay, place.stand, call)
-            fault = judge(self._replay, place.stand, due, call)
-            if fault is not None:
-                stuck.append(Stuck(call, fault, place.stand))
-                continue
-            if isinstance(due, Due) and due.body is None and call.sent.key is not None:
-                after = after.knowing(call.sent.key, call.outcome.body)
-            yield self._advanced(place, index, after)
+            found = self._served(place, index)
+            if isinstance(found, Place):
+                yield found
+            else:
+                stuck.append(found)
+        if self._rewinding:
+            stuck = self._untold(place, ready) + stuck
         if stuck and place.done > self._furthest[0]:
             self._furthest = place.done, stuck
-        waiting = [self._known[index] for index in ready]
-        yield from self._guesses(place, waiting)
-        if self._rewinding:
-            yield from self._untold(place, waiting)
+        yield from self._guesses(place, [self._known[index] for index in ready])
         if self._forgetful and (place.stand.begun or place.stand.keys):
-            yield place._replace(stand=Stand(self._replay.fresh))
+            yield place._replace(stand=self._fresh)
+
+    def _served(self, place: Place, index: int) -> Place | Stuck:
+        """Return the place after a call, or why a right server cannot have answered it so."""
+        call = self._known[index]
+        after, due = serve(self._replay, place.stand, call)
+        fault = judge(self._replay, place.stand, due, call)
+        if fault is not None:
+            return Stuck(call, fault, place.stand)
+        if isinstance(due, Due) and due.body is None and call.sent.key is not None:
+            after = after.knowing(call.sent.key, call.outcome.body)
+        return self._advanced(place, index, after)
 
     def _ready(self, place: Place) -> list[int]:
         """Return the calls of known outcome that can be next, those first whose outcome came first."""
@@ -217,39 +188,44 @@ class Search:
         while low in ahead:
             ahead -= {low}
             low += 1
-        return self._standing(place, stand)._replace(low=low, ahead=ahead)
+        call = self._known[index]
+        return self._moved(place, stand, call.sent.server if call.ok else None)._replace(low=low, ahead=ahead)
 
-    def _standing(self, place: Place, stand: Stand) -> Place:
-        """Return the same place with the session further on its way."""
-        moved = self._rewinding and stand is not place.stand
-        return place._replace(stand=stand, trail=Trail(place.stand, place.trail) if moved else place.trail)
+    def _moved(self, place: Place, stand: Stand, by: int | None = None) -> Place:
+        """Return the same place with the session further on its way, which is kept only where it may go back."""
+        return place.moved(stand, by) if self._rewinding else place._replace(stand=stand)
 
     def _told(self, place: Place, index: int) -> Iterator[Place]:
-        """Yield the places to which a refusal leads that says that the store has lost steps."""
+        """Yield and note the places to which a refusal leads that says that the store has lost steps."""
         told = self._known[index].told
         if place.stand.life.step == told:  # the session went back before, unnoticed, or nobody had the lost steps
             yield self._advanced(place, index, place.stand)
-        for earlier in self._earlier(place, told):
-            yield self._advanced(self._gone_back(place, earlier, Losses(told=1)), index, earlier.stand)
+        for earlier in place.earlier(told, self._fresh):
+            back = place.gone_back(earlier, Losses(told=1))
+            self._gone_back.append(self._advanced(back, index, earlier.stand))
 
-    def _untold(self, place: Place, waiting: Sequence[Call]) -> Iterator[Place]:
-        """Yield the earlier places of the session from which a call that waits can go on."""
-        for step in {
-            self._wanted(call) for call in waiting
-        }:  # perhaps the same one, with other keys or another way to it
-            for earlier in self._earlier(place, step):
-                yield self._gone_back(place, earlier, Losses(untold=1))
+    def _untold(self, place: Place, ready: Sequence[int]) -> list[Stuck]:
+        """Note the places to which calls lead that met the session at an earlier point, though nobody said so.
 
-    def _earlier(self, place: Place, step: int | None) -> Iterator[Trail]:
-        """Yield where the session stood at a step before, the latest first."""
-        yield from (earlier for earlier in Trail.back(place.trail) if earlier.stand.life.step == step)
-        if step == 0:
-            yield Trail(Stand(self._replay.fresh), None)
+        Returns:
+            The calls whose server should have said so.
+        """
+        silent = []
+        for index in ready:
+            call = self._known[index]
+            for earlier in place.earlier(self._wanted(call), self._fresh) if call.code != REWOUND else ():
+                found = self._served(place.gone_back(earlier, Losses(untold=1)), index)
+                if isinstance(found, Stuck):
+                    continue
+                if self._may_be_silent(call) or call.sent.server not in place.answering(earlier):
+                    self._gone_back.append(found)
+                else:
+                    silent.append(Stuck(call, untold(place.stand, call), place.stand))
+        return silent
 
-    def _gone_back(self, place: Place, earlier: Trail, losses: Losses) -> Place:
-        steps = max(0, place.stand.life.step - earlier.stand.life.step)
-        lost = place.losses.and_(losses).and_(Losses(steps=steps))
-        return place._replace(stand=earlier.stand, trail=earlier.before, losses=lost)
+    def _may_be_silent(self, call: Call) -> bool:
+        """Return whether a call's server need not say that steps are lost: it compares nothing for a look."""
+        return self._silent or call.ask.do == "inspect"
 
     def _guesses(self, place: Place, ready: Sequence[Call]) -> Iterator[Place]:
         """Yield the places to which calls of unknown outcome lead, if they can help a call that waits."""
@@ -265,7 +241,7 @@ class Search:
                 continue
             after, _ = serve(self._replay, place.stand, call)
             if after != place.stand:
-                yield self._standing(place, after)._replace(guessed=place.guessed | {index})
+                yield self._moved(place, after)._replace(guessed=place.guessed | {index})
 
     def _wanted(self, call: Call) -> int:
         """Return the step at which the session must stand for a call; NEVER if the call does not tell."""

@@ -22,6 +22,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from .history import Item
+from .labels import labels_of
 
 RECENT = 64
 """How many of a session's last items the server tells."""
@@ -68,6 +69,11 @@ class Replay:
         bundle: the folder of the bundle.
         tolerance: by how much numbers may differ; 0 asks for the same bits.
 
+    Attributes:
+        items: the labels of its items.
+        labels: the label of each id.
+        fresh: the session that has consumed nothing.
+
     Raises:
         ReplayError: the folder is not a bundle that can be replayed.
     """
@@ -77,23 +83,26 @@ class Replay:
         self.tolerance = tolerance
         try:
             manifest = json.loads((bundle / "manifest.json").read_bytes())
-            vocabulary = json.loads((bundle / "vocabulary.json").read_bytes())
             self.fingerprint: str = manifest["fingerprint"]
             starts = {state["name"]: _start(state) for state in manifest["states"]}
-            self.labels: Sequence[Item] = vocabulary["labels"] or range(manifest["model"]["num_items"])
-            self._unknown: Item | None = vocabulary["unknown"]
+            self.items = labels_of(bundle)
             self._session = _open(bundle / "step.onnx")
         except OSError as error:
             raise ReplayError(f"{bundle} is not a bundle: {error.filename}: {error.strerror}.") from None
         except Exception as error:  # onnxruntime's exception classes share no narrower base
             raise ReplayError(f"{bundle} is not a bundle that can be replayed: {error!r}.") from None
-        self._ids = {label: index for index, label in enumerate(self.labels)}
+        self.labels = self.items.labels
         self.fresh = Life(0, starts)
         self._restored: dict[str, Life] = {}
 
     def knows(self, item: Item) -> bool:
         """Return whether the model has an item, as a label or by its unknown item."""
-        return item in self._ids or self._unknown is not None
+        return self.items.taken(item) is not None
+
+    def ranking(self, logits: Floats, exclude: Sequence[Item] = ()) -> list[int]:
+        """Return the ids of the items that may be predicted, most likely first; the unknown item never is."""
+        never = {self.items.unknown, *map(self.items.listed, exclude)}
+        return [index for index in np.argsort(-logits, kind="stable").tolist() if index not in never]
 
     def after(self, life: Life, items: tuple[Item, ...]) -> Life:
         """Return a life after one more event. Every item must be known."""
@@ -118,13 +127,13 @@ class Replay:
         self._restored.clear()
 
     def _walk(self, life: Life, items: tuple[Item, ...]) -> Life:
-        labels = [item if item in self._ids else self._unknown for item in items]
         states, logits, seen = life.states, life.logits, []
-        for label in labels:
-            assert label is not None, f"the model does not know one of {items}"
-            seen.append(None if logits is None else self._observe(logits, self._ids[label]))
-            states, logits = self._step(states, self._ids[label])
-        recent = (*life.recent, *(label for label in labels if label is not None))[-RECENT:]
+        for item in items:
+            index = self.items.taken(item)
+            assert index is not None, f"the model does not know {item!r}"
+            seen.append(None if logits is None else self._observe(logits, index))
+            states, logits = self._step(states, index)
+        recent = self.items.kept((*life.recent, *items)[-RECENT:])
         return Life(life.step + len(items), states, logits, recent, tuple(seen), life, items)
 
     def _step(self, states: dict[str, Floats], item: int) -> tuple[dict[str, Floats], Floats]:
@@ -133,12 +142,17 @@ class Replay:
         return {name: value[0] for name, value in zip(states, after, strict=True)}, logits[0]
 
     def _observe(self, logits: Floats, item: int) -> Seen:
+        """Return what the model gave an item. The unknown item is behind all others, and before none."""
         chances = probabilities(logits)
+        chance, unknown = float(chances[item]), self.items.unknown
+        if item == unknown:
+            return chance, len(logits), len(logits)
+        others = np.arange(len(logits)) != (-1 if unknown is None else unknown)
         if not self.tolerance:
-            rank = 1 + int((logits > logits[item]).sum())
-            return float(chances[item]), rank, rank
-        first = 1 + int((chances > chances[item] + self.tolerance).sum())
-        return float(chances[item]), first, int((chances >= chances[item] - self.tolerance).sum())
+            rank = 1 + int((logits > logits[item])[others].sum())
+            return chance, rank, rank
+        first = 1 + int((chances > chance + self.tolerance)[others].sum())
+        return chance, first, int((chances >= chance - self.tolerance)[others].sum())
 
     def _read(self, file: str) -> Life:
         try:

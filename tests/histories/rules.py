@@ -139,7 +139,8 @@ def can_take(replay: Replay, call: Call) -> bool:
     """Return whether a right server can apply a call at all: it can read what was sent."""
     ask = call.ask
     if ask.do in CONSUMING:
-        return bool(ask.items) and all(map(replay.knows, ask.items))
+        excludable = all(replay.items.listed(item) is not None for item in ask.exclude)
+        return bool(ask.items) and excludable and all(map(replay.knows, ask.items))
     return ask.do != "restore" or _readable(replay, ask.file)
 
 

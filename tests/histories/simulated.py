@@ -6,6 +6,7 @@ The server shares the replay's numbers with the checker, and none of its rules.
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import safetensors.numpy
 
 from .history import NEVER, Ask, Call, Item, Known, Outcome, Sent, Via
-from .replay import Life, Replay, probabilities
+from .replay import Life, Replay, Seen, probabilities
 
 
 @dataclass
@@ -56,9 +57,7 @@ class Simulated:
             return refusal("step_conflict", 409, step=step) if step else refusal("session_gone", 410)
         life = self.replay.after(session.life, ask.items)
         seen = life.seen if ask.items else ()
-        observed = [
-            {"item": item, "probability": one and one[0], "rank": one and one[1]} for item, one in zip(ask.items, seen)
-        ]
+        observed = self.observed(ask.items, seen)
         session.life, session.restored = (self.replay.fresh if ask.end else life), False
         return self.answer(name, life, before, ask, observed)
 
@@ -97,10 +96,7 @@ class Simulated:
     def predict(self, name: str, session: Session, ask: Ask) -> Answer:
         """Tell what may come after some items, without a session."""
         life = self.replay.after(self.replay.fresh, ask.items)
-        observed = [
-            {"item": item, "probability": one and one[0], "rank": one and one[1]}
-            for item, one in zip(ask.items, life.seen)
-        ]
+        observed = self.observed(ask.items, life.seen)
         status, body = self.answer(name, life, "new", ask, observed)
         whole = msgspec.json.decode(body)
         return status, dumped({field: whole[field] for field in ("model", "predictions", "observed")})
@@ -109,7 +105,7 @@ class Simulated:
         """Write an answer of /v2."""
         assert life.logits is not None
         chances = probabilities(life.logits).astype(np.float32)
-        order = np.argsort(-life.logits, kind="stable")[: ask.top_k]
+        order = [i for i in np.argsort(-life.logits, kind="stable") if i != self.replay.items.unknown][: ask.top_k]
         data = {
             "step": [life.step],
             "predictions": [str(self.replay.labels[index]) for index in order],
@@ -129,6 +125,15 @@ class Simulated:
         session.life, session.restored = self.replay.restored(ask.file), True
         return self.inspect(name, session, ask)
 
+    def observed(self, items: Sequence[Item], seen: Sequence[Seen]) -> list[dict[str, Any]]:
+        """Tell what the model gave to items, and which of them it does not have."""
+        observed = []
+        for item, one in zip(items, seen):
+            observed.append({"item": item, "probability": one and one[0], "rank": one and one[1]})
+            if not {item, str(item)} & {*self.replay.labels, *map(str, self.replay.labels)}:
+                observed[-1]["unknown"] = True
+        return observed
+
     def state(self, session: Session) -> str:
         """What an answer calls the session."""
         return "restored" if session.restored else "continued" if session.life.step else "new"
@@ -137,9 +142,8 @@ class Simulated:
         """Write a session's answer."""
         assert life.logits is not None
         chances = probabilities(life.logits)
-        order = [
-            index for index in np.argsort(-life.logits, kind="stable") if self.replay.labels[index] not in ask.exclude
-        ]
+        never = {self.replay.items.unknown, *(self.replay.labels.index(item) for item in ask.exclude)}
+        order = [index for index in np.argsort(-life.logits, kind="stable") if index not in never]
         likely = [
             {"item": self.replay.labels[index], "probability": float(chances[index])} for index in order[: ask.top_k]
         ]
@@ -148,17 +152,23 @@ class Simulated:
 
 
 class Script:
-    """Writes a history: a call is sent, applied, and then answered or lost; `call` does all of it."""
+    """Writes a history: a call is sent, applied, and then answered or lost; `call` does all of it.
+
+    Attributes:
+        server: the server, whichever address is asked.
+        at: the place of the address that is asked now.
+    """
 
     def __init__(self, replay: Replay) -> None:
         self.server = Simulated(replay)
+        self.at = 0
         self.lines: list[Sent | Outcome] = []
         self._calls = 0
 
     def sent(self, name: str, ask: Ask, key: str | None = None, *, via: Via = "single", channel: int = 0) -> Sent:
         """Send a call."""
         self._calls += 1
-        line = Sent(self._calls, name, ask, key, via, channel)
+        line = Sent(self._calls, name, ask, key, via, channel, self.at)
         self.lines.append(line)
         return line
 
@@ -225,7 +235,7 @@ def saved(replay: Replay, life: Life) -> str:
     tensors = {f"state_{name}": value for name, value in life.states.items()}
     tensors |= {
         "logits": life.logits,
-        "recent": np.array([replay.labels.index(item) for item in life.recent], np.int64),
+        "recent": np.array([replay.items.taken(item) for item in life.recent], np.int64),
     }
     facts = {"format": "arraylstm-session-1", "model": replay.fingerprint, "step": str(life.step)}
     return base64.b64encode(safetensors.numpy.save(tensors, facts)).decode()

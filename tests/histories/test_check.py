@@ -98,6 +98,24 @@ class TestCommand:
         assert last == "2 sessions, 9 calls (8 ok, 1 refused, 0 unknown): 1 lost session."
         assert main([str(file), "--bundle", str(bundle), "--may-forget"]) == 0
 
+    def test_lost_steps_are_counted_and_silence_is_allowed_apart(
+        self, tmp_path: Path, bundle: Path, capsys: Any
+    ) -> None:
+        """A server that had answered what is lost must say so, unless --may-be-silent, which needs --may-rewind."""
+        script = Script(Replay(bundle))
+        prelude(script)
+        spoil(script, life(script, *"ab"))
+        script.event("anna", "e")
+        command = [str(self.write(tmp_path / "file", Header(FORMAT), *script.lines)), "--bundle", str(bundle)]
+        assert main([*command, "--may-rewind"]) == 1
+        assert "untold. The server goes on from before step 4" in capsys.readouterr().out
+        assert main([*command, "--may-rewind", "--may-be-silent"]) == 0
+        assert "1 sessions went back, by 2 steps in all: 0 times the server said so, 1" in capsys.readouterr().out
+        with pytest.raises(SystemExit) as ended:
+            main([*command, "--may-be-silent"])
+        assert ended.value.code == 2
+        assert "without --may-rewind" in capsys.readouterr().err
+
     def test_a_history_may_end_in_the_middle_of_a_line(self, tmp_path: Path, bundle: Path) -> None:
         """A killed workload leaves calls without an outcome, and perhaps a line without an end."""
         sent = Sent(1, "anna", advance("a"))

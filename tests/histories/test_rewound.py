@@ -10,7 +10,7 @@ import pytest
 
 from .check import check, went_back
 from .history import Ask, Sent
-from .order import Losses
+from .places import Losses
 from .planted import Plants, expect, life, plant, prelude, spoil
 from .replay import Replay
 from .simulated import Script, Session, advance, altered, refusal
@@ -46,27 +46,38 @@ def told_of_all(script: Script) -> None:
 
 
 def told_late(script: Script) -> None:
+    script.at += 1
     spoil(script, life(script, *"abc"))
     script.event("anna", "e")
+    script.at -= 1
     rewound(script, 4)
 
 
 def untold(script: Script) -> None:
+    script.at += 1
     spoil(script, life(script, *"ab"))
     script.event("anna", "e")
 
 
 def untold_by_a_state(script: Script) -> None:
+    script.at += 1
     spoil(script, life(script, *"abc"))
     script.call("anna", Ask("save"))
 
 
 def untold_of_all(script: Script) -> None:
+    script.at += 1
     script.server.sessions.pop("anna")
+    script.event("anna", "e")
+
+
+def untold_by_a_look(script: Script) -> None:
+    spoil(script, life(script, *"abc"))
     script.call("anna", Ask("inspect"))
 
 
 def untold_by_a_conflict(script: Script) -> None:
+    script.at += 1
     spoil(script, life(script, *"abc"))
     script.call("anna", advance("e", expected_step=4))
 
@@ -77,6 +88,7 @@ def untold_of_a_key(script: Script) -> None:
     script.event("anna", "e", key="k")
     script.call("anna", Ask("restore", file=script.call("bert", Ask("save"))[1]))
     script.server.sessions["anna"] = Session(before)
+    script.at += 1
     script.event("anna", "e", key="k")
 
 
@@ -90,6 +102,7 @@ def untold_of_a_key(script: Script) -> None:
         (untold, Losses(0, 1, 2)),
         (untold_of_all, Losses(0, 1, 4)),
         (untold_by_a_state, Losses(0, 1, 1)),
+        (untold_by_a_look, Losses(0, 1, 1)),
         (untold_by_a_conflict, Losses(0, 1, 1)),
         (untold_of_a_key, Losses(0, 1, 0)),
     ],
@@ -105,6 +118,40 @@ def test_a_session_that_went_back_is_counted(replay: Replay, loss: Callable[[Scr
     assert not check(replay, script.calls(), losses=losses)
     assert losses == {"anna": counted}
     assert f"1 sessions went back, by {counted.steps} steps in all: {counted.told} times" in went_back(losses)
+
+
+@pytest.mark.parametrize("loss", [untold, untold_of_all, untold_by_a_state, untold_by_a_conflict, told_late])
+def test_a_server_says_that_steps_are_lost_which_it_had_answered(
+    replay: Replay, loss: Callable[[Script], object]
+) -> None:
+    """One that goes on without a word is a fault, unless it may have been started anew."""
+    script = Script(replay)
+    script.at = 1
+    prelude(script)
+    script.at = 0  # a loss goes on at the next server, which is the one before
+    loss(script)
+    (verdict,) = check(replay, script.calls(), losses={})
+    assert verdict.kind == "untold"
+    assert not check(replay, script.calls(), losses={}, silent=True)
+
+
+@pytest.mark.parametrize(
+    "read", [Ask("inspect"), Ask("predictions", top_k=3), Ask("save"), advance("a", expected_step=9)]
+)
+@pytest.mark.parametrize("rewound_before", [False, True])
+def test_calls_that_overlap_are_no_loss(replay: Replay, read: Ask, rewound_before: bool) -> None:
+    """A read before an event that was answered first is another order; it is no loss, nor one more."""
+    script = Script(replay)
+    prelude(script)
+    if rewound_before:
+        told(script)
+    event, early = script.sent("anna", advance("e", "b")), script.sent("anna", read)
+    answer = script.apply(early)
+    script.answered(event, script.apply(event))
+    script.answered(early, answer)
+    losses: dict[str, Losses] = {}
+    assert not check(replay, script.calls(), losses=losses)
+    assert losses == ({"anna": Losses(1, 0, 2)} if rewound_before else {})
 
 
 def doubled(script: Script) -> None:

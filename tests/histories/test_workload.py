@@ -15,12 +15,13 @@ import pytest
 from arraylstm_serve.api.problems import stopping
 
 from ..conftest import ROOT
-from ..serve.bundles import LABELS, write_bundle
+from ..serve.bundles import write_bundle
 from ..serve.flaky import Fault, FlakyProxy
 from ..servers import ServerProcess
 from ..waiting import until
 from .check import check
 from .history import NEVER, Call, read
+from .labels import labels_of
 from .replay import Replay
 from .workload import drive, main
 
@@ -56,7 +57,7 @@ def test_a_servers_history_has_nothing_wrong(bundle: Path, servers: list[ServerP
     """Two seconds of everything that clients do leave a history that a right server explains, bit for bit."""
     servers.append(ServerProcess(bundle))
     file = tmp_path / "history.jsonl"
-    asyncio.run(drive([servers[0].url], LABELS, file, seconds=2, seed=3))
+    asyncio.run(drive([servers[0].url], labels_of(bundle), file, seconds=2, seed=3))
     sessions = read(file)
     verdicts = check(Replay(bundle), sessions)
     assert not verdicts, "\n".join(map(str, verdicts))
@@ -65,6 +66,21 @@ def test_a_servers_history_has_nothing_wrong(bundle: Path, servers: list[ServerP
     assert {call.ask.do for call in calls if call.ok} >= {"advance", "inspect", "infer"}
     assert codes(calls)["step_conflict"] > 0
     assert any(call.sent.key and call.ok for call in calls)
+
+
+def test_a_history_with_unknown_items_has_nothing_wrong(servers: list[ServerProcess], tmp_path: Path) -> None:
+    """Clients send the unknown item, items that are not listed, and integers as text; a right server is found right."""
+    bundle = write_bundle(tmp_path / "bundle", labels=["a", "b", "c", "d", "e", 5, "6"], unknown="e")
+    servers.append(ServerProcess(bundle))
+    file = tmp_path / "history.jsonl"
+    asyncio.run(drive([servers[0].url], labels_of(bundle), file, seconds=2, seed=4))
+    sessions = read(file)
+    verdicts = check(Replay(bundle), sessions)
+    assert not verdicts, "\n".join(map(str, verdicts))
+    calls = calls_of(sessions)
+    sent = {item for call in calls if call.ok for item in call.ask.items}
+    assert sent >= {"e", "5", 6, "nobody", "y" * 4000}
+    assert any("nobody" in call.outcome.body for call in calls if call.ok and call.ask.do == "inspect")
 
 
 def test_the_workload_goes_on_through_lost_answers_and_refusals(
@@ -85,7 +101,7 @@ def test_the_workload_goes_on_through_lost_answers_and_refusals(
             Fault(status=503, body=stopping().body()),
         ]
         proxy.faults.extend([fault for other in faults for fault in (Fault(), other)] * 2000)
-        asyncio.run(drive([proxy.url, proxy.url, nobody], LABELS, file, seconds=3, seed=5, timeout=1))
+        asyncio.run(drive([proxy.url, proxy.url, nobody], labels_of(bundle), file, seconds=3, seed=5, timeout=1))
     sessions = read(file)
     verdicts = check(Replay(bundle), sessions)
     assert not verdicts, "\n".join(map(str, verdicts))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import math
 import random
 import secrets
@@ -26,6 +25,7 @@ import msgspec
 
 from .client import Client, Event
 from .history import Ask, Call, Item, Outcome, Recorder, Sent
+from .labels import Labels, labels_of
 
 TRIES = 40
 """How often a call is sent at most."""
@@ -51,17 +51,18 @@ class Worker:
 
     Args:
         client: sends the calls.
-        labels: the items that the model knows.
+        labels: the model's items.
         names: the sessions.
         chance: decides what is done.
         until: the time to stop, by `monotonic`.
     """
 
     def __init__(
-        self, client: Client, labels: Sequence[Item], names: Sequence[str], chance: random.Random, until: float
+        self, client: Client, labels: Labels, names: Sequence[str], chance: random.Random, until: float
     ) -> None:
         self._client = client
-        self._labels = labels
+        self._labels = labels.labels
+        self._strangers = labels.strangers()
         self._players = {name: Player(name) for name in names}
         self._nameless = Player(f"{names[0]}-without-session")
         self._chance = chance
@@ -121,7 +122,7 @@ class Worker:
         """Send an event of a session by `/v2`; it may begin the session anew, and end it."""
         chance = self._chance
         start = player.step == 0 or chance.random() < 0.05
-        ask = Ask("infer", self._items(), chance.choice([3, 5]), start=start, end=chance.random() < 0.03)
+        ask = Ask("infer", self._listed(), chance.choice([3, 5]), start=start, end=chance.random() < 0.03)
         await self._send(Event(player.name, ask, self._key() if chance.random() < 0.6 else None))
 
     async def predict(self, player: Player) -> None:
@@ -133,8 +134,14 @@ class Worker:
         """Delete a session."""
         await self._send(Event(player.name, Ask("delete"), self._key() if self._chance.random() < 0.5 else None))
 
-    def _items(self) -> tuple[Item, ...]:
+    def _listed(self) -> tuple[Item, ...]:
         return tuple(self._chance.choices(self._labels, k=self._chance.choice([1, 1, 1, 2, 5])))
+
+    def _items(self) -> tuple[Item, ...]:
+        """Return items, sometimes one that is not listed and that the server takes all the same."""
+        items = self._listed()
+        strange = self._strangers and self._chance.random() < 0.3
+        return (*items[:-1], self._chance.choice(self._strangers)) if strange else items
 
     def _key(self) -> str:
         return f"k{next(self._keys)}"
@@ -215,7 +222,7 @@ def _worthwhile(event: Event, outcome: Outcome) -> bool:
 
 async def drive(
     urls: Sequence[str],
-    labels: Sequence[Item],
+    labels: Labels,
     file: Path,
     *,
     seconds: float,
@@ -228,7 +235,7 @@ async def drive(
 
     Args:
         urls: the servers; requests go to them in turn.
-        labels: the items that the model knows.
+        labels: the items that the model has.
         file: the history; it is written anew.
         seconds: for how long.
         seed: decides what is asked, as far as the answers do not.
@@ -238,19 +245,13 @@ async def drive(
     """
     until, run = monotonic() + seconds, secrets.token_hex(3)
     with file.open("w", encoding="utf-8") as lines:
-        client = Client(Recorder(lines, seed, urls), urls, timeout, labels)
+        client = Client(Recorder(lines, seed, urls), urls, timeout, labels.labels)
         playing = []
         for number in range(workers):
             names = [f"{run}-{number}-{session}" for session in range(sessions)]
             playing.append(Worker(client, labels, names, random.Random(f"{seed}/{number}"), until).run())
         await asyncio.gather(*playing)
         await client.close()
-
-
-def labels_of(bundle: Path) -> list[Item]:
-    """Return the items that a bundle's model knows, as clients write them."""
-    labels: list[Item] | None = json.loads((bundle / "vocabulary.json").read_bytes())["labels"]
-    return labels or list(range(json.loads((bundle / "manifest.json").read_bytes())["model"]["num_items"]))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -289,10 +290,9 @@ def _url(text: str) -> str:
 
 
 def _positive(text: str) -> float:
-    number = float(text)
-    if not 0 < number < math.inf:
+    if not 0 < float(text) < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is not allowed; it must be above 0")
-    return number
+    return float(text)
 
 
 if __name__ == "__main__":
