@@ -483,3 +483,22 @@ async def test_the_end_waits_for_a_store_that_comes_back(
     store.broken = None
     await closing
     assert decode("u", store._records["u"][1]).step == 2
+
+
+@pytest.mark.parametrize("how", ["removed", "ended"])
+async def test_an_end_that_waits_to_be_written_counts(bundle_path: Path, store: Store, how: str) -> None:
+    """Under --ack memory a session that has ended is gone at once, though the store still has it."""
+    harness = server(bundle_path, store, sessions="sqlite:x", ack="memory")
+    await harness.send("u", "a")
+    await until_soon(lambda: "u" in store._records)
+    store.gate.clear()
+    if how == "removed":
+        assert (await harness.client.delete("/v1/sessions/u")).status_code == 204
+    else:
+        await harness.send("u", "b", end=True)
+    check(await harness.client.get("/v1/sessions/u"), "unknown_session")
+    answer = (await harness.send("u", "c")).json()
+    assert (answer["state"], answer["step"]) == ("new", 1)
+    store.gate.set()
+    await harness.service.close()
+    assert decode("u", store._records["u"][1]).step == 1

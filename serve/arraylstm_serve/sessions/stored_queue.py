@@ -54,9 +54,12 @@ class StoredQueue(Queue):
     def _begin(self, turn: Turn) -> bool:
         """See `Queue._begin`; load the session first if it is not held."""
         if turn.key and turn.loaded is None and not self._table.find(turn.key).version:
-            turn.seen = self._dropped.get(turn.key) if turn.command.waits else None
-            self._load(turn)
-            return True
+            ended = None if self._behind is None else self._behind.unsaved.get(turn.key)
+            if ended is None:
+                turn.seen = self._dropped.get(turn.key) if turn.command.waits else None
+                self._load(turn)
+                return True
+            turn.loaded = ended  # the store does not know yet that it has ended
         return super()._begin(turn)
 
     def _start(self, turn: Turn) -> Walk | Change | Slow:
