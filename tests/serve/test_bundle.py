@@ -166,7 +166,11 @@ def test_a_manifest_of_another_kind_is_refused(bundle_path: Path, content: bytes
         ({"states": [STATES[0] | {"initial": [0.5] * 4}, STATES[1]]}, "initially 4 numbers; .* the 5 finite numbers"),
         ({"states": [STATES[0] | {"initial": [1e39] * 5}, STATES[1]]}, "initially 5 numbers; .* finite numbers"),
         ({"states": [STATES[0] | {"initial": ["x"] * 5}, STATES[1]]}, "Expected `float`, got `str`"),
-        ({"states": [STATES[0] | {"initial": [0.5] * 5}, STATES[1]]}, "carries the states .* the manifest says"),
+        (
+            {"schema_version": 2, "states": [STATES[0] | {"initial": [0.5] * 5}, STATES[1]]},
+            "carries the states .* the manifest says",
+        ),
+        ({"states": [STATES[0] | {"initial": [0.5] * 5}, STATES[1]]}, "schema_version 1, in which all states start"),
         ({"graphs": {"step.onnx": signature() | {"outputs": []}}}, "does not have the outputs"),
     ],
 )

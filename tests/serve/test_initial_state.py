@@ -13,6 +13,7 @@ from arraylstm_serve.bundle.load import Bundle
 from arraylstm_serve.engine.base import Engine
 from arraylstm_serve.engine.open import open_engine
 from arraylstm_serve.engine.slots import INITIAL
+from arraylstm_serve.errors import BundleError
 from arraylstm_serve.settings import Settings
 
 from ..histories.replay import Replay
@@ -138,3 +139,11 @@ def test_numbers_are_told_exactly(started: Path) -> None:
     states = Bundle.load(started).manifest.states
     for state in states:
         assert np.array(state.initial, np.float32).tobytes() == START[state.name].tobytes()
+
+
+def test_a_start_in_a_manifest_of_version_1_is_refused(tmp_path: Path) -> None:
+    """Servers that read version 1 alone would start from zeros, so the numbers need version 2."""
+    states = told(START)
+    model = step_model(**{"arraylstm.states": json.dumps(states)})
+    with pytest.raises(BundleError, match="schema_version 1, in which all states start from zeros"):
+        Bundle.load(write_bundle(tmp_path / "old", model=model, states=states))

@@ -90,6 +90,10 @@ class Bundle:
         _verify_manifest(path, raw)
         manifest = _decode(raw, Manifest, path / MANIFEST)
         _verify_contents(path, manifest)
+        if version == 1 and any(state.initial != ZEROS for state in manifest.states):
+            raise BundleError(
+                f"{path / MANIFEST} has schema_version 1, in which all states start from zeros, and names another."
+            )
         labels = _read(path / VOCABULARY)
         return cls(path, manifest, raw, _decode_vocabulary(labels, path / VOCABULARY, manifest), labels)
 
