@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from arraylstm_serve.arrays import Doubles, Floats, Integers
 from arraylstm_serve.bundle.load import Bundle
@@ -110,8 +111,7 @@ class DeviceEngine:
             step = opened(capture=True)
             for size in self._sizes:  # capturing runs the graph several times, so it gets scratch rows
                 scratch = self._scratch[:size]
-                places = {"sources": scratch, "targets": scratch[:, None]}
-                step.run({**places, "item_ids": np.zeros(size, np.int32)}, size)
+                step.run(self._feeds(scratch, scratch, np.zeros(size, np.int64)), size)
         except Exception as error:  # whatever the reason, the graph may still run without being captured
             logger.warning("onnxruntime cannot capture the step graph as a CUDA graph: %s", error)
             return opened(capture=False)
@@ -130,11 +130,7 @@ class DeviceEngine:
 
     def advance(self, sources: Integers, targets: Integers, items: Integers) -> Outputs:
         """Step B rows as `step` does, and return what the device found, by the names of `graphs.step_graph`."""
-        size = self._size(len(items))
-        filled = np.zeros(size, np.int32)
-        filled[: len(items)] = items
-        places = {"sources": self._filled(sources), "targets": self._filled(targets)[:, None]}
-        return self._step.run({**places, "item_ids": filled}, len(items))
+        return self._step.run(self._feeds(sources, targets, items), len(items))
 
     def rank(self, slots: Integers, depth: int) -> list[Ranking]:
         """See `Engine.rank`."""
@@ -211,6 +207,12 @@ class DeviceEngine:
         """Return slices of the largest batch size that together cover `count` rows."""
         return (slice(start, start + self._sizes[-1]) for start in range(0, count, self._sizes[-1]))
 
+    def _feeds(self, sources: Integers, targets: Integers, items: Integers) -> dict[str, NDArray[Any]]:
+        """Return a step's inputs, filled up to a batch size with scratch rows, which are stepped in place."""
+        ids = np.zeros(self._size(len(items)), np.int32)
+        ids[: len(items)] = items
+        return {"sources": self._filled(sources), "targets": self._filled(targets)[:, None], "item_ids": ids}
+
     def _filled(self, slots: Integers) -> Integers:
         """Return the slots, filled up to a batch size with scratch rows."""
         return np.concatenate([slots, self._scratch[: self._size(len(slots)) - len(slots)]])
@@ -241,9 +243,7 @@ class DeviceEngine:
             sources = np.arange(size)
             targets = np.where(sources % 2, sources, size + sources)
             items = sources % self._layout.num_items
-            expected = self._step.run_apart(
-                before, {"sources": sources, "targets": targets[:, None], "item_ids": items.astype(np.int32)}
-            )
+            expected = self._step.run_apart(before, self._feeds(sources, targets, items))
             found = self.advance(self._probed[sources], self._probed[targets], items)
             for name, rows in self._read_rows(self._probed).items():
                 if not np.allclose(rows, expected[NEXT + name], rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True):

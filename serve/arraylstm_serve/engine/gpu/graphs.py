@@ -129,10 +129,11 @@ def step_graph(step: ModelProto, layout: Layout) -> ModelProto:
     step.graph.input.extend(before.input)
     step.graph.output.extend(after.output)
     step.graph.node.extend(nodes)
-    mask = np.zeros((1, layout.num_items), np.float32)
+    step.graph.initializer.extend([*before.initializer, *after.initializer])
     if layout.unknown is not None:
+        mask = np.zeros((1, layout.num_items), np.float32)
         mask[0, layout.unknown] = -np.inf
-    step.graph.initializer.extend([*before.initializer, *after.initializer, numpy_helper.from_array(mask, "row_mask")])
+        step.graph.initializer.append(numpy_helper.from_array(mask, "row_mask"))
     return step
 
 
@@ -157,6 +158,7 @@ def _after(layout: Layout) -> str:
     *states, last = layout.matrices
     flattened = "\n".join(f'flat_{m.name} = Flatten <axis = 1> ("next_{m.tensor}")' for m in states)
     written = "\n".join(_write(m.name, f"old_{m.name}", f"flat_{m.name}") for m in states)
+    masked = "" if layout.unknown is None else "row_known = Add (row_expected, row_mask)"
     k, top = layout.top, likeliest("row_likely", layout.num_items, layout.top)
     return f"""after () => ({_outputs(layout.matrices)}, float[B, {k}] tops, int64[B, {k}] top_ids,
             float[B, 1] value, float[B, 1] above)
@@ -172,8 +174,8 @@ def _after(layout: Layout) -> str:
             row_expected = LogSoftmax <axis = 1> (old_{last.name})
             row_items = Unsqueeze (items, row_axis)
             value = GatherElements <axis = 1> (row_expected, row_items)
-            row_known = Add (row_expected, row_mask)
-            row_above = Greater (row_known, value)
+            {masked}
+            row_above = Greater ({"row_known" if masked else "row_expected"}, value)
             row_ones = Cast <to = 1> (row_above)
             above = ReduceSum <keepdims = 1> (row_ones, row_axis)
         }}"""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arraylstm_serve.arrays import Doubles, Floats
+from arraylstm_serve.engine.ranking import log_sum_exp
 
 TOLERANCE = 1e-4
 """The tolerance of the checks at the start. They find mixed-up rows and wrong items, not rounding errors."""
@@ -58,6 +59,5 @@ def step_right(
 
 def log_probabilities(logits: Floats) -> Doubles:
     """Return the log-probabilities (V,) of one row of logits."""
-    shifted = logits.astype(np.float64) - logits.max()
-    likely: Doubles = shifted - np.log(np.exp(shifted).sum())
+    likely: Doubles = logits - log_sum_exp(logits[None])
     return likely
