@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -23,10 +23,11 @@ from bundles import Served, served
 from comparing import CPU, P50, P99, REQUESTS, in_turn, row
 from cyclopts import App, Parameter
 from events import single_events
-from load import Load, LoadError, NotThereError, closed_loop
+from load import Load, closed_loop
 from population import counted
-from report import Table, output, show, write_json
-from servers import Server, ServerError, free_port, on_core, ours, until_open
+from publishing import published
+from report import Table
+from servers import Server, free_port, on_core, ours, until_open
 from timing import TimingOptions, single_thread
 
 from arraylstm import console
@@ -37,7 +38,6 @@ MEMORY = "memory"
 BEHIND = ", --ack memory"
 COMMITS = 'arraylstm_store_operation_duration_seconds_count{operation="commit"}'
 ACK_MEMORY = ("--ack", "memory", "--sticky")
-PACKAGES = ("onnxruntime", "redis", "uvicorn", "uvloop")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +119,35 @@ def syncs(model: Served, sizes: Sizes, folder: Path, flags: Sequence[str]) -> st
     return f"{found['arraylstm_session_events_total']:.0f} events in {found[COMMITS]:.0f} commits: {counts}"
 
 
+def tables(sizes: Sizes, rounds: int) -> Iterator[Table]:
+    """Measure one event a request over each store, and count syncs."""
+    with ExitStack() as stack:
+        model = stack.enter_context(served(None))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=sizes.folder)))
+        found = {MEMORY: (MEMORY,)} | stack.enter_context(stores(sizes, folder))
+        stack.enter_context(on_core(sizes.client_core))
+        servers = {
+            name: stack.enter_context(ours(model.bundle, sizes.server_core, "--sessions", *flags))
+            for name, flags in found.items()
+        }
+        for connections in sizes.connections:
+            events = single_events(model, connections)
+            measure = partial(_measure, sizes, events, connections)
+            results = in_turn({name: partial(measure, server) for name, server in servers.items()}, rounds)
+            shown = (REQUESTS, CPU, P50, P99)
+            rows = [
+                row(name, loads, shown, to=(MEMORY, results[MEMORY]), compared=(REQUESTS, CPU, P99))
+                for name, loads in results.items()
+            ]
+            note = f"The load average was {os.getloadavg()[0]:.1f} after the runs"
+            yield Table(f"{connections} connections", rows, [note])
+        if shutil.which("strace"):
+            places = {"--ack store": (f"sqlite:{folder / 'counted.db'}",)}
+            places["--ack memory"] = (f"sqlite:{folder / 'behind-counted.db'}", *ACK_MEMORY)
+            notes = [f"{name}: {syncs(model, sizes, folder, flags)}" for name, flags in places.items()]
+            yield Table("Syncs of a server over SQLite, counted by strace", [], notes)
+
+
 @app.default
 def main(
     *,
@@ -127,43 +156,8 @@ def main(
 ) -> int:
     """Measure one event a request over each store. Exit status: 1 if a server failed."""
     single_thread()
-    out = output()
-    tables: list[Table] = []
-    try:
-        with ExitStack() as stack:
-            model = stack.enter_context(served(None))
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=sizes.folder)))
-            found = {MEMORY: (MEMORY,)} | stack.enter_context(stores(sizes, folder))
-            stack.enter_context(on_core(sizes.client_core))
-            servers = {
-                name: stack.enter_context(ours(model.bundle, sizes.server_core, "--sessions", *flags))
-                for name, flags in found.items()
-            }
-            for connections in sizes.connections:
-                events = single_events(model, connections)
-                measure = partial(_measure, sizes, events, connections)
-                runs = {name: partial(measure, server) for name, server in servers.items()}
-                results = in_turn(runs, timing.rounds)
-                shown = (REQUESTS, CPU, P50, P99)
-                rows = [
-                    row(name, loads, shown, to=(MEMORY, results[MEMORY]), compared=(REQUESTS, CPU, P99))
-                    for name, loads in results.items()
-                ]
-                note = f"The load average was {os.getloadavg()[0]:.1f} after the runs"
-                tables.append(Table(f"{connections} connections", rows, [note]))
-                show(tables[-1], out)
-            if shutil.which("strace"):
-                places = {"--ack store": (f"sqlite:{folder / 'counted.db'}",)}
-                places["--ack memory"] = (f"sqlite:{folder / 'behind-counted.db'}", *ACK_MEMORY)
-                notes = [f"{name}: {syncs(model, sizes, folder, flags)}" for name, flags in places.items()]
-                tables.append(Table("Syncs of a server over SQLite, counted by strace", [], notes))
-                show(tables[-1], out)
-    except (ServerError, LoadError, NotThereError) as error:
-        out.print(f"durable: {error}", style="red")
-        return 1
-    if timing.json:
-        write_json(timing.json, asdict(sizes), PACKAGES, tables)
-    return 0
+    made = published("durable", tables(sizes, timing.rounds), sizes, timing.json)
+    return 1 if made is None else 0
 
 
 if __name__ == "__main__":

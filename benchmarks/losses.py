@@ -13,9 +13,9 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Annotated
@@ -25,15 +25,15 @@ from cyclopts import App, Parameter
 from durable import ACK_MEMORY, BEHIND, redis
 from events import SESSION
 from load import LoadError, post
-from report import Row, Table, output, show, write_json
-from servers import HOST, Server, ServerError, ours
+from publishing import published
+from report import Row, Table
+from servers import HOST, Server, ours
 from timing import single_thread
 
 from arraylstm import console
 
 app = App(name="losses", help=__doc__, result_action="return_value")
 
-PACKAGES = ("onnxruntime", "redis", "uvicorn", "uvloop")
 Steps = dict[str, int]
 """The last step of each session that was answered."""
 
@@ -119,33 +119,28 @@ def lost(model: Served, flags: Sequence[str], sizes: Sizes) -> dict[str, float]:
     }
 
 
+def tables(sizes: Sizes) -> Iterator[Table]:
+    """Kill servers over SQLite, and over Redis if it is there."""
+    with ExitStack() as stack:
+        model = stack.enter_context(served(None))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        urls = {"SQLite": f"sqlite:{folder / 'store'}.db"}
+        if shutil.which("redis-server"):
+            urls["Redis"] = stack.enter_context(redis(folder / "redis", "everysec"))
+        for name, url in urls.items():
+            rows = [Row(name, {}, lost(model, ("--sessions", url), sizes))]
+            for most in sizes.max_unsaved:
+                flags = ("--sessions", url, *ACK_MEMORY, "--max-unsaved", str(most))
+                rows.append(Row(f"{name}{BEHIND} --max-unsaved {most}", {}, lost(model, flags, sizes)))
+            note = f"Medians of {sizes.kills} kills. The load average was {os.getloadavg()[0]:.1f} at the end"
+            yield Table(f"{name}: steps that were answered and are gone after kill -9", rows, [note])
+
+
 @app.default
 def main(*, sizes: Annotated[Sizes, Parameter(name="*")] = Sizes()) -> int:
     """Kill servers over SQLite and Redis. Exit status: 1 if a server failed."""
     single_thread()
-    out = output()
-    tables: list[Table] = []
-    try:
-        with ExitStack() as stack:
-            model = stack.enter_context(served(None))
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            urls = {"SQLite": f"sqlite:{folder / 'store'}.db"}
-            if shutil.which("redis-server"):
-                urls["Redis"] = stack.enter_context(redis(folder / "redis", "everysec"))
-            for name, url in urls.items():
-                rows = [Row(name, {}, lost(model, ("--sessions", url), sizes))]
-                for most in sizes.max_unsaved:
-                    flags = ("--sessions", url, *ACK_MEMORY, "--max-unsaved", str(most))
-                    rows.append(Row(f"{name}{BEHIND} --max-unsaved {most}", {}, lost(model, flags, sizes)))
-                note = f"Medians of {sizes.kills} kills. The load average was {os.getloadavg()[0]:.1f} at the end"
-                tables.append(Table(f"{name}: steps that were answered and are gone after kill -9", rows, [note]))
-                show(tables[-1], out)
-    except (ServerError, LoadError) as error:
-        out.print(f"losses: {error}", style="red")
-        return 1
-    if sizes.json:
-        write_json(sizes.json, asdict(sizes), PACKAGES, tables)
-    return 0
+    return 1 if published("losses", tables(sizes), sizes, sizes.json) is None else 0
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -25,11 +25,12 @@ from bundles import Served, served
 from comparing import CPU, P50, P99, REQUESTS, Quantity, row
 from cyclopts import App, Parameter
 from durable import redis
-from load import Load, LoadError, NotThereError, closed_loop
+from load import Load, closed_loop
 from population import Places, counted, fill, name, patterns, requests, touch, zipf, zipf_order
+from publishing import published
 from redis import Redis
-from report import Row, Table, output, show, write_json
-from servers import Server, ServerError, on_core, ours
+from report import Row, Table
+from servers import Server, on_core, ours
 
 from arraylstm import console
 from arraylstm_serve.stores.open import open_store
@@ -37,7 +38,6 @@ from arraylstm_serve.stores.record import encode
 
 app = App(name="million", help=__doc__, result_action="return_value")
 
-PACKAGES = ("onnxruntime", "redis", "uvicorn", "uvloop", "msgspec")
 LONG = 30 * 86400.0
 """Seconds that sessions live which are not to expire."""
 
@@ -336,30 +336,27 @@ def draw(path: Path, tables: Sequence[Table]) -> None:
     figure.savefig(path, dpi=110)
 
 
+def tables(sizes: Sizes) -> Iterator[Table]:
+    """Measure each store."""
+    with ExitStack() as stack:
+        model = stack.enter_context(served(None))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=sizes.folder)))
+        places = [sqlite_place(folder)] if sizes.sqlite else []
+        own = [None] if shutil.which("redis-server") else []
+        places += [redis_place(url, folder) for url in sizes.store or own]
+        for opened in places:
+            with opened as place:
+                yield from measured(place, model, sizes)
+
+
 @app.default
 def main(*, sizes: Annotated[Sizes, Parameter(name="*")] = Sizes()) -> int:
     """Measure each store. Exit status: 1 if a server failed."""
-    out = output()
-    tables: list[Table] = []
-    try:
-        with ExitStack() as stack:
-            model = stack.enter_context(served(None))
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=sizes.folder)))
-            places = [sqlite_place(folder)] if sizes.sqlite else []
-            own = [None] if shutil.which("redis-server") else []
-            places += [redis_place(url, folder) for url in sizes.store or own]
-            for opened in places:
-                with opened as place:
-                    for table in measured(place, model, sizes):
-                        tables.append(table)
-                        show(table, out)
-    except (ServerError, LoadError, NotThereError) as error:
-        out.print(f"million: {error}", style="red")
+    made = published("million", tables(sizes), sizes, sizes.json)
+    if made is None:
         return 1
-    if sizes.json:
-        write_json(sizes.json, asdict(sizes), PACKAGES, tables)
     if sizes.picture:
-        draw(sizes.picture, tables)
+        draw(sizes.picture, made)
     return 0
 
 

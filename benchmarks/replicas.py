@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -23,10 +23,11 @@ from comparing import CPU, P50, P99, REQUESTS, Quantity, in_turn, row
 from cyclopts import App, Parameter
 from durable import redis
 from events import single_events
-from load import Load, LoadError, NotThereError, closed_loop
+from load import Load, closed_loop
+from publishing import published
 from redis import Redis
-from report import Row, Table, output, show, write_json
-from servers import HOST, Server, ServerError, cpu_seconds, free_port
+from report import Row, Table
+from servers import HOST, Server, cpu_seconds, free_port
 from timing import TimingOptions, single_thread
 
 from arraylstm import console
@@ -35,7 +36,6 @@ from arraylstm_serve.settings import Settings
 
 app = App(name="replicas", help=__doc__, result_action="return_value")
 
-PACKAGES = ("onnxruntime", "redis", "uvicorn", "uvloop")
 ALONE = "one server"
 
 
@@ -178,6 +178,23 @@ def rows(results: dict[str, list[Load]]) -> list[Row]:
     return [*first, Row(last.name, ratios)]
 
 
+def tables(sizes: Sizes, rounds: int) -> Iterator[Table]:
+    """Measure all sites with each number of connections."""
+    with ExitStack() as stack:
+        model = stack.enter_context(served(None))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        found = stack.enter_context(sites(model, folder, sizes))
+        for connections in sizes.connections:
+            events = single_events(model, connections)
+            runs = {site.name: partial(measure, sizes, events, connections, site) for site in found}
+            for run in runs.values():
+                run()  # every session is there before it counts
+            busy = os.getloadavg()[0]
+            results = in_turn(runs, rounds)
+            note = f"The load average was {busy:.1f} before and {os.getloadavg()[0]:.1f} after"
+            yield Table(f"{connections} connections", rows(results), [note])
+
+
 @app.default
 def main(
     *,
@@ -186,29 +203,8 @@ def main(
 ) -> int:
     """Measure one event a request before each. Exit status: 1 if a server failed."""
     single_thread()
-    out = output()
-    tables: list[Table] = []
-    try:
-        with ExitStack() as stack:
-            model = stack.enter_context(served(None))
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            found = stack.enter_context(sites(model, folder, sizes))
-            for connections in sizes.connections:
-                events = single_events(model, connections)
-                runs = {site.name: partial(measure, sizes, events, connections, site) for site in found}
-                for run in runs.values():
-                    run()  # every session is there before it counts
-                busy = os.getloadavg()[0]
-                results = in_turn(runs, timing.rounds)
-                note = f"The load average was {busy:.1f} before and {os.getloadavg()[0]:.1f} after"
-                tables.append(Table(f"{connections} connections", rows(results), [note]))
-                show(tables[-1], out)
-    except (ServerError, LoadError, NotThereError) as error:
-        out.print(f"replicas: {error}", style="red")
-        return 1
-    if timing.json:
-        write_json(timing.json, asdict(sizes), PACKAGES, tables)
-    return 0
+    made = published("replicas", tables(sizes, timing.rounds), sizes, timing.json)
+    return 1 if made is None else 0
 
 
 if __name__ == "__main__":
