@@ -12,10 +12,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from arraylstm.metrics import NOWHERE, judge
+from arraylstm.metrics import NOWHERE
 from arraylstm_export.arrays import Array
 from arraylstm_export.errors import ExportError
-from arraylstm_export.evaluation.measure import SCORES, WINDOW
+from arraylstm_export.evaluation.measure import SCORES, WINDOW, judged
 from arraylstm_export.evaluation.served import Served
 from arraylstm_export.evaluation.sessions import NO_ID, ROWS, Batch, Window, batches
 
@@ -61,20 +61,8 @@ def _without_predictions(session: Array, last: int) -> Events:
 
 
 def _score_window(served: Served, batch: Batch, window: Window, scored: list[Events], last: int) -> None:
-    current = torch.from_numpy(batch.current(window))
-    targets, positions = torch.from_numpy(window.targets), torch.from_numpy(window.ends + 1)
-    for chosen, scores, log_sums in served.chunks(batch, window):
-        made = judge(
-            scores,
-            targets[chosen],
-            current[chosen],
-            positions[chosen],
-            unknown=served.vocabulary.unknown_id,
-            length=1,
-            log_sums=log_sums,
-        )
+    for _, part, made in judged(served, batch, window, unknown=served.vocabulary.unknown_id, length=1):
         ranks = torch.where(made.ranks == NOWHERE, last, made.ranks).double().tolist()
-        part = window.part(chosen)
         for row, event, rank, nats in zip(part.rows, part.events, ranks, made.nats.tolist(), strict=True):
             events = scored[batch.numbers[row]]
             events.ranks[event] = rank

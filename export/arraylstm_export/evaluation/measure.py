@@ -82,12 +82,12 @@ def measure(
     return measured
 
 
-def _add(predictor: Predictor, batch: Batch, window: Window, tally: Tally, unknown: int | None, sums: Tensor) -> None:
-    """Add a window's predictions to the figures, and what each session gained to sums (B, 5)."""
-    depth = tally.depth
+def judged(
+    predictor: Predictor, batch: Batch, window: Window, *, unknown: int | None, length: int
+) -> Iterator[tuple[slice, Window, Predictions]]:
+    """Yield what a predictor makes of a window, part by part: the part's place, the part, and its predictions."""
     current = torch.from_numpy(batch.current(window))
     targets, positions = torch.from_numpy(window.targets), torch.from_numpy(window.ends + 1)
-    rest = torch.from_numpy(batch.rest(window))
     for chosen, scores, log_sums in predictor.chunks(batch, window):
         made = judge(
             scores,
@@ -95,10 +95,17 @@ def _add(predictor: Predictor, batch: Batch, window: Window, tally: Tally, unkno
             current[chosen],
             positions[chosen],
             unknown=unknown,
-            length=depth,
+            length=length,
             log_sums=log_sums,
         )
-        part = window.part(chosen)
+        yield chosen, window.part(chosen), made
+
+
+def _add(predictor: Predictor, batch: Batch, window: Window, tally: Tally, unknown: int | None, sums: Tensor) -> None:
+    """Add a window's predictions to the figures, and what each session gained to sums (B, 5)."""
+    depth = tally.depth
+    rest = torch.from_numpy(batch.rest(window))
+    for chosen, part, made in judged(predictor, batch, window, unknown=unknown, length=depth):
         recalled = [
             recall(torch.from_numpy(batch.comes(part, best.numpy())), rest[chosen])
             for best in (made.best, made.best_without)

@@ -71,7 +71,7 @@ class Served:
         at = self._at[1] if self._at and self._at[0] is batch else -1
         if at < 0:
             rows = len(batch.sessions)
-            self._state = list(self.interface.start(rows))
+            self._state = self.interface.start(rows)
         lengths = np.diff([*batch.starts, len(batch.items)])
         logits = np.zeros((0, self.num_items), np.float32)
         for place in range(at + 1, step + 1):
