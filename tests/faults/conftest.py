@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ..serve.bundles import write_bundle
-from .trial import Replica, Seen
+from .trial import Replica, Seen, seen
 
 LINES: list[str] = []
 
@@ -35,9 +35,19 @@ def serve(bundle: Path) -> Iterator[Callable[..., Replica]]:
 
 
 @pytest.fixture
-def tell(request: pytest.FixtureRequest) -> Callable[[Seen], None]:
-    """Takes what the clients of a trial have seen, for the report at the end."""
-    return lambda result: LINES.append(f"{request.node.name}: {result}")
+def conclude(request: pytest.FixtureRequest, bundle: Path) -> Callable[..., Seen]:
+    """Ends a trial: requires that what its clients have seen is right, and keeps a line for the report at the end.
+
+    It takes the history, whether calls may have got no answer (`silent`), and the options of `seen`.
+    """
+
+    def end(history: Path, *, silent: bool = False, **options: bool) -> Seen:
+        result = seen(bundle, history, **options)
+        LINES.append(f"{request.node.name}: {result}")
+        result.require_right(silent=silent)
+        return result
+
+    return end
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -9,15 +9,15 @@ import pytest
 
 from ..serve.stores.servers import served
 from ..waiting import until
-from .trial import Replica, Seen, load, seen
+from .trial import Replica, Seen, load
 
 pytestmark = pytest.mark.cpu_only("a GPU's numbers are within 1e-5; these are compared bit for bit")
 
 Serve = Callable[..., Replica]
-Tell = Callable[[Seen], None]
+Conclude = Callable[..., Seen]
 
 
-def test_kill_9_of_a_server_and_of_its_store(bundle: Path, serve: Serve, tell: Tell, tmp_path: Path) -> None:
+def test_kill_9_of_a_server_and_of_its_store(bundle: Path, serve: Serve, conclude: Conclude, tmp_path: Path) -> None:
     """Two servers over one Redis: one is killed, then Redis; nothing acknowledged is lost, and nothing is silent."""
     with served("redis", "--appendonly", "yes", "--appendfsync", "always") as store:
         address = f"redis://{store.address}/0"
@@ -32,7 +32,5 @@ def test_kill_9_of_a_server_and_of_its_store(bundle: Path, serve: Serve, tell: T
             servers[0] = serve(address, port=servers[0].port)
             until(servers[1].is_ready, pause=0.1)
             running.go_on(100)
-    result = seen(bundle, tmp_path / "history")
-    tell(result)
-    result.require_right()
+    result = conclude(tmp_path / "history")
     assert result.codes()["store_unavailable"]

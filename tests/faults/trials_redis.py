@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from redis.exceptions import RedisError
 
-from ..serve.stores.servers import Server, cluster, served
+from ..serve.stores.servers import Server, cluster, kept_on, served
 from ..waiting import until
 from .disks import disk, small_disk
 from .networks import PORT, network
-from .trial import PATIENCE, Replica, Seen, load, seen
+from .trial import PATIENCE, Replica, Seen, load
 
 Serve = Callable[..., Replica]
-Tell = Callable[[Seen], None]
+Conclude = Callable[..., Seen]
 
 PROGRAMS = ["redis", "valkey"]
 PERSISTENCE = {
@@ -45,20 +45,10 @@ def none_ready(servers: list[Replica]) -> None:
     until(lambda: not any(server.is_ready() for server in servers), pause=0.1, patience=PATIENCE)
 
 
-@contextmanager
-def kept_on(name: str, folder: Path, *options: str) -> Iterator[Server]:
-    """A store whose files are in a folder."""
-    server = Server(name, folder, *options)
-    try:
-        yield server
-    finally:
-        server.kill()
-
-
 @pytest.mark.parametrize("persistence", PERSISTENCE)
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_kill_9_of_the_store(
-    bundle: Path, serve: Serve, tell: Tell, tmp_path: Path, name: str, persistence: str
+    bundle: Path, serve: Serve, conclude: Conclude, tmp_path: Path, name: str, persistence: str
 ) -> None:
     """With an append-only file nothing acknowledged is lost, however it is synced; without one, the servers say so."""
     with kept_on(name, tmp_path, *PERSISTENCE[persistence]) as store:
@@ -72,9 +62,7 @@ def test_kill_9_of_the_store(
                 store.start()
                 all_ready(servers)
             running.go_on()
-    result = seen(bundle, tmp_path / "history", may_rewind=persistence == "none")
-    tell(result)
-    result.require_right()
+    result = conclude(tmp_path / "history", may_rewind=persistence == "none")
     assert result.codes()["store_unavailable"]
     assert (result.lost.told > 0) == (persistence == "none")
 
@@ -82,7 +70,7 @@ def test_kill_9_of_the_store(
 @pytest.mark.parametrize("persistence", PERSISTENCE)
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_stores_machine_loses_power(
-    bundle: Path, serve: Serve, tell: Tell, tmp_path: Path, name: str, persistence: str
+    bundle: Path, serve: Serve, conclude: Conclude, tmp_path: Path, name: str, persistence: str
 ) -> None:
     """With `appendfsync always` nothing acknowledged is lost; else the last steps may be, and the servers say so.
 
@@ -101,16 +89,14 @@ def test_the_stores_machine_loses_power(
                 all_ready(servers)
             running.go_on()
         store.kill()
-    result = seen(bundle, tmp_path / "history", may_rewind=persistence != "always")
-    tell(result)
-    result.require_right()
+    result = conclude(tmp_path / "history", may_rewind=persistence != "always")
     assert result.lost.told > 0 or persistence in ("always", "everysec"), "the power was not lost"
 
 
 @pytest.mark.parametrize("persistence", ["always", "everysec"])
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_stores_disk_is_full(
-    bundle: Path, serve: Serve, tell: Tell, tmp_path: Path, name: str, persistence: str
+    bundle: Path, serve: Serve, conclude: Conclude, tmp_path: Path, name: str, persistence: str
 ) -> None:
     """Events are 503 and no server is ready; with room they go on. With `always` the store ends by itself."""
     with (
@@ -131,13 +117,13 @@ def test_the_stores_disk_is_full(
             all_ready(servers)
             running.go_on()
         assert ended == (persistence == "always")
-    result = seen(bundle, tmp_path / "history")
-    tell(result)
-    result.require_right()
+    conclude(tmp_path / "history")
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_the_stores_disk_becomes_read_only(bundle: Path, serve: Serve, tell: Tell, tmp_path: Path, name: str) -> None:
+def test_the_stores_disk_becomes_read_only(
+    bundle: Path, serve: Serve, conclude: Conclude, tmp_path: Path, name: str
+) -> None:
     """Events are 503 and no server is ready; once the disk is mounted and the store started again, they go on."""
     with disk(tmp_path) as place, kept_on(name, place.path, *PERSISTENCE["everysec"]) as store:
         servers = both(serve, f"redis://{store.address}/0")
@@ -152,12 +138,10 @@ def test_the_stores_disk_becomes_read_only(bundle: Path, serve: Serve, tell: Tel
             all_ready(servers)
             running.go_on()
         store.kill()
-    result = seen(bundle, tmp_path / "history", may_rewind=True)
-    tell(result)
-    result.require_right()
+    conclude(tmp_path / "history", may_rewind=True)
 
 
-def test_the_stores_memory_is_full(bundle: Path, serve: Serve, tell: Tell, tmp_path: Path) -> None:
+def test_the_stores_memory_is_full(bundle: Path, serve: Serve, conclude: Conclude, tmp_path: Path) -> None:
     """Under `noeviction` events are 503 and no server is ready; with room they go on."""
     with kept_on("redis", tmp_path, *DURABLE) as store:
         servers = both(serve, f"redis://{store.address}/0")
@@ -171,12 +155,10 @@ def test_the_stores_memory_is_full(bundle: Path, serve: Serve, tell: Tell, tmp_p
                 client.config_set("maxmemory", 0)
             all_ready(servers)
             running.go_on()
-    result = seen(bundle, tmp_path / "history")
-    tell(result)
-    result.require_right()
+    conclude(tmp_path / "history")
 
 
-def test_the_network_to_one_server_is_cut(bundle: Path, serve: Serve, tell: Tell, tmp_path: Path) -> None:
+def test_the_network_to_one_server_is_cut(bundle: Path, serve: Serve, conclude: Conclude, tmp_path: Path) -> None:
     """That server refuses in time and is not ready, the other goes on; once it is mended, both do."""
     with network(tmp_path, 2, *DURABLE) as place:
         servers = [serve(f"redis://{address}:{PORT}/0") for address in place.addresses]
@@ -190,9 +172,7 @@ def test_the_network_to_one_server_is_cut(bundle: Path, serve: Serve, tell: Tell
                 place.heal(cut)
                 all_ready(servers)
             running.go_on()
-    result = seen(bundle, tmp_path / "history")
-    tell(result)
-    result.require_right()
+    conclude(tmp_path / "history")
 
 
 REPLICATED = ("--masteruser", "copier", "--masterauth", "copy")
@@ -216,7 +196,9 @@ def copies(replica: Server) -> bool:
         return False
 
 
-def test_a_sentinel_failover_loses_acknowledged_writes(bundle: Path, serve: Serve, tell: Tell, tmp_path: Path) -> None:
+def test_a_sentinel_failover_loses_acknowledged_writes(
+    bundle: Path, serve: Serve, conclude: Conclude, tmp_path: Path
+) -> None:
     """The replica that takes over lacks the last steps: servers that answered them say so, nothing else is wrong."""
     with ExitStack() as stack:
         primary = stack.enter_context(served("redis", *DURABLE))
@@ -245,15 +227,13 @@ def test_a_sentinel_failover_loses_acknowledged_writes(bundle: Path, serve: Serv
             running.go_on()
         with replica.client as client:
             assert client.role()[0] == b"master"
-    result = seen(bundle, tmp_path / "history", may_rewind=True)
-    tell(result)
-    result.require_right()
+    result = conclude(tmp_path / "history", may_rewind=True)
     assert result.lost.told > 0
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_cluster_failover_loses_acknowledged_writes(
-    bundle: Path, serve: Serve, tell: Tell, tmp_path: Path, name: str
+    bundle: Path, serve: Serve, conclude: Conclude, tmp_path: Path, name: str
 ) -> None:
     """So in a cluster, where the sessions of the other nodes go on meanwhile."""
     flags = (*DURABLE, *REPLICATED, "--cluster-replica-validity-factor", "0")
@@ -276,9 +256,7 @@ def test_a_cluster_failover_loses_acknowledged_writes(
             until(lambda: _is_primary(replica), pause=0.1, patience=PATIENCE)
             all_ready(servers)
             running.go_on(400)
-    result = seen(bundle, tmp_path / "history", may_rewind=True)
-    tell(result)
-    result.require_right()
+    result = conclude(tmp_path / "history", may_rewind=True)
     assert result.lost.told > 0
 
 

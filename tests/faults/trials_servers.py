@@ -15,10 +15,10 @@ import pytest
 from ..serve.edge.proxies import nginx_of_replicas
 from ..serve.stores.servers import Server, served
 from ..waiting import until
-from .trial import DEADLINE, PATIENCE, Replica, Seen, load, seen
+from .trial import DEADLINE, PATIENCE, Replica, Seen, load
 
 Serve = Callable[..., Replica]
-Tell = Callable[[Seen], None]
+Conclude = Callable[..., Seen]
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 BALANCER_SECONDS = 6
 """Until nginx asks a server again that did not answer: `fail_timeout` in deploy/nginx-replicas.conf, and one more."""
@@ -38,7 +38,7 @@ def store() -> Iterator[Server]:
 
 
 def test_kill_9_of_servers_over_one_store(
-    bundle: Path, serve: Serve, tell: Tell, tmp_path: Path, store: Server
+    bundle: Path, serve: Serve, conclude: Conclude, tmp_path: Path, store: Server
 ) -> None:
     """While one server after the other is killed, the other goes on, and nothing acknowledged is lost."""
     address = f"redis://{store.address}/0"
@@ -50,13 +50,11 @@ def test_kill_9_of_servers_over_one_store(
             running.go_on(100)
             servers[place] = serve(address, port=servers[place].port)
         running.go_on()
-    result = seen(bundle, tmp_path / "history")
-    tell(result)
-    result.require_right()
+    conclude(tmp_path / "history")
 
 
 def test_a_server_that_stands_still_and_wakes(
-    bundle: Path, serve: Serve, tell: Tell, tmp_path: Path, store: Server
+    bundle: Path, serve: Serve, conclude: Conclude, tmp_path: Path, store: Server
 ) -> None:
     """Another server takes its sessions meanwhile; once it wakes, it answers nothing from what it held."""
     servers = [serve(f"redis://{store.address}/0") for _ in range(2)]
@@ -67,14 +65,12 @@ def test_a_server_that_stands_still_and_wakes(
             time.sleep(DEADLINE + 2)  # its clients go to the other one
             servers[place].process.send_signal(signal.SIGCONT)
             running.go_on()
-    result = seen(bundle, tmp_path / "history")
-    tell(result)
-    result.require_right(silent=True)
+    result = conclude(tmp_path / "history", silent=True)
     assert result.silent()
 
 
 def test_all_servers_are_replaced_one_by_one(
-    bundle: Path, serve: Serve, tell: Tell, tmp_path: Path, store: Server
+    bundle: Path, serve: Serve, conclude: Conclude, tmp_path: Path, store: Server
 ) -> None:
     """Behind nginx each server is drained, stopped and started again, twice: nothing is lost, and each ends with 0."""
     flags = (f"redis://{store.address}/0", "--forwarded-allow-ips", "127.0.0.1")
@@ -91,9 +87,7 @@ def test_all_servers_are_replaced_one_by_one(
             servers[place] = serve(*flags, port=ports[place])
             time.sleep(BALANCER_SECONDS)
         running.go_on()
-    result = seen(bundle, tmp_path / "history")
-    tell(result)
-    result.require_right()
+    result = conclude(tmp_path / "history")
     assert len(result.unknown()) <= 4 * UNANSWERED, [(call.lines, call.outcome.why) for call in result.unknown()]
 
 
@@ -132,7 +126,7 @@ def _days_ahead(server: Replica) -> float:
 def test_a_servers_clock_jumps(
     bundle: Path,
     serve: Serve,
-    tell: Tell,
+    conclude: Conclude,
     tmp_path: Path,
     store: Server,
     kind: str,
@@ -151,6 +145,4 @@ def test_a_servers_clock_jumps(
             clock.move(jump)
             until(lambda days=days: abs(_days_ahead(server) - days) < 0.1, pause=0.1)
         running.go_on()
-    result = seen(bundle, tmp_path / "history")
-    tell(result)
-    result.require_right()
+    conclude(tmp_path / "history")

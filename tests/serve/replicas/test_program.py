@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,6 +30,16 @@ class Shell(Program):
         await output.spoke
 
 
+async def kept_until(shell: Shell, seen: Callable[[], object]) -> None:
+    """Keep a program running until something is so, which comes before the program is given up; then stop it."""
+    keeping = asyncio.create_task(shell.keep())
+    while not seen():
+        assert not keeping.done()
+        await asyncio.sleep(0.01)
+    shell.stop()
+    await asyncio.wait_for(keeping, 20)
+
+
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses of milliseconds."""
@@ -41,12 +52,7 @@ def test_one_that_ends_is_started_again_after_longer_pauses(caplog: pytest.LogCa
 
     async def scenario() -> list[str]:
         shell = Shell("echo ready; sleep 0.3; kill -9 $$")
-        keeping = asyncio.create_task(shell.keep())
-        while len(caplog.messages) < 4:
-            assert not keeping.done()
-            await asyncio.sleep(0.01)
-        shell.stop()
-        await asyncio.wait_for(keeping, 20)
+        await kept_until(shell, lambda: len(caplog.messages) >= 4)
         return shell.lines
 
     lines = asyncio.run(scenario())
@@ -64,12 +70,7 @@ def test_one_that_is_calm_begins_with_the_first_pause(
 
     async def scenario() -> None:
         shell = Shell("echo ready; sleep 0.3; exit 3")
-        keeping = asyncio.create_task(shell.keep())
-        while len(caplog.messages) < 3:
-            assert not keeping.done()
-            await asyncio.sleep(0.01)
-        shell.stop()
-        await asyncio.wait_for(keeping, 20)
+        await kept_until(shell, lambda: len(caplog.messages) >= 3)
 
     asyncio.run(scenario())
     assert set(caplog.messages[:3]) == {"the shell has ended with status 3; it is started again in 0.01 s"}
@@ -126,12 +127,7 @@ def test_what_a_program_leaves_behind_is_ended() -> None:
 
     async def scenario() -> int:
         shell = Shell("sleep 600 & echo $!; sleep 0.3; exit 1")
-        keeping = asyncio.create_task(shell.keep())
-        while len(shell.lines) < 2:
-            assert not keeping.done()
-            await asyncio.sleep(0.01)
-        shell.stop()
-        await asyncio.wait_for(keeping, 20)
+        await kept_until(shell, lambda: len(shell.lines) >= 2)
         return int(shell.lines[0])
 
     left = asyncio.run(asyncio.wait_for(scenario(), 30))
@@ -144,14 +140,8 @@ def test_a_hangup_waits_until_a_program_is_ready() -> None:
 
     async def scenario() -> list[str]:
         shell = Shell("sleep 0.3; trap 'echo renewed; exec sleep 60' HUP; echo ready; while :; do sleep 0.05; done")
-        keeping = asyncio.create_task(shell.keep())
-        await asyncio.sleep(0.1)
-        shell.hang_up()
-        while "renewed" not in shell.lines:
-            assert not keeping.done()
-            await asyncio.sleep(0.01)
-        shell.stop()
-        await asyncio.wait_for(keeping, 20)
+        asyncio.get_running_loop().call_later(0.1, shell.hang_up)
+        await kept_until(shell, lambda: "renewed" in shell.lines)
         return shell.lines
 
     assert asyncio.run(asyncio.wait_for(scenario(), 30)) == ["ready", "renewed"]

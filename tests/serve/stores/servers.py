@@ -85,14 +85,20 @@ class Server:
 
 
 @contextmanager
+def kept_on(name: str, folder: Path, *options: str, sentinel: Path | None = None) -> Iterator[Server]:
+    """A server for the time of a test, with its files in a folder."""
+    server = Server(name, folder, *options, sentinel=sentinel)
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+@contextmanager
 def served(name: str, *options: str, sentinel: Path | None = None) -> Iterator[Server]:
     """A server for the time of a test."""
-    with TemporaryDirectory() as folder:
-        server = Server(name, Path(folder), *options, sentinel=sentinel)
-        try:
-            yield server
-        finally:
-            server.kill()
+    with TemporaryDirectory() as folder, kept_on(name, Path(folder), *options, sentinel=sentinel) as server:
+        yield server
 
 
 @contextmanager
